@@ -1,0 +1,235 @@
+//! What a worker counts. A counter is a `u64` cell on the worker's counters page, found by its
+//! index here; names and labels come from this file, never from the page.
+
+/// Cells of the counters page. Indices are ABI: never reorder, only append.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u16)]
+pub enum Counter {
+    /// RTP packets accepted from peers.
+    RxRtpPackets = 0,
+    /// Bytes of those, RTP header included.
+    RxRtpBytes = 1,
+    /// RTP packets handed to the kernel.
+    TxRtpPackets = 2,
+    /// Bytes of those, RTP header included.
+    TxRtpBytes = 3,
+    /// RTCP packets accepted from peers.
+    RxRtcpPackets = 4,
+    /// RTCP packets handed to the kernel.
+    TxRtcpPackets = 5,
+    /// Commands taken from the ring.
+    Commands = 6,
+    /// Commands answered with a [`crate::Refusal`].
+    CommandsRefused = 7,
+    /// Ring records that could not be decoded.
+    CommandsUndecodable = 8,
+    /// Events put on the ring.
+    Events = 9,
+    /// Events that found no room.
+    EventsDropped = 10,
+    /// Duty cycles that did work.
+    BusyCycles = 11,
+    /// Nanoseconds spent in those.
+    BusyNanos = 12,
+    /// The longest duty cycle so far, nanoseconds. A gauge.
+    CycleMaxNanos = 13,
+    /// Open sessions. A gauge.
+    SessionsActive = 14,
+    /// Bound sockets. A gauge.
+    SocketsOpen = 15,
+    /// Sessions opened since start.
+    SessionsOpened = 16,
+    /// Sessions closed because their own code panicked.
+    SessionsPanicked = 17,
+    /// Sessions closed because neither control nor media were seen.
+    SessionsOrphaned = 18,
+    /// Times the receive buffer ring ran empty (ENOBUFS).
+    RxBuffersExhausted = 19,
+    /// Times a multishot receive ended and was armed again.
+    RxRearmed = 20,
+    /// Times the completion queue overflowed.
+    CqOverflows = 21,
+    /// Receive buffers now held by sends in flight. A gauge.
+    BuffersInFlight = 22,
+}
+
+impl Counter {
+    /// All counters in index order.
+    pub const ALL: [Counter; 23] = [
+        Counter::RxRtpPackets,
+        Counter::RxRtpBytes,
+        Counter::TxRtpPackets,
+        Counter::TxRtpBytes,
+        Counter::RxRtcpPackets,
+        Counter::TxRtcpPackets,
+        Counter::Commands,
+        Counter::CommandsRefused,
+        Counter::CommandsUndecodable,
+        Counter::Events,
+        Counter::EventsDropped,
+        Counter::BusyCycles,
+        Counter::BusyNanos,
+        Counter::CycleMaxNanos,
+        Counter::SessionsActive,
+        Counter::SocketsOpen,
+        Counter::SessionsOpened,
+        Counter::SessionsPanicked,
+        Counter::SessionsOrphaned,
+        Counter::RxBuffersExhausted,
+        Counter::RxRearmed,
+        Counter::CqOverflows,
+        Counter::BuffersInFlight,
+    ];
+
+    /// Name in `trunkline-edge status --json`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Counter::RxRtpPackets => "rx_rtp_packets",
+            Counter::RxRtpBytes => "rx_rtp_bytes",
+            Counter::TxRtpPackets => "tx_rtp_packets",
+            Counter::TxRtpBytes => "tx_rtp_bytes",
+            Counter::RxRtcpPackets => "rx_rtcp_packets",
+            Counter::TxRtcpPackets => "tx_rtcp_packets",
+            Counter::Commands => "commands",
+            Counter::CommandsRefused => "commands_refused",
+            Counter::CommandsUndecodable => "commands_undecodable",
+            Counter::Events => "events",
+            Counter::EventsDropped => "events_dropped",
+            Counter::BusyCycles => "busy_cycles",
+            Counter::BusyNanos => "busy_nanos",
+            Counter::CycleMaxNanos => "cycle_max_nanos",
+            Counter::SessionsActive => "sessions_active",
+            Counter::SocketsOpen => "sockets_open",
+            Counter::SessionsOpened => "sessions_opened",
+            Counter::SessionsPanicked => "sessions_panicked",
+            Counter::SessionsOrphaned => "sessions_orphaned",
+            Counter::RxBuffersExhausted => "rx_buffers_exhausted",
+            Counter::RxRearmed => "rx_rearmed",
+            Counter::CqOverflows => "cq_overflows",
+            Counter::BuffersInFlight => "buffers_in_flight",
+        }
+    }
+
+    /// Index of the cell on the counters page.
+    #[must_use]
+    pub const fn cell(self) -> usize {
+        self as usize
+    }
+}
+
+/// Why a packet went no further. Each has a cell of its own, after room for
+/// [`DropReason::CELL_BASE`] plain counters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u16)]
+pub enum DropReason {
+    /// First byte of no known protocol (RFC 7983), or an empty datagram.
+    NotMedia = 0,
+    /// STUN, which no leg of this release expects.
+    UnexpectedStun = 1,
+    /// DTLS, which no leg of this release expects.
+    UnexpectedDtls = 2,
+    /// RTP with an impossible header (RFC 3550 A.1).
+    MalformedRtp = 3,
+    /// RTCP with an impossible length or header (RFC 3550 A.2).
+    MalformedRtcp = 4,
+    /// RTP on an RTCP socket or the other way round.
+    WrongSocket = 5,
+    /// Larger than a receive buffer; the kernel cut it.
+    Oversize = 6,
+    /// From an address that signalling did not name.
+    SourceNotAllowed = 7,
+    /// A payload type that was not negotiated.
+    PayloadTypeNotNegotiated = 8,
+    /// The leg's direction does not let media in, or the far leg's does not let it out.
+    DirectionInactive = 9,
+    /// The far leg is not open or its peer is not known yet.
+    NoDestination = 10,
+    /// The socket's transmit queue was full (EAGAIN, ENOBUFS).
+    SendQueueFull = 11,
+    /// The kernel refused the send for another reason.
+    SendFailed = 12,
+    /// No free buffer or submission slot: the worker is past its capacity.
+    Overload = 13,
+}
+
+impl DropReason {
+    /// First cell of the drop counters. Cells between the plain counters and here are reserved.
+    pub const CELL_BASE: usize = 64;
+
+    /// All reasons in index order.
+    pub const ALL: [DropReason; 14] = [
+        DropReason::NotMedia,
+        DropReason::UnexpectedStun,
+        DropReason::UnexpectedDtls,
+        DropReason::MalformedRtp,
+        DropReason::MalformedRtcp,
+        DropReason::WrongSocket,
+        DropReason::Oversize,
+        DropReason::SourceNotAllowed,
+        DropReason::PayloadTypeNotNegotiated,
+        DropReason::DirectionInactive,
+        DropReason::NoDestination,
+        DropReason::SendQueueFull,
+        DropReason::SendFailed,
+        DropReason::Overload,
+    ];
+
+    /// Value of the `reason` label.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            DropReason::NotMedia => "not_media",
+            DropReason::UnexpectedStun => "unexpected_stun",
+            DropReason::UnexpectedDtls => "unexpected_dtls",
+            DropReason::MalformedRtp => "malformed_rtp",
+            DropReason::MalformedRtcp => "malformed_rtcp",
+            DropReason::WrongSocket => "wrong_socket",
+            DropReason::Oversize => "oversize",
+            DropReason::SourceNotAllowed => "source_not_allowed",
+            DropReason::PayloadTypeNotNegotiated => "payload_type_not_negotiated",
+            DropReason::DirectionInactive => "direction_inactive",
+            DropReason::NoDestination => "no_destination",
+            DropReason::SendQueueFull => "send_queue_full",
+            DropReason::SendFailed => "send_failed",
+            DropReason::Overload => "overload",
+        }
+    }
+
+    /// Index of the cell on the counters page.
+    #[must_use]
+    pub const fn cell(self) -> usize {
+        Self::CELL_BASE + self as usize
+    }
+}
+
+/// Cells on a counters page of this version; the rest is room to grow.
+pub const CELL_COUNT: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_counter_has_its_own_cell_and_name() {
+        let mut cells: Vec<usize> = Counter::ALL.iter().map(|c| c.cell()).collect();
+        cells.extend(DropReason::ALL.iter().map(|r| r.cell()));
+        let count = cells.len();
+        cells.sort_unstable();
+        cells.dedup();
+        assert_eq!(cells.len(), count);
+        assert!(cells.iter().all(|&cell| cell < CELL_COUNT));
+        assert!(Counter::ALL.iter().all(|c| c.cell() < DropReason::CELL_BASE));
+
+        let mut names: Vec<_> = Counter::ALL.iter().map(|c| c.name()).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Counter::ALL.len());
+    }
+
+    #[test]
+    fn lists_are_in_index_order() {
+        assert!(Counter::ALL.iter().enumerate().all(|(i, c)| c.cell() == i));
+        assert!(DropReason::ALL.iter().enumerate().all(|(i, r)| *r as usize == i));
+    }
+}
