@@ -1,0 +1,343 @@
+//! The sections of `trunkline.toml` that both daemons read, and how such a file is read.
+//!
+//! One file configures both daemons. The edge reads `[node]` and `[edge]` and skips the sections
+//! that belong to control; control reads all of them. Anything else is an error that names file,
+//! line, key and what is allowed there, and a file is checked to its end, so that one run shows
+//! every mistake.
+//!
+//! A [`SectionSpec`] is the one place where a key's form, default and effect are written down:
+//! the reader takes the default from it, the error message its allowed form, and
+//! `trunkline-control config-reference` prints it.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use crate::vocabulary::PortRange;
+
+mod document;
+#[cfg(test)]
+mod tests;
+
+pub use document::{
+    ConfigError, Document, KeyDefault, KeySpec, Problem, Reader, Section, SectionSpec, Value,
+    parse_document, reference,
+};
+
+/// Largest configuration file that is read, bytes. A real one has a few kilobytes; the limit
+/// keeps a mistaken path (a log, a device) from filling memory.
+pub const CONFIG_FILE_SIZE_MAX: u64 = 1 << 20;
+
+/// Sections that belong to control alone. The edge skips them unread.
+pub const CONTROL_SECTIONS: &[&str] = &["sip", "http", "store"];
+
+/// `[node]`.
+pub static NODE: SectionSpec = SectionSpec {
+    name: "node",
+    effect: "What both daemons share.",
+    keys: &[
+        KeySpec {
+            name: "name",
+            form: "1 to 63 letters, digits, '.', '-' or '_'",
+            default: KeyDefault::Literal("\"trunkline\""),
+            effect: "Name of this machine in logs and in SIP Server and User-Agent headers.",
+        },
+        KeySpec {
+            name: "run_dir",
+            form: "an absolute path",
+            default: KeyDefault::Literal("\"/run/trunkline\""),
+            effect: "Directory of the daemons' sockets. It must exist.",
+        },
+        KeySpec {
+            name: "state_dir",
+            form: "an absolute path",
+            default: KeyDefault::Literal("\"/var/lib/trunkline\""),
+            effect: "Directory of what outlives a reboot: the store and the CDR spool. It must exist.",
+        },
+        KeySpec {
+            name: "log",
+            form: "a level (error, warn, info, debug, trace, off) or a list such as \
+                   \"info,trunkline_sip=debug\"",
+            default: KeyDefault::Literal("\"info\""),
+            effect: "What is logged.",
+        },
+        KeySpec {
+            name: "log_format",
+            form: "\"text\" or \"json\"",
+            default: KeyDefault::Literal("\"text\""),
+            effect: "Form of a log line. Both go to standard error.",
+        },
+    ],
+};
+
+/// `[edge]`.
+pub static EDGE: SectionSpec = SectionSpec {
+    name: "edge",
+    effect: "The media edge.",
+    keys: &[
+        KeySpec {
+            name: "workers",
+            form: "a number from 1 to 256",
+            default: KeyDefault::Absent {
+                meaning: "one worker per core",
+                example: "2",
+            },
+            effect: "Packet threads, each pinned to a core and owning a slice of the media ports.",
+        },
+        KeySpec {
+            name: "media_addresses",
+            form: "a list of IP addresses of this machine, at most one IPv4 and one IPv6, e.g. \
+                   [\"192.0.2.10\", \"2001:db8::10\"]",
+            default: KeyDefault::Literal("[\"127.0.0.1\", \"::1\"]"),
+            effect: "Addresses that RTP is received on and that SDP names.",
+        },
+        KeySpec {
+            name: "ports",
+            form: "\"FIRST-LAST\" with 1024 <= FIRST < LAST <= 65535, e.g. \"30000-39999\"",
+            default: KeyDefault::Literal("\"30000-39999\""),
+            effect: "UDP media ports. A call takes up to four; each worker gets an equal slice.",
+        },
+        KeySpec {
+            name: "sessions_max",
+            form: "a number from 1 to 65536",
+            default: KeyDefault::Literal("5000"),
+            effect: "Calls that one worker holds. Its memory is sized by this at start.",
+        },
+        KeySpec {
+            name: "orphan_timeout_secs",
+            form: "seconds, from 1 to 86400",
+            default: KeyDefault::Literal("60"),
+            effect: "Without control, a call is closed after this long without media.",
+        },
+    ],
+};
+
+/// `[node]`: what both daemons share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeConfig {
+    /// Name of this machine, fit for a SIP `User-Agent` token.
+    pub name: String,
+    /// Directory of the daemons' sockets.
+    pub run_dir: PathBuf,
+    /// Directory of the store and the CDR spool.
+    pub state_dir: PathBuf,
+    /// A level or a list of `target=level` directives.
+    pub log: String,
+    /// Form of a log line.
+    pub log_format: LogFormat,
+}
+
+/// Form of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// `[edge]`: the media edge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EdgeConfig {
+    /// Packet threads, 1 … 256; 0 when the file does not say, which means one per core. A 0 in
+    /// the file is refused, so that it cannot be taken for "none".
+    pub workers: u16,
+    /// At least one, at most one per address family, none of them unspecified or multicast.
+    pub media_addresses: Vec<IpAddr>,
+    /// UDP media ports of all workers together.
+    pub ports: PortRange,
+    /// Sessions per worker, 1 … 65,536.
+    pub sessions_max: u32,
+    /// Seconds without control and without media after which a session closes, 1 … 86,400.
+    pub orphan_timeout_secs: u32,
+}
+
+/// The part of `trunkline.toml` that the edge reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EdgeDocument {
+    /// `[node]`.
+    pub node: NodeConfig,
+    /// `[edge]`.
+    pub edge: EdgeConfig,
+}
+
+impl Document for EdgeDocument {
+    const SECTIONS: &'static [&'static SectionSpec] = &[&NODE, &EDGE];
+    const SKIPPED: &'static [&'static str] = CONTROL_SECTIONS;
+
+    fn read(reader: &Reader<'_>) -> Option<Self> {
+        let node = NodeConfig::read(&reader.section(&NODE));
+        let edge = EdgeConfig::read(&reader.section(&EDGE));
+        Some(Self {
+            node: node?,
+            edge: edge?,
+        })
+    }
+}
+
+impl NodeConfig {
+    /// Reads `[node]`; `None` after a problem was reported to the section's reader.
+    #[must_use]
+    pub fn read(section: &Section<'_>) -> Option<Self> {
+        let name = section.value("name", |v| {
+            v.as_str().filter(|s| is_node_name(s)).map(str::to_owned)
+        });
+        let run_dir = section.value("run_dir", |v| v.as_absolute_path());
+        let state_dir = section.value("state_dir", |v| v.as_absolute_path());
+        let log = section.value("log", |v| {
+            v.as_str().filter(|s| is_log_filter(s)).map(str::to_owned)
+        });
+        let log_format = section.value("log_format", |v| match v.as_str()? {
+            "text" => Some(LogFormat::Text),
+            "json" => Some(LogFormat::Json),
+            _ => None,
+        });
+        Some(Self {
+            name: name?,
+            run_dir: run_dir?,
+            state_dir: state_dir?,
+            log: log?,
+            log_format: log_format?,
+        })
+    }
+
+    /// The socket on which the edge listens for control and observers.
+    #[must_use]
+    pub fn edge_socket(&self) -> PathBuf {
+        self.run_dir.join("edge.sock")
+    }
+
+    /// The socket on which control listens for its operators.
+    #[must_use]
+    pub fn control_socket(&self) -> PathBuf {
+        self.run_dir.join("control.sock")
+    }
+}
+
+impl EdgeConfig {
+    /// Reads `[edge]`; `None` after a problem was reported to the section's reader.
+    #[must_use]
+    pub fn read(section: &Section<'_>) -> Option<Self> {
+        let workers = section.optional("workers", |v| v.as_number(1..=256));
+        let media_addresses = section.value("media_addresses", media_addresses);
+        let ports = section.value("ports", |v| port_range(v.as_str()?));
+        let sessions_max = section.value("sessions_max", |v| v.as_number(1..=65_536));
+        let orphan_timeout_secs = section.value("orphan_timeout_secs", |v| v.as_number(1..=86_400));
+        Some(Self {
+            workers: workers?.unwrap_or(0),
+            media_addresses: media_addresses?,
+            ports: ports?,
+            sessions_max: sessions_max?,
+            orphan_timeout_secs: orphan_timeout_secs?,
+        })
+    }
+}
+
+impl Default for EdgeDocument {
+    fn default() -> Self {
+        parse_document("", "defaults").expect("every default fits its own form")
+    }
+}
+
+impl Default for NodeConfig {
+    fn default() -> Self {
+        EdgeDocument::default().node
+    }
+}
+
+impl Default for EdgeConfig {
+    fn default() -> Self {
+        EdgeDocument::default().edge
+    }
+}
+
+/// Reads and parses the file at `path`.
+///
+/// # Errors
+/// The file cannot be read, is larger than [`CONFIG_FILE_SIZE_MAX`], is not UTF-8, or has any
+/// problem that [`parse_document`] reports.
+pub fn load_document<T: Document>(path: &Path) -> Result<T, ConfigError> {
+    let name = path.display().to_string();
+    parse_document(&read_text(path, CONFIG_FILE_SIZE_MAX)?, &name)
+}
+
+/// Reads a text file of at most `size_max` bytes.
+///
+/// # Errors
+/// The file cannot be read, is larger, or is not UTF-8.
+pub fn read_text(path: &Path, size_max: u64) -> Result<String, ConfigError> {
+    use std::io::Read;
+
+    let name = path.display().to_string();
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)
+        .and_then(|file| {
+            file.take(size_max.saturating_add(1))
+                .read_to_end(&mut bytes)
+        })
+        .map_err(|error| ConfigError::file(&name, format!("cannot be read: {error}")))?;
+    if bytes.len() as u64 > size_max {
+        return Err(ConfigError::file(
+            &name,
+            format!("is larger than {size_max} bytes; is this the right file?"),
+        ));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = error.utf8_error().valid_up_to();
+        let line = 1 + error.as_bytes()[..valid]
+            .iter()
+            .filter(|&&b| b == b'\n')
+            .count();
+        ConfigError::at(&name, line, "is not UTF-8 text".to_owned())
+    })
+}
+
+fn is_node_name(name: &str) -> bool {
+    (1..=63).contains(&name.len())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
+}
+
+/// The directives are understood by the logging library; this finds the slips that would
+/// otherwise only show as missing lines.
+fn is_log_filter(filter: &str) -> bool {
+    let is_level = |level: &str| {
+        ["error", "warn", "info", "debug", "trace", "off"]
+            .contains(&level.to_ascii_lowercase().as_str())
+    };
+    filter
+        .split(',')
+        .map(str::trim)
+        .all(|directive| match directive.split_once('=') {
+            None => is_level(directive),
+            Some((target, level)) => {
+                is_level(level)
+                    && !target.is_empty()
+                    && target
+                        .bytes()
+                        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b':'))
+            }
+        })
+}
+
+fn media_addresses(value: Value<'_>) -> Option<Vec<IpAddr>> {
+    let addresses = value
+        .as_list()?
+        .map(|item| item.as_str()?.parse::<IpAddr>().ok())
+        .collect::<Option<Vec<_>>>()?;
+    let usable = |address: &IpAddr| {
+        !address.is_unspecified() && !address.is_multicast() && address.to_canonical() == *address
+    };
+    let v4 = addresses.iter().filter(|a| a.is_ipv4()).count();
+    let fits = !addresses.is_empty() && v4 <= 1 && addresses.len() - v4 <= 1;
+    (fits && addresses.iter().all(usable)).then_some(addresses)
+}
+
+fn port_range(text: &str) -> Option<PortRange> {
+    let (first, last) = text.split_once('-')?;
+    let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+    if first < 1024 || first >= last {
+        return None;
+    }
+    PortRange::new(first, last)
+}
