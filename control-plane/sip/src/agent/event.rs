@@ -1,0 +1,140 @@
+//! What the agent tells its user, and the ids both speak of.
+
+use std::fmt;
+
+use bytes::Bytes;
+use sipx_sip::Request;
+
+use crate::flow::Flow;
+
+/// One INVITE session with one peer: one of the two (or more) legs of a B2BUA call. Unique for
+/// the life of the [`Agent`](super::Agent).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SipLegId(pub(crate) u64);
+
+impl fmt::Display for SipLegId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "leg-{}", self.0)
+    }
+}
+
+/// A request outside any dialog that waits for [`Agent::respond`](super::Agent::respond).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServerRequestId(pub(crate) u64);
+
+/// Why a leg ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum EndedBy {
+    /// The peer sent BYE.
+    Bye,
+    /// The caller sent CANCEL before the answer (server leg).
+    Cancelled,
+    /// [`Agent::hangup`](super::Agent::hangup) or [`Agent::cancel`](super::Agent::cancel).
+    LocalHangup,
+    /// [`Agent::reject`](super::Agent::reject) (server leg).
+    Refused,
+    /// No ACK within 64·T1 of our 2xx (RFC 3261 §13.3.1.4); a BYE was sent.
+    AckTimeout,
+    /// The peer no longer knows the dialog (481), or no longer answers in it (408 or silence).
+    DialogLost,
+    /// The transport could not deliver.
+    TransportFailed,
+}
+
+/// What happened. Drained with [`Agent::poll_event`](super::Agent::poll_event) after every
+/// `handle_*` call.
+///
+/// Every leg ends with exactly one [`Ended`](Self::Ended) or [`Rejected`](Self::Rejected), and its
+/// id is unknown from then on; what the network still owes the leg (a CANCEL, a BYE, a late 2xx)
+/// goes on without it.
+#[derive(Debug)]
+pub enum AgentEvent {
+    /// A caller's INVITE made a server leg. Answer with `provisional`, `answer`, `reject` or
+    /// `hangup`; the transaction sends 100 after 200 ms by itself (RFC 3261 §17.2.1). The body,
+    /// if there is one, is `application/sdp`; an empty one asks for our offer.
+    Invite {
+        /// The new leg.
+        leg: SipLegId,
+        /// The INVITE as received; its top `Via` carries `received` and `rport`.
+        request: Box<Request>,
+        /// Where it came from.
+        flow: Flow,
+    },
+    /// REGISTER or OPTIONS outside a dialog; it waits for `respond`.
+    Request {
+        /// Names the request in `respond`.
+        id: ServerRequestId,
+        /// The request as received.
+        request: Box<Request>,
+        /// Where it came from.
+        flow: Flow,
+    },
+    /// Client leg: a provisional response above 100. Forks may report in any order.
+    Progress {
+        /// The leg.
+        leg: SipLegId,
+        /// 101 … 199.
+        status: u16,
+        /// Early media description, when there is one.
+        sdp: Option<Bytes>,
+    },
+    /// Client leg: the first 2xx; its ACK is sent. Other branches that answer are hung up.
+    Answered {
+        /// The leg.
+        leg: SipLegId,
+        /// The answer; that of the last provisional of the same branch when the 2xx has none.
+        sdp: Option<Bytes>,
+    },
+    /// Client leg: the INVITE failed. The leg is gone.
+    Rejected {
+        /// The leg.
+        leg: SipLegId,
+        /// 300 … 699; 408 when nobody answered, 503 when the transport failed.
+        status: u16,
+        /// The peer's reason phrase, or ours.
+        reason: String,
+    },
+    /// Server leg: the ACK to our 2xx arrived.
+    Confirmed {
+        /// The leg.
+        leg: SipLegId,
+        /// The answer in the ACK, when the INVITE had no offer and our 2xx made one.
+        sdp: Option<Bytes>,
+    },
+    /// A re-INVITE or UPDATE with an offer; it waits for `accept_offer` or `reject_offer`.
+    Offer {
+        /// The leg.
+        leg: SipLegId,
+        /// The offer.
+        sdp: Bytes,
+    },
+    /// The peer cancelled the re-INVITE of the last [`Offer`](Self::Offer): the session stays as
+    /// it was, and the offer can no longer be accepted.
+    OfferCancelled {
+        /// The leg.
+        leg: SipLegId,
+    },
+    /// Our re-INVITE came to its end.
+    OfferAnswered {
+        /// The leg.
+        leg: SipLegId,
+        /// The answer, or the status that refused the offer and left the session as it was. 491
+        /// when an offer of the peer won the glare; it follows as [`Offer`](Self::Offer).
+        result: Result<Bytes, u16>,
+    },
+    /// The peer re-invited without an offer, was given our current description and answered it in
+    /// its ACK with something new.
+    AnswerInAck {
+        /// The leg.
+        leg: SipLegId,
+        /// The answer.
+        sdp: Bytes,
+    },
+    /// The leg is over and its id gone.
+    Ended {
+        /// The leg.
+        leg: SipLegId,
+        /// Why.
+        by: EndedBy,
+    },
+}

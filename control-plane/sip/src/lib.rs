@@ -1,0 +1,24 @@
+//! Sans-IO SIP for a B2BUA: dialogs, call legs, offer/answer, digest, registrar.
+//!
+//! Nothing here opens a socket, reads a clock or draws a random number: messages, time and
+//! randomness come in through `handle_*`, what is to be sent and what the call machine must know
+//! comes out through `poll_*`. The wire format, the RFC 3261 transactions and the digest
+//! arithmetic are those of [`sipx_sip`]; what a B2BUA adds to them is here.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`agent`] | the user agent: transactions, dialogs and legs behind one `handle_*`/`poll_*` face |
+//! | [`flow`] | where a message came from and where one must go |
+//! | [`entropy`] | the source of tags, branches and Call-IDs |
+#![forbid(unsafe_code)]
+
+pub mod agent;
+pub mod entropy;
+pub mod flow;
+
+pub use agent::{
+    AgentConfig, AgentCounters, AgentEvent, EndedBy, InviteRequest, NameAddr, ServerRequestId,
+    SipLegId, Transmit, TransmitId,
+};
+pub use entropy::Entropy;
+pub use flow::{ConnectionId, Flow, TransportKind};
