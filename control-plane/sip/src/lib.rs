@@ -9,12 +9,14 @@
 //! |---|---|
 //! | [`agent`] | the user agent: transactions, dialogs and legs behind one `handle_*`/`poll_*` face |
 //! | [`flow`] | where a message came from and where one must go |
+//! | [`offer_answer`] | RFC 3264 for one relayed audio stream: each leg's descriptions and `LegConfig` |
 //! | [`entropy`] | the source of tags, branches and Call-IDs |
 #![forbid(unsafe_code)]
 
 pub mod agent;
 pub mod entropy;
 pub mod flow;
+pub mod offer_answer;
 
 pub use agent::{
     AgentConfig, AgentCounters, AgentEvent, EndedBy, InviteRequest, NameAddr, ServerRequestId,

@@ -1,0 +1,504 @@
+//! Offer/answer for one audio stream through a B2BUA that relays its media: RFC 3264 on
+//! RFC 8866 bodies, with RFC 3605 and RFC 5761 for RTCP.
+//!
+//! Each leg has a description of its own: our address, our `o=` line, payload numbers that are
+//! valid on that leg. The far side's body is never copied; what is passed on is what this module
+//! understood of it. One call:
+//!
+//! ```text
+//! caller                     Trunkline                         callee
+//!   INVITE, offer 96 opus ──▶ offer_from_caller
+//!                             offer_for_callee ── offer 96 opus ──▶
+//!                             answer_from_callee ◀── 183, answer 96 opus
+//!   ◀── 183, answer 96 opus ─ answer_for_caller
+//!                             leg_config(A), leg_config(B) ─▶ edge
+//!                             answer_from_callee ◀── 200, the same or another answer
+//!   ◀── 200 ───────────────── answer_for_caller
+//!   re-INVITE, sendonly ────▶ reoffer(A) ── sendonly ──▶
+//!   ◀── recvonly ──────────── reanswer(B) ◀── recvonly
+//! ```
+//!
+//! Left out: transcoding (a call without a common codec is refused), SRTP, ICE, BUNDLE, and every
+//! stream besides the one for audio: such lines are answered with port 0.
+
+mod codec;
+mod local;
+mod remote;
+#[cfg(test)]
+mod tests;
+
+use std::net::{IpAddr, SocketAddr};
+
+use bytes::Bytes;
+use sipx_sdp::{Direction, negotiate_direction};
+use trunkline_edge_api::{
+    LegConfig, LegIndex, MediaDirection, PayloadRoute, PayloadRoutes, SourcePolicy,
+};
+
+pub use codec::{AudioCodec, Encoding};
+pub use local::LocalDescription;
+pub use remote::{MediaAddresses, RemoteAudio};
+
+use codec::PayloadNumbers;
+use local::{Describer, LocalAudio, LocalRtcp};
+use remote::MediaLines;
+
+/// Why a description cannot be used. [`Self::status`] is the response it deserves.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OfferAnswerError {
+    /// The body is not SDP.
+    #[error("the body is not a session description: {0}")]
+    Malformed(String),
+    /// More `m=` lines than any real endpoint sends.
+    #[error("more than 16 media lines")]
+    TooManyMediaLines,
+    /// There is no audio stream, or it is refused with port 0.
+    #[error("no audio stream is offered, or it was refused")]
+    NoAudio,
+    /// The audio is offered over this profile only (SRTP, DTLS-SRTP).
+    #[error("audio is offered over {0} only; plain RTP/AVP is needed")]
+    ProfileNotSupported(String),
+    /// No format that both sides have and that may cross the relay.
+    #[error("no common codec; PCMU, PCMA, G722 and opus can be passed through")]
+    NoCommonCodec,
+    /// The media address is a host name.
+    #[error("the media address is not numeric: {0}")]
+    AddressNotNumeric(String),
+    /// We have no media address of that family.
+    #[error("no [edge] media_addresses entry has the family of {0}")]
+    AddressFamily(IpAddr),
+    /// Media is never sent there: unspecified, multicast, loopback, port 0, or our own socket.
+    #[error("{0} is no address that media may be sent to")]
+    AddressRefused(SocketAddr),
+    /// The answer has its audio on another `m=` line than the offer.
+    #[error("the answer's media lines are not those of the offer")]
+    AnswerMismatch,
+    /// Another offer is still unanswered (RFC 3264 §4).
+    #[error("an offer is still unanswered")]
+    OfferPending,
+    /// The call is not at the point where this step is possible.
+    #[error("there is no offer that this could follow")]
+    OutOfOrder,
+}
+
+impl OfferAnswerError {
+    /// The response to the request that carried the offer.
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::Malformed(_) => 400,
+            Self::OfferPending => 491,
+            Self::OutOfOrder => 500,
+            _ => 488,
+        }
+    }
+}
+
+/// Both legs' descriptions of one call.
+#[derive(Debug, Clone)]
+pub struct MediaNegotiation {
+    addresses: MediaAddresses,
+    /// Indexed by [`LegIndex`].
+    legs: [Leg; 2],
+    exchange: Exchange,
+}
+
+/// Where the offer/answer exchange stands.
+#[derive(Debug, Clone)]
+enum Exchange {
+    /// Nothing has been offered yet.
+    Idle,
+    /// The caller has offered; the callee has not been asked.
+    Offered(RemoteAudio),
+    /// The callee has our offer. It may answer several times: 183, another 183, 200.
+    Initial(Forwarded),
+    /// A re-offer is with the far leg.
+    Reoffered(Forwarded),
+    /// No offer is open.
+    Stable,
+}
+
+/// An offer that was passed on to the far leg.
+#[derive(Debug, Clone)]
+struct Forwarded {
+    from: LegIndex,
+    offer: RemoteAudio,
+    /// As the far leg was offered them, under its numbers.
+    codecs: Vec<AudioCodec>,
+}
+
+/// One leg, as far as it is agreed.
+#[derive(Debug, Clone, Default)]
+struct Leg {
+    describer: Option<Describer>,
+    lines: Option<MediaLines>,
+    numbers: PayloadNumbers,
+    agreed: Option<Agreed>,
+}
+
+/// What holds on a leg after an answer.
+#[derive(Debug, Clone)]
+struct Agreed {
+    remote: RemoteAudio,
+    /// Formats in force, under the numbers that our description gave them: what the peer sends.
+    codecs: Vec<AudioCodec>,
+    /// Direction that our description states.
+    direction: Direction,
+    ptime_ms: Option<u16>,
+    maxptime_ms: Option<u16>,
+}
+
+impl MediaNegotiation {
+    /// A call of which nothing is known yet.
+    #[must_use]
+    pub fn new(addresses: MediaAddresses) -> Self {
+        Self {
+            addresses,
+            legs: Default::default(),
+            exchange: Exchange::Idle,
+        }
+    }
+
+    /// Takes the offer of the caller's INVITE.
+    ///
+    /// # Errors
+    /// Whatever [`RemoteAudio::parse`] finds, [`OfferAnswerError::OutOfOrder`] when the caller
+    /// has offered before: later offers are [`Self::reoffer`]s.
+    pub fn offer_from_caller(&mut self, sdp: &[u8]) -> Result<(), OfferAnswerError> {
+        if !matches!(self.exchange, Exchange::Idle) {
+            return Err(OfferAnswerError::OutOfOrder);
+        }
+        let offer = RemoteAudio::parse(sdp, &self.addresses)?;
+        self.leg_mut(LegIndex::A).learn_offer(&offer);
+        self.exchange = Exchange::Offered(offer);
+        Ok(())
+    }
+
+    /// Which of our addresses the caller's leg should bind: the one of the family that the
+    /// caller's offer names.
+    #[must_use]
+    pub fn caller_media_address(&self) -> IpAddr {
+        let peer = match &self.exchange {
+            Exchange::Offered(offer) => offer.rtp,
+            Exchange::Initial(forwarded) => forwarded.offer.rtp,
+            _ => self.remote(LegIndex::A).and_then(|remote| remote.rtp),
+        };
+        peer.and_then(|peer| self.addresses.towards(peer.ip()))
+            .unwrap_or_else(|| self.addresses.preferred())
+    }
+
+    /// The caller's offer in our words, for one callee. Called again it begins the next callee's
+    /// leg: what the last one had said is forgotten.
+    ///
+    /// # Errors
+    /// [`OfferAnswerError::OutOfOrder`] without a caller's offer or after a re-offer.
+    pub fn offer_for_callee(&mut self, local: LocalDescription) -> Result<Bytes, OfferAnswerError> {
+        let offer = match &self.exchange {
+            Exchange::Offered(offer) => offer.clone(),
+            Exchange::Initial(forwarded) => forwarded.offer.clone(),
+            _ => return Err(OfferAnswerError::OutOfOrder),
+        };
+        *self.leg_mut(LegIndex::B) = Leg {
+            describer: Some(Describer::new(local)),
+            lines: Some(MediaLines::audio_only()),
+            ..Leg::default()
+        };
+        let (forwarded, body) = self.forward(LegIndex::A, offer)?;
+        self.exchange = Exchange::Initial(forwarded);
+        Ok(body)
+    }
+
+    /// Takes an answer to [`Self::offer_for_callee`]: of a 183, of another 183, of the 200. The
+    /// newest holds.
+    ///
+    /// # Errors
+    /// Whatever [`RemoteAudio::parse`] finds, [`OfferAnswerError::AnswerMismatch`],
+    /// [`OfferAnswerError::NoCommonCodec`], or [`OfferAnswerError::OutOfOrder`]. An earlier
+    /// answer stays in force.
+    pub fn answer_from_callee(&mut self, sdp: &[u8]) -> Result<(), OfferAnswerError> {
+        let Exchange::Initial(forwarded) = &self.exchange else {
+            return Err(OfferAnswerError::OutOfOrder);
+        };
+        let forwarded = forwarded.clone();
+        self.agree(&forwarded, sdp)
+    }
+
+    /// The callee's newest answer in our words. Unchanged it is the body sent before, so a 200
+    /// repeats what the 183 said.
+    ///
+    /// # Errors
+    /// [`OfferAnswerError::OutOfOrder`] before the callee's answer,
+    /// [`OfferAnswerError::AddressRefused`] when the caller named our own socket.
+    pub fn answer_for_caller(
+        &mut self,
+        local: LocalDescription,
+    ) -> Result<Bytes, OfferAnswerError> {
+        let leg = self.leg_mut(LegIndex::A);
+        if leg.agreed.is_none() {
+            return Err(OfferAnswerError::OutOfOrder);
+        }
+        match &mut leg.describer {
+            Some(describer) => describer.relocate(local),
+            None => leg.describer = Some(Describer::new(local)),
+        }
+        if let Some(agreed) = &self.leg(LegIndex::A).agreed {
+            self.refuse_own_sockets(&agreed.remote)?;
+        }
+        self.leg_mut(LegIndex::A).describe_answer()
+    }
+
+    /// Takes an offer made inside the call by either side and gives the one for the far leg.
+    /// Nothing that is agreed changes before [`Self::reanswer`].
+    ///
+    /// # Errors
+    /// As [`Self::offer_from_caller`]; [`OfferAnswerError::OfferPending`] while another re-offer
+    /// is open, [`OfferAnswerError::OutOfOrder`] before the first answer.
+    pub fn reoffer(&mut self, from: LegIndex, sdp: &[u8]) -> Result<Bytes, OfferAnswerError> {
+        let is_answered = LegIndex::ALL
+            .iter()
+            .all(|leg| self.leg(*leg).agreed.is_some());
+        match self.exchange {
+            Exchange::Reoffered(_) => return Err(OfferAnswerError::OfferPending),
+            Exchange::Initial(_) | Exchange::Stable if is_answered => {}
+            _ => return Err(OfferAnswerError::OutOfOrder),
+        }
+        let offer = RemoteAudio::parse(sdp, &self.addresses)?;
+        self.refuse_own_sockets(&offer)?;
+        let (forwarded, body) = self.forward(from, offer)?;
+        self.exchange = Exchange::Reoffered(forwarded);
+        Ok(body)
+    }
+
+    /// Takes the answer of leg `from` to the open re-offer and gives the one for the other leg.
+    ///
+    /// # Errors
+    /// As [`Self::answer_from_callee`]. The re-offer is then closed and what was agreed before it
+    /// stays in force.
+    pub fn reanswer(&mut self, from: LegIndex, sdp: &[u8]) -> Result<Bytes, OfferAnswerError> {
+        let forwarded = match &self.exchange {
+            Exchange::Reoffered(forwarded) if forwarded.from == from.far() => forwarded.clone(),
+            _ => return Err(OfferAnswerError::OutOfOrder),
+        };
+        self.exchange = Exchange::Stable;
+        self.agree(&forwarded, sdp)?;
+        let leg = self.leg_mut(forwarded.from);
+        leg.learn_offer(&forwarded.offer);
+        leg.describe_answer()
+    }
+
+    /// The far leg refused the open re-offer, or nobody will answer it any more: what was agreed
+    /// before it stays in force. Nothing happens when none is open.
+    pub fn abandon_reoffer(&mut self) {
+        if matches!(self.exchange, Exchange::Reoffered(_)) {
+            self.exchange = Exchange::Stable;
+        }
+    }
+
+    /// What the leg's peer described, once both sides agreed.
+    #[must_use]
+    pub fn remote(&self, leg: LegIndex) -> Option<&RemoteAudio> {
+        self.leg(leg).agreed.as_ref().map(|agreed| &agreed.remote)
+    }
+
+    /// The edge's view of a leg as it is agreed now. `nat` is the IP that the peer's signalling
+    /// comes from when its media address cannot be believed.
+    #[must_use]
+    pub fn leg_config(&self, leg: LegIndex, nat: Option<IpAddr>) -> LegConfig {
+        let (Some(near), Some(far)) = (&self.leg(leg).agreed, &self.leg(leg.far()).agreed) else {
+            return LegConfig {
+                remote_rtp: None,
+                remote_rtcp: None,
+                source: SourcePolicy::Nobody,
+                direction: MediaDirection::Inactive,
+                routes: PayloadRoutes::default(),
+            };
+        };
+        let remote = &near.remote;
+        LegConfig {
+            remote_rtp: remote.rtp,
+            remote_rtcp: if remote.rtcp_mux {
+                remote.rtp
+            } else {
+                remote.rtcp
+            },
+            source: match (nat, remote.rtp) {
+                (Some(ip), _) => SourcePolicy::LearnPort { ip },
+                (None, Some(_)) => SourcePolicy::Exact,
+                (None, None) => SourcePolicy::Nobody,
+            },
+            direction: near.edge_direction(),
+            routes: routes(near, far),
+        }
+    }
+
+    /// Puts `offer` before the leg opposite `from`.
+    fn forward(
+        &mut self,
+        from: LegIndex,
+        offer: RemoteAudio,
+    ) -> Result<(Forwarded, Bytes), OfferAnswerError> {
+        let leg = self.leg_mut(from.far());
+        let numbers = &mut leg.numbers;
+        let codecs = offer.codecs.iter().filter_map(|codec| {
+            Some(AudioCodec {
+                payload_type: numbers.number_for(codec.encoding, codec.payload_type)?,
+                ..codec.clone()
+            })
+        });
+        let codecs = codec::without_orphaned_events(codecs.collect());
+        let (Some(describer), Some(lines)) = (&mut leg.describer, &leg.lines) else {
+            return Err(OfferAnswerError::OutOfOrder);
+        };
+        if !codec::has_audio(&codecs) {
+            return Err(OfferAnswerError::NoCommonCodec);
+        }
+        let body = describer.describe(&LocalAudio {
+            lines,
+            codecs: &codecs,
+            direction: offer.direction,
+            rtcp: LocalRtcp::Offered,
+            ptime_ms: offer.ptime_ms,
+            maxptime_ms: offer.maxptime_ms,
+        });
+        let forwarded = Forwarded {
+            from,
+            offer,
+            codecs,
+        };
+        Ok((forwarded, body))
+    }
+
+    /// Settles both legs on the answer `sdp` to `forwarded`, or changes nothing.
+    fn agree(&mut self, forwarded: &Forwarded, sdp: &[u8]) -> Result<(), OfferAnswerError> {
+        let offer = &forwarded.offer;
+        let answerer = forwarded.from.far();
+        let answer = RemoteAudio::parse(sdp, &self.addresses)?;
+        let offered_line = self.leg(answerer).lines.as_ref().map(|lines| lines.audio);
+        if offered_line != Some(answer.lines.audio) {
+            return Err(OfferAnswerError::AnswerMismatch);
+        }
+        self.refuse_own_sockets(offer)?;
+        self.refuse_own_sockets(&answer)?;
+
+        // The answer's order and parameters; each format under the offerer's own number.
+        let common = answer.codecs.iter().filter_map(|codec| {
+            codec::number_of(&forwarded.codecs, codec.encoding)?;
+            Some(AudioCodec {
+                payload_type: codec::number_of(&offer.codecs, codec.encoding)?,
+                ..codec.clone()
+            })
+        });
+        let common = codec::without_orphaned_events(common.collect());
+        if !codec::has_audio(&common) {
+            return Err(OfferAnswerError::NoCommonCodec);
+        }
+        let in_force = forwarded
+            .codecs
+            .iter()
+            .filter(|codec| codec::number_of(&common, codec.encoding).is_some());
+
+        let leg = self.leg_mut(answerer);
+        leg.numbers.observe(&answer.codecs);
+        leg.agreed = Some(Agreed {
+            codecs: in_force.cloned().collect(),
+            direction: offer.direction,
+            ptime_ms: offer.ptime_ms,
+            maxptime_ms: offer.maxptime_ms,
+            remote: answer.clone(),
+        });
+        self.leg_mut(forwarded.from).agreed = Some(Agreed {
+            remote: offer.clone(),
+            codecs: common,
+            direction: negotiate_direction(offer.direction, answer.direction),
+            ptime_ms: answer.ptime_ms,
+            maxptime_ms: answer.maxptime_ms,
+        });
+        Ok(())
+    }
+
+    /// A peer that names one of this call's own sockets would have the edge talk to itself.
+    fn refuse_own_sockets(&self, remote: &RemoteAudio) -> Result<(), OfferAnswerError> {
+        for describer in self.legs.iter().filter_map(|leg| leg.describer.as_ref()) {
+            for address in [remote.rtp, remote.rtcp].into_iter().flatten() {
+                if describer.local().occupies(address) {
+                    return Err(OfferAnswerError::AddressRefused(address));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn leg(&self, leg: LegIndex) -> &Leg {
+        &self.legs[leg.as_usize()]
+    }
+
+    fn leg_mut(&mut self, leg: LegIndex) -> &mut Leg {
+        &mut self.legs[leg.as_usize()]
+    }
+}
+
+impl Leg {
+    /// The peer offers: its lines are the leg's lines from now on, its numbers the leg's numbers.
+    fn learn_offer(&mut self, offer: &RemoteAudio) {
+        for codec in &offer.codecs {
+            self.numbers.assign(codec.payload_type, codec.encoding);
+        }
+        self.lines = Some(offer.lines.clone());
+    }
+
+    /// The answer that [`MediaNegotiation::agree`] left for this leg's peer.
+    fn describe_answer(&mut self) -> Result<Bytes, OfferAnswerError> {
+        let (Some(describer), Some(agreed)) = (&mut self.describer, &self.agreed) else {
+            return Err(OfferAnswerError::OutOfOrder);
+        };
+        Ok(describer.describe(&LocalAudio {
+            lines: &agreed.remote.lines,
+            codecs: &agreed.codecs,
+            direction: agreed.direction,
+            rtcp: if agreed.remote.rtcp_mux {
+                LocalRtcp::Muxed
+            } else {
+                LocalRtcp::Separate
+            },
+            ptime_ms: agreed.ptime_ms,
+            maxptime_ms: agreed.maxptime_ms,
+        }))
+    }
+}
+
+impl Agreed {
+    /// What both descriptions of the leg allow, seen from the edge.
+    fn edge_direction(&self) -> MediaDirection {
+        let sends = self.direction.sends() && self.remote.direction.receives();
+        let receives = self.direction.receives() && self.remote.direction.sends();
+        match (sends, receives) {
+            (true, true) => MediaDirection::SendReceive,
+            (true, false) => MediaDirection::SendOnly,
+            (false, true) => MediaDirection::ReceiveOnly,
+            (false, false) => MediaDirection::Inactive,
+        }
+    }
+}
+
+/// The numbers that `near`'s peer may send and what each becomes on `far`.
+///
+/// A peer sends the numbers of our description (RFC 3264 §5.1). One that answered under other
+/// numbers is heard under those too, as far as they are free, since many then send what they
+/// wrote themselves.
+fn routes(near: &Agreed, far: &Agreed) -> PayloadRoutes {
+    let mut routes: Vec<PayloadRoute> = Vec::new();
+    for codec in near.codecs.iter().chain(&near.remote.codecs) {
+        let is_in_force = codec::number_of(&near.codecs, codec.encoding).is_some();
+        let Some(to) = codec::number_of(&far.remote.codecs, codec.encoding) else {
+            continue;
+        };
+        if is_in_force && routes.iter().all(|route| route.from != codec.payload_type) {
+            routes.push(PayloadRoute {
+                from: codec.payload_type,
+                to,
+                clock_rate: codec.clock_rate(),
+            });
+        }
+    }
+    PayloadRoutes::new(routes).expect("no number twice, and at most two numbers per encoding")
+}
