@@ -1,0 +1,371 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn arb_ip() -> impl Strategy<Value = IpAddr> {
+    prop_oneof![
+        any::<[u8; 4]>().prop_map(IpAddr::from),
+        any::<[u8; 16]>().prop_map(IpAddr::from)
+    ]
+}
+
+fn arb_addr() -> impl Strategy<Value = SocketAddr> {
+    prop_oneof![
+        (any::<[u8; 4]>(), any::<u16>()).prop_map(SocketAddr::from),
+        (any::<[u8; 16]>(), any::<u16>(), any::<u32>()).prop_map(|(ip, port, scope)| {
+            SocketAddr::V6(SocketAddrV6::new(ip.into(), port, 0, scope))
+        }),
+    ]
+}
+
+fn arb_leg() -> impl Strategy<Value = LegIndex> {
+    prop::sample::select(&LegIndex::ALL[..])
+}
+
+fn arb_routes() -> impl Strategy<Value = PayloadRoutes> {
+    prop::collection::btree_map(
+        0u8..128,
+        (0u8..128, 1u32..=384_000),
+        0..=PayloadRoutes::LEN_MAX,
+    )
+    .prop_map(|routes| {
+        let routes = routes.into_iter().map(|(from, (to, hz))| PayloadRoute {
+            from: PayloadType::new(from).expect("below 128"),
+            to: PayloadType::new(to).expect("below 128"),
+            clock_rate: ClockRateHz::new(hz).expect("in range"),
+        });
+        PayloadRoutes::new(routes.collect()).expect("no duplicates")
+    })
+}
+
+fn arb_config() -> impl Strategy<Value = LegConfig> {
+    let source = prop_oneof![
+        Just(SourcePolicy::Nobody),
+        Just(SourcePolicy::Exact),
+        arb_ip().prop_map(|ip| SourcePolicy::LearnPort { ip }),
+    ];
+    let direction = (0u8..4).prop_map(|v| MediaDirection::try_from(v).expect("defined"));
+    (
+        prop::option::of(arb_addr()),
+        prop::option::of(arb_addr()),
+        source,
+        direction,
+        arb_routes(),
+    )
+        .prop_map(
+            |(remote_rtp, remote_rtcp, source, direction, routes)| LegConfig {
+                remote_rtp,
+                remote_rtcp,
+                source,
+                direction,
+                routes,
+            },
+        )
+}
+
+fn arb_command() -> impl Strategy<Value = CorrelatedCommand> {
+    let session = || any::<u64>().prop_map(SessionId);
+    let local = (arb_addr(), any::<bool>(), any::<u32>()).prop_map(|(rtp, muxed, ssrc)| {
+        let rtcp = if muxed {
+            RtcpMode::Muxed
+        } else {
+            RtcpMode::Separate
+        };
+        LocalMedia {
+            rtp,
+            rtcp,
+            ssrc: Ssrc(ssrc),
+        }
+    });
+    let command = prop_oneof![
+        (session(), arb_leg(), local).prop_map(|(session, leg, local)| Command::OpenLeg {
+            session,
+            leg,
+            local
+        }),
+        (session(), arb_leg(), arb_config()).prop_map(|(session, leg, config)| {
+            Command::ConfigureLeg {
+                session,
+                leg,
+                config,
+            }
+        }),
+        (session(), arb_leg()).prop_map(|(session, leg)| Command::CloseLeg { session, leg }),
+        session().prop_map(|session| Command::CloseSession { session }),
+        session().prop_map(|session| Command::QuerySession { session }),
+        Just(Command::QueryAllSessions),
+        any::<u32>().prop_map(|epoch| Command::CloseOtherEpochs { keep: Epoch(epoch) }),
+    ];
+    (any::<u64>(), command).prop_map(|(correlation, command)| CorrelatedCommand {
+        correlation: Correlation(correlation),
+        command,
+    })
+}
+
+fn arb_event() -> impl Strategy<Value = Event> {
+    const REFUSALS: [u16; 10] = [10, 11, 12, 13, 20, 21, 22, 23, 30, 31];
+    const CAUSES: [u16; 4] = [10, 11, 12, 20];
+    let correlation = || any::<u64>().prop_map(Correlation);
+    let refusal = prop::sample::select(&REFUSALS[..])
+        .prop_map(|code| Refusal::try_from(code).expect("defined"));
+    let cause = prop::sample::select(&CAUSES[..])
+        .prop_map(|code| CloseCause::try_from(code).expect("defined"));
+    let leg_report = any::<[u64; 7]>().prop_map(|v| LegReport {
+        rx_packets: v[0],
+        rx_bytes: v[1],
+        tx_packets: v[2],
+        tx_bytes: v[3],
+        rx_rtcp_packets: v[4],
+        tx_rtcp_packets: v[5],
+        dropped_packets: v[6],
+    });
+    let report =
+        (any::<u64>(), leg_report.clone(), leg_report).prop_map(|(session, a, b)| SessionReport {
+            session: SessionId(session),
+            legs: [a, b],
+        });
+    prop_oneof![
+        (correlation(), prop::option::of(refusal)).prop_map(|(correlation, refusal)| {
+            Event::CommandDone {
+                correlation,
+                result: refusal.map_or(Ok(()), Err),
+            }
+        }),
+        (cause, report.clone()).prop_map(|(cause, report)| Event::SessionClosed { cause, report }),
+        (correlation(), report).prop_map(|(correlation, report)| Event::SessionReported {
+            correlation,
+            report
+        }),
+        (any::<u64>(), arb_leg(), arb_addr()).prop_map(|(session, leg, source)| {
+            Event::MediaStarted {
+                session: SessionId(session),
+                leg,
+                source,
+            }
+        }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn commands_survive_the_round_trip(command in arb_command()) {
+        let mut buf = [0xee; MESSAGE_LEN_MAX];
+        let bytes = encode_command(&command, &mut buf);
+        prop_assert_eq!(decode_command(bytes), Ok(command));
+    }
+
+    #[test]
+    fn events_survive_the_round_trip(event in arb_event()) {
+        let mut buf = [0xee; MESSAGE_LEN_MAX];
+        let bytes = encode_event(&event, &mut buf);
+        prop_assert_eq!(decode_event(bytes), Ok(event));
+    }
+
+    #[test]
+    fn unknown_bytes_at_the_end_of_a_body_are_ignored(
+        command in arb_command(),
+        event in arb_event(),
+        tail in prop::collection::vec(any::<u8>(), 0..64),
+    ) {
+        let mut buf = [0; MESSAGE_LEN_MAX];
+        let mut bytes = encode_command(&command, &mut buf).to_vec();
+        bytes.extend_from_slice(&tail);
+        prop_assert_eq!(decode_command(&bytes), Ok(command));
+        let mut bytes = encode_event(&event, &mut buf).to_vec();
+        bytes.extend_from_slice(&tail);
+        prop_assert_eq!(decode_event(&bytes), Ok(event));
+    }
+
+    #[test]
+    fn a_message_cut_anywhere_is_refused_with_its_correlation(
+        command in arb_command(),
+        event in arb_event(),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let mut buf = [0; MESSAGE_LEN_MAX];
+        let bytes = encode_command(&command, &mut buf);
+        let len = cut.index(bytes.len());
+        let error = decode_command(&bytes[..len]).expect_err("cut");
+        let readable = (len >= HEAD_LEN).then_some(command.correlation);
+        prop_assert_eq!(error.correlation, readable);
+        let is_short = matches!(error.fault, DecodeFault::Short { .. });
+        prop_assert!(is_short);
+
+        let bytes = encode_event(&event, &mut buf);
+        prop_assert!(decode_event(&bytes[..cut.index(bytes.len())]).is_err());
+    }
+
+    #[test]
+    fn no_bytes_make_a_decoder_panic(bytes in prop::collection::vec(any::<u8>(), 0..512)) {
+        let _ = decode_command(&bytes);
+        let _ = decode_event(&bytes);
+    }
+
+    #[test]
+    fn no_changed_bytes_make_a_decoder_panic(
+        command in arb_command(),
+        event in arb_event(),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+    ) {
+        let mut buf = [0; MESSAGE_LEN_MAX];
+        let mut bytes = encode_command(&command, &mut buf).to_vec();
+        for (index, value) in &changes {
+            let index = index.index(bytes.len());
+            bytes[index] = *value;
+        }
+        if let Ok(command) = decode_command(&bytes) {
+            let bytes = encode_command(&command, &mut buf).to_vec();
+            prop_assert_eq!(decode_command(&bytes), Ok(command));
+        }
+        let mut bytes = encode_event(&event, &mut buf).to_vec();
+        for (index, value) in &changes {
+            let index = index.index(bytes.len());
+            bytes[index] = *value;
+        }
+        let _ = decode_event(&bytes);
+    }
+}
+
+fn configure_leg(routes: PayloadRoutes) -> CorrelatedCommand {
+    let addr = SocketAddr::from((Ipv6Addr::LOCALHOST, 40_000));
+    CorrelatedCommand {
+        correlation: Correlation(5),
+        command: Command::ConfigureLeg {
+            session: SessionId(1),
+            leg: LegIndex::B,
+            config: LegConfig {
+                remote_rtp: Some(addr),
+                remote_rtcp: Some(addr),
+                source: SourcePolicy::LearnPort { ip: addr.ip() },
+                direction: MediaDirection::SendReceive,
+                routes,
+            },
+        },
+    }
+}
+
+fn routes(from: impl IntoIterator<Item = u8>) -> PayloadRoutes {
+    let route = |from| PayloadRoute {
+        from: PayloadType::new(from).expect("below 128"),
+        to: PayloadType::PCMA,
+        clock_rate: ClockRateHz::NARROWBAND,
+    };
+    PayloadRoutes::new(from.into_iter().map(route).collect()).expect("valid")
+}
+
+#[test]
+fn no_command_comes_near_the_limit() {
+    let mut buf = [0; MESSAGE_LEN_MAX];
+    let longest = configure_leg(routes(0..PayloadRoutes::LEN_MAX as u8));
+    assert_eq!(encode_command(&longest, &mut buf).len(), 360);
+    assert_eq!(
+        encode_command(&configure_leg(routes(0..10)), &mut buf).len(),
+        184
+    );
+    let report = SessionReport {
+        session: SessionId(1),
+        legs: [LegReport::default(); 2],
+    };
+    let event = Event::SessionReported {
+        correlation: Correlation(1),
+        report,
+    };
+    assert_eq!(encode_event(&event, &mut buf).len(), 144);
+}
+
+/// A message with one byte changed, and the field that must be blamed for it.
+#[test]
+fn undefined_values_are_refused_by_name() {
+    let configure = configure_leg(routes([0, 8]));
+    let open = CorrelatedCommand {
+        correlation: Correlation(5),
+        command: Command::OpenLeg {
+            session: SessionId(1),
+            leg: LegIndex::A,
+            local: LocalMedia {
+                rtp: SocketAddr::from(([127, 0, 0, 1], 30_000)),
+                rtcp: RtcpMode::Muxed,
+                ssrc: Ssrc(1),
+            },
+        },
+    };
+    let rows: &[(&CorrelatedCommand, usize, u8, &str)] = &[
+        (&open, 24, 2, "leg"),
+        (&open, 25, 2, "rtcp"),
+        (&open, 32, 0, "local"),
+        (&open, 32, 5, "local"),
+        (&configure, 24, 9, "leg"),
+        (&configure, 25, 4, "direction"),
+        (&configure, 26, 3, "source"),
+        (&configure, 27, 0, "source_ip"),
+        (&configure, 27, 7, "source_ip"),
+        (&configure, 48, 1, "remote_rtp"),
+        (&configure, 72, 255, "remote_rtcp"),
+        (&configure, 96, 33, "route_count"),
+        (&configure, 97, 7, "route_len"),
+        (&configure, 104, 128, "from"),
+        (&configure, 105, 200, "to"),
+        (&configure, 110, 0xff, "clock_rate"),
+    ];
+    for &(command, at, value, field) in rows {
+        let mut buf = [0; MESSAGE_LEN_MAX];
+        let mut bytes = encode_command(command, &mut buf).to_vec();
+        bytes[at] = value;
+        let error = decode_command(&bytes).expect_err(field);
+        assert_eq!(error.correlation, Some(Correlation(5)), "{field}");
+        assert!(
+            matches!(error.fault, DecodeFault::BadValue { field: f, .. } if f == field),
+            "byte {at} = {value}: {error}, expected {field}"
+        );
+    }
+}
+
+#[test]
+fn payload_type_routed_twice_is_refused() {
+    let mut buf = [0; MESSAGE_LEN_MAX];
+    let mut bytes = encode_command(&configure_leg(routes([0, 8])), &mut buf).to_vec();
+    bytes[112] = 0;
+    assert_eq!(
+        decode_command(&bytes).map_err(|error| error.fault),
+        Err(DecodeFault::DuplicateRoute)
+    );
+}
+
+#[test]
+fn route_elements_longer_than_known_are_read_as_far_as_known() {
+    let command = configure_leg(routes([0, 8]));
+    let mut buf = [0; MESSAGE_LEN_MAX];
+    let short = encode_command(&command, &mut buf).to_vec();
+    let mut long = short[..104].to_vec();
+    long[97] = 12;
+    for element in short[104..].chunks(8) {
+        long.extend_from_slice(element);
+        long.extend_from_slice(&[0xaa; 4]);
+    }
+    assert_eq!(decode_command(&long), Ok(command));
+}
+
+#[test]
+fn unknown_kinds_are_refused_with_the_correlation_to_answer() {
+    let mut bytes = [0u8; HEAD_LEN];
+    bytes[..2].copy_from_slice(&999u16.to_le_bytes());
+    bytes[8] = 7;
+    let expected = DecodeError {
+        correlation: Some(Correlation(7)),
+        fault: DecodeFault::UnknownKind(999),
+    };
+    assert_eq!(decode_command(&bytes), Err(expected));
+    assert_eq!(decode_event(&bytes), Err(expected));
+}
+
+#[test]
+fn message_longer_than_any_can_be_is_refused() {
+    let bytes = [0; MESSAGE_LEN_MAX + 1];
+    let error = decode_command(&bytes).expect_err("too long");
+    assert_eq!(
+        error.fault,
+        DecodeFault::Long {
+            len: MESSAGE_LEN_MAX + 1
+        }
+    );
+}
