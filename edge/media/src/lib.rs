@@ -1,0 +1,30 @@
+//! Media without I/O: what a relay session does with the packets of its two legs.
+//!
+//! Nothing in this crate opens a socket, reads a clock or allocates for a packet. The worker hands
+//! in a datagram, where and when it arrived; the answer is a [`Verdict`], and the datagram has been
+//! edited in place.
+//!
+//! | module | what it holds | RFC |
+//! |---|---|---|
+//! | [`session`] | [`MediaSession`]: two legs and the way between them | |
+//! | [`demux`] | which protocol a datagram belongs to | 7983, 5761 |
+//! | [`rtp`] | reading and editing the RTP header | 3550 §5 |
+//! | [`rtcp`] | translating RTCP compounds in place | 3550 §6, §7.2 |
+//! | [`source_gate`] | whose packets a leg accepts | 7362 |
+//! | [`rewrite`] | the one continuous stream that a leg sends | 3550 §5.1 |
+//! | [`payload_table`] | payload type numbers from leg to leg | 3264 §6 |
+
+#![forbid(unsafe_code)]
+
+pub mod demux;
+pub mod payload_table;
+pub mod rewrite;
+pub mod rtcp;
+pub mod rtp;
+pub mod session;
+pub mod source_gate;
+
+pub use demux::MediaKind;
+pub use session::{
+    MediaSession, RxMeta, SessionCommand, SessionEvent, SocketKind, Transmit, Verdict,
+};

@@ -1,0 +1,253 @@
+//! The one stream that a leg sends, whatever is behind it.
+//!
+//! A leg's peer sees a single SSRC from the first packet to the last. What feeds the stream may
+//! change: the far peer restarts, another callee answers, a prompt takes over. Each source gets
+//! offsets at its first packet so that the sequence goes on by one and the timestamp by the time
+//! that has passed (RFC 3550 §5.1). Inside one source both are plain offsets, so loss, reordering
+//! and pauses reach the receiver as they are.
+//!
+//! ```text
+//!   far peer      SSRC 7 seq 900 901  903        SSRC 9 seq 20 21
+//!   leg sends     SSRC 1 seq  40  41   43        SSRC 1 seq 44 45
+//! ```
+//!
+//! Sequence numbers are kept extended to 32 bits (RFC 3550 A.1), so that report blocks can be
+//! translated back over a wrap.
+
+use trunkline_edge_api::{ClockRateHz, MonoTime, Ssrc};
+
+/// A packet at most this far behind the newest is late; further behind, the sender has restarted
+/// its numbering (MAX_MISORDER of RFC 3550 A.1).
+const MISORDER_MAX: i16 = 100;
+
+/// What a leg sends, and how its present source maps onto it.
+#[derive(Debug, Clone)]
+pub struct OutgoingStream {
+    ssrc: Ssrc,
+    /// RTP packets sent, modulo 2^32 as sender reports count them.
+    packets: u32,
+    /// Payload bytes sent, modulo 2^32.
+    octets: u32,
+    state: State,
+}
+
+#[derive(Debug, Clone)]
+enum State {
+    /// Nothing was sent yet.
+    Idle,
+    Flowing(Flow),
+}
+
+#[derive(Debug, Clone)]
+struct Flow {
+    source: Source,
+    /// The newest packet of the source, extended.
+    newest_in: u32,
+    /// Timestamp sent with it.
+    newest_timestamp: u32,
+    /// When it was sent.
+    newest_at: MonoTime,
+}
+
+/// Who feeds the stream, and by how much its numbers differ from those sent.
+#[derive(Debug, Clone, Copy)]
+struct Source {
+    ssrc: Ssrc,
+    /// Extended sequence number sent with the source's first packet.
+    first_out: u32,
+    /// Sent minus received, modulo 2^32.
+    sequence_offset: u32,
+    /// Sent minus received, modulo 2^32.
+    timestamp_offset: u32,
+}
+
+/// Numbers of one packet, as received or as to be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// Sequence number.
+    pub sequence: u16,
+    /// Timestamp.
+    pub timestamp: u32,
+}
+
+impl OutgoingStream {
+    /// A stream that has sent nothing. `ssrc` is random (RFC 3550 §8); the first sequence number
+    /// and timestamp are derived from it.
+    #[must_use]
+    pub fn new(ssrc: Ssrc) -> Self {
+        Self {
+            ssrc,
+            packets: 0,
+            octets: 0,
+            state: State::Idle,
+        }
+    }
+
+    /// The SSRC of everything the leg sends.
+    #[must_use]
+    pub fn ssrc(&self) -> Ssrc {
+        self.ssrc
+    }
+
+    /// RTP packets sent, modulo 2^32: the sender's packet count of RFC 3550 §6.4.1.
+    #[must_use]
+    pub fn packets(&self) -> u32 {
+        self.packets
+    }
+
+    /// Payload bytes sent, modulo 2^32: the sender's octet count of RFC 3550 §6.4.1.
+    #[must_use]
+    pub fn octets(&self) -> u32 {
+        self.octets
+    }
+
+    /// Places a packet of `source` in the stream and counts it as sent. `clock_rate` is that of
+    /// its payload type and matters only when the source has changed.
+    #[inline]
+    pub fn place(
+        &mut self,
+        now: MonoTime,
+        source: Ssrc,
+        incoming: Position,
+        clock_rate: ClockRateHz,
+        payload_len: usize,
+    ) -> Position {
+        self.packets = self.packets.wrapping_add(1);
+        self.octets = self.octets.wrapping_add(payload_len as u32);
+        match &mut self.state {
+            State::Flowing(flow) if flow.source.ssrc == source => flow.advance(now, incoming),
+            state => Self::adopt(state, self.ssrc, now, source, incoming, clock_rate),
+        }
+    }
+
+    /// Lets a new source take the stream over.
+    #[cold]
+    fn adopt(
+        state: &mut State,
+        own: Ssrc,
+        now: MonoTime,
+        source: Ssrc,
+        incoming: Position,
+        clock_rate: ClockRateHz,
+    ) -> Position {
+        let (first_out, timestamp) = match state {
+            State::Idle => first_position(own),
+            State::Flowing(flow) => {
+                let elapsed_nanos = u128::from(now.nanos_since(flow.newest_at));
+                let elapsed = elapsed_nanos * u128::from(clock_rate.get()) / 1_000_000_000;
+                // Two packets of one instant still are two: the timestamp has to move.
+                let advance = (elapsed as u32).max(1);
+                (
+                    flow.newest_out().wrapping_add(1),
+                    flow.newest_timestamp.wrapping_add(advance),
+                )
+            }
+        };
+        let newest_in = u32::from(incoming.sequence);
+        *state = State::Flowing(Flow {
+            source: Source {
+                ssrc: source,
+                first_out,
+                sequence_offset: first_out.wrapping_sub(newest_in),
+                timestamp_offset: timestamp.wrapping_sub(incoming.timestamp),
+            },
+            newest_in,
+            newest_timestamp: timestamp,
+            newest_at: now,
+        });
+        Position {
+            sequence: first_out as u16,
+            timestamp,
+        }
+    }
+
+    /// SSRC of the present source; `None` before its first packet.
+    #[must_use]
+    pub fn source(&self) -> Option<Ssrc> {
+        match &self.state {
+            State::Idle => None,
+            State::Flowing(flow) => Some(flow.source.ssrc),
+        }
+    }
+
+    /// What the present source's `timestamp` is in the stream; `None` when `source` is not it.
+    #[must_use]
+    pub fn timestamp_sent(&self, source: Ssrc, timestamp: u32) -> Option<u32> {
+        match &self.state {
+            State::Flowing(Flow {
+                source: present, ..
+            }) if present.ssrc == source => Some(timestamp.wrapping_add(present.timestamp_offset)),
+            State::Flowing(_) | State::Idle => None,
+        }
+    }
+
+    /// Translates an extended sequence number that the peer reports back to the present source's
+    /// numbering. `None` when it lies before that source's first packet: then the report speaks of
+    /// an earlier source, which no longer wants to hear it.
+    ///
+    /// Only the lower 16 bits are taken from the peer. Its cycle count starts when it first
+    /// listens, which may be many wraps after our first packet; ours is used instead, on the
+    /// ground that a report is less than 2^16 packets old.
+    #[must_use]
+    pub fn sequence_received(&self, sent: u32) -> Option<u32> {
+        match &self.state {
+            State::Flowing(flow) => {
+                let newest = flow.newest_out();
+                let age = (newest as u16).wrapping_sub(sent as u16);
+                let sent = newest.wrapping_sub(u32::from(age));
+                let since_first = sent.wrapping_sub(flow.source.first_out);
+                let is_before_first = since_first > u32::MAX / 2;
+                (!is_before_first).then(|| sent.wrapping_sub(flow.source.sequence_offset))
+            }
+            State::Idle => None,
+        }
+    }
+}
+
+impl Flow {
+    #[inline]
+    fn advance(&mut self, now: MonoTime, incoming: Position) -> Position {
+        let ahead = incoming
+            .sequence
+            .wrapping_sub(self.newest_in as u16)
+            .cast_signed();
+        let extended_in = self.newest_in.wrapping_add_signed(i32::from(ahead));
+        let timestamp = incoming
+            .timestamp
+            .wrapping_add(self.source.timestamp_offset);
+        let is_late = (-MISORDER_MAX..=0).contains(&ahead);
+        if !is_late {
+            self.newest_in = extended_in;
+            self.newest_timestamp = timestamp;
+            self.newest_at = now;
+        }
+        Position {
+            sequence: extended_in.wrapping_add(self.source.sequence_offset) as u16,
+            timestamp,
+        }
+    }
+
+    fn newest_out(&self) -> u32 {
+        self.newest_in.wrapping_add(self.source.sequence_offset)
+    }
+}
+
+/// First extended sequence number and timestamp under `ssrc`. Unpredictable to whoever does not
+/// see the packets, because the SSRC is (RFC 3550 §5.1); the sequence starts in the lower half of
+/// its range, so that losing the first packets cannot make a receiver guess a wrong rollover
+/// counter (RFC 3711 §3.3.1).
+fn first_position(ssrc: Ssrc) -> (u32, u32) {
+    let bits = mix(u64::from(ssrc.0));
+    ((bits >> 32) as u32 & 0x7fff, bits as u32)
+}
+
+/// The finalizer of SplitMix64: every input bit reaches every output bit.
+pub(crate) const fn mix(value: u64) -> u64 {
+    let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    value ^ (value >> 31)
+}
+
+#[cfg(test)]
+mod tests;

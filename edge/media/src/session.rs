@@ -1,0 +1,350 @@
+//! A relayed call: two legs, and what becomes of each packet that arrives on one of them.
+//!
+//! ```text
+//!   size -> protocol -> socket -> source gate -> header -> payload type -> learn -> direction
+//!        -> far leg -> rewrite in place -> Forward
+//! ```
+//!
+//! The order is fixed: what costs least and what strangers can send is judged first, and nothing is
+//! learnt or counted as media before the packet is known to be the peer's and valid.
+
+use std::net::SocketAddr;
+
+use trunkline_edge_api::{
+    DropReason, LegConfig, LegIndex, LegReport, LocalMedia, MonoTime, Refusal,
+};
+
+use crate::demux::{MediaKind, Protocol, protocol_of};
+use crate::rewrite::Position;
+use crate::rtcp::{self, Translation};
+use crate::rtp::{RtpEdit, RtpHeader};
+
+mod leg;
+
+use leg::Leg;
+
+/// Which of a leg's sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum SocketKind {
+    /// RTP, and RTCP too when it is multiplexed.
+    Rtp = 0,
+    /// RTCP alone, one port above RTP.
+    Rtcp = 1,
+}
+
+/// What the receiver knows of a datagram beside its bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RxMeta {
+    /// Who sent it.
+    pub source: SocketAddr,
+    /// The socket it arrived on.
+    pub socket: SocketKind,
+    /// The datagram was longer than the buffer.
+    pub truncated: bool,
+}
+
+/// What is to be done with a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Verdict {
+    /// Send the first [`Transmit::len`] bytes.
+    Forward(Transmit),
+    /// It was for us alone.
+    Consumed,
+    /// It goes no further.
+    Drop(DropReason),
+}
+
+impl Verdict {
+    /// Whether the packet was the peer's and valid, even if it could go no further.
+    #[must_use]
+    pub fn accepts(&self) -> bool {
+        match self {
+            Verdict::Forward(_) | Verdict::Consumed => true,
+            Verdict::Drop(reason) => matches!(
+                reason,
+                DropReason::DirectionInactive | DropReason::NoDestination
+            ),
+        }
+    }
+}
+
+/// Where a packet leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transmit {
+    /// The leg it leaves on.
+    pub leg: LegIndex,
+    /// The leg's socket it leaves from.
+    pub socket: SocketKind,
+    /// What it is.
+    pub kind: MediaKind,
+    /// To whom.
+    pub dest: SocketAddr,
+    /// Its length, bytes; never more than what arrived.
+    pub len: usize,
+}
+
+/// A change to a session, as one of control's commands asks for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SessionCommand {
+    /// [`trunkline_edge_api::Command::OpenLeg`], after its sockets are bound.
+    OpenLeg(LegIndex, LocalMedia),
+    /// [`trunkline_edge_api::Command::ConfigureLeg`].
+    ConfigureLeg(LegIndex, LegConfig),
+    /// [`trunkline_edge_api::Command::CloseLeg`].
+    CloseLeg(LegIndex),
+}
+
+/// What a session tells its owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionEvent {
+    /// [`trunkline_edge_api::Event::MediaStarted`].
+    MediaStarted {
+        /// The leg that heard it.
+        leg: LegIndex,
+        /// Where it came from.
+        source: SocketAddr,
+    },
+}
+
+/// Two legs and what flows between them.
+#[derive(Debug, Default)]
+pub struct MediaSession {
+    /// Indexed by [`LegIndex`].
+    legs: [Option<Leg>; 2],
+    /// When the last packet was accepted; `None` before the first.
+    last_heard: Option<MonoTime>,
+}
+
+impl MediaSession {
+    /// A session without legs.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Judges one datagram that arrived on `leg` and edits it in place for its way onward. Never
+    /// allocates. The caller sends what a [`Verdict::Forward`] says, and tells
+    /// [`Self::handle_send_failure`] when it cannot.
+    #[inline]
+    pub fn handle_packet(
+        &mut self,
+        now: MonoTime,
+        leg: LegIndex,
+        meta: &RxMeta,
+        packet: &mut [u8],
+    ) -> Verdict {
+        let [a, b] = &mut self.legs;
+        let (near, far) = match leg {
+            LegIndex::A => (a, b),
+            LegIndex::B => (b, a),
+        };
+        // A datagram that was on its way when its leg closed.
+        let Some(near) = near else {
+            return Verdict::Drop(DropReason::SourceNotAllowed);
+        };
+        let relayed = match kind_of(near, meta, packet) {
+            Ok(MediaKind::Rtp) => relay_rtp(now, near, far, meta, packet),
+            Ok(MediaKind::Rtcp) => relay_rtcp(near, far, meta, packet),
+            Err(reason) => Err(reason),
+        };
+        let verdict = match relayed {
+            Ok(Some(onward)) => Verdict::Forward(Transmit {
+                leg: leg.far(),
+                socket: onward.socket,
+                kind: onward.kind,
+                dest: onward.dest,
+                len: onward.len,
+            }),
+            Ok(None) => Verdict::Consumed,
+            Err(reason) => {
+                near.report.dropped_packets += 1;
+                Verdict::Drop(reason)
+            }
+        };
+        if verdict.accepts() {
+            self.last_heard = Some(now);
+        }
+        verdict
+    }
+
+    /// Takes back that `transmit` was sent.
+    pub fn handle_send_failure(&mut self, transmit: &Transmit) {
+        if let Some(leg) = &mut self.legs[transmit.leg.as_usize()] {
+            leg.unsend(transmit.kind, transmit.len);
+        }
+        if let Some(arrived_on) = &mut self.legs[transmit.leg.far().as_usize()] {
+            arrived_on.report.dropped_packets += 1;
+        }
+    }
+
+    /// Applies a command. Applying it again changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::LegOpenElsewhere`] for a leg that is open on another local address,
+    /// [`Refusal::NoSuchLeg`] for the configuration of a leg that is not open, and
+    /// [`Refusal::AddressMismatch`] when a remote address can be no peer of the leg: another
+    /// family, unspecified, multicast, or port 0. Then nothing was changed.
+    pub fn handle_command(&mut self, command: SessionCommand) -> Result<(), Refusal> {
+        match command {
+            SessionCommand::OpenLeg(leg, local) => {
+                let leg = &mut self.legs[leg.as_usize()];
+                match leg {
+                    Some(open) if open.local() == local => Ok(()),
+                    Some(_) => Err(Refusal::LegOpenElsewhere),
+                    None => {
+                        *leg = Some(Leg::new(local));
+                        Ok(())
+                    }
+                }
+            }
+            SessionCommand::ConfigureLeg(leg, config) => self.legs[leg.as_usize()]
+                .as_mut()
+                .ok_or(Refusal::NoSuchLeg)?
+                .configure(config),
+            SessionCommand::CloseLeg(leg) => {
+                self.legs[leg.as_usize()] = None;
+                Ok(())
+            }
+        }
+    }
+
+    /// What has happened since the last call; `None` when there is nothing more to tell.
+    pub fn poll_event(&mut self) -> Option<SessionEvent> {
+        LegIndex::ALL.into_iter().find_map(|leg| {
+            let source = self.legs[leg.as_usize()].as_mut()?.take_media_start()?;
+            Some(SessionEvent::MediaStarted { leg, source })
+        })
+    }
+
+    /// What `leg` has bound; `None` when it is not open.
+    #[must_use]
+    pub fn local(&self, leg: LegIndex) -> Option<LocalMedia> {
+        self.legs[leg.as_usize()].as_ref().map(Leg::local)
+    }
+
+    /// Figures of both legs, indexed by [`LegIndex`].
+    #[must_use]
+    pub fn report(&self) -> [LegReport; 2] {
+        let report = |leg: &Option<Leg>| leg.as_ref().map(|leg| leg.report).unwrap_or_default();
+        let [a, b] = &self.legs;
+        [report(a), report(b)]
+    }
+
+    /// When the last RTP or RTCP packet was accepted; `None` before the first.
+    #[must_use]
+    pub fn last_heard(&self) -> Option<MonoTime> {
+        self.last_heard
+    }
+}
+
+/// A packet that was rewritten for the far leg.
+struct Onward {
+    socket: SocketKind,
+    kind: MediaKind,
+    dest: SocketAddr,
+    len: usize,
+}
+
+/// What the relay of one packet comes to: onward, consumed, or dropped.
+type Relayed = Result<Option<Onward>, DropReason>;
+
+/// Size, protocol and socket: what can be judged without knowing the peer. Then the peer.
+#[inline]
+fn kind_of(near: &Leg, meta: &RxMeta, packet: &[u8]) -> Result<MediaKind, DropReason> {
+    if meta.truncated {
+        return Err(DropReason::Oversize);
+    }
+    let kind = match protocol_of(packet) {
+        Protocol::Media(kind) => kind,
+        Protocol::Stun => return Err(DropReason::UnexpectedStun),
+        Protocol::Dtls => return Err(DropReason::UnexpectedDtls),
+        Protocol::TurnChannel | Protocol::Unknown => return Err(DropReason::NotMedia),
+    };
+    if meta.socket != near.socket_for(kind) {
+        return Err(DropReason::WrongSocket);
+    }
+    if !near.admits(meta.socket, meta.source) {
+        return Err(DropReason::SourceNotAllowed);
+    }
+    Ok(kind)
+}
+
+#[inline]
+fn relay_rtp(
+    now: MonoTime,
+    near: &mut Leg,
+    far: &mut Option<Leg>,
+    meta: &RxMeta,
+    packet: &mut [u8],
+) -> Relayed {
+    let header = RtpHeader::parse(packet).map_err(|_| DropReason::MalformedRtp)?;
+    let route = near
+        .route(header.payload_type)
+        .ok_or(DropReason::PayloadTypeNotNegotiated)?;
+    near.hear_rtp(meta.source, packet.len());
+    if !near.direction().receives() {
+        return Err(DropReason::DirectionInactive);
+    }
+    let far = far.as_mut().ok_or(DropReason::NoDestination)?;
+    if !far.direction().sends() {
+        return Err(DropReason::DirectionInactive);
+    }
+    let dest = far
+        .destination(MediaKind::Rtp)
+        .ok_or(DropReason::NoDestination)?;
+    let incoming = Position {
+        sequence: header.sequence,
+        timestamp: header.timestamp,
+    };
+    let sent = far.stream.place(
+        now,
+        header.ssrc,
+        incoming,
+        route.clock_rate,
+        header.payload_len,
+    );
+    RtpEdit {
+        payload_type: route.to,
+        sequence: sent.sequence,
+        timestamp: sent.timestamp,
+        ssrc: far.stream.ssrc(),
+    }
+    .apply(packet);
+    far.send(MediaKind::Rtp, packet.len());
+    Ok(Some(Onward {
+        socket: SocketKind::Rtp,
+        kind: MediaKind::Rtp,
+        dest,
+        len: packet.len(),
+    }))
+}
+
+fn relay_rtcp(near: &mut Leg, far: &mut Option<Leg>, meta: &RxMeta, packet: &mut [u8]) -> Relayed {
+    rtcp::validate(packet).map_err(|_| DropReason::MalformedRtcp)?;
+    near.hear_rtcp(meta);
+    let far = far.as_mut().ok_or(DropReason::NoDestination)?;
+    let dest = far
+        .destination(MediaKind::Rtcp)
+        .ok_or(DropReason::NoDestination)?;
+    let translation = Translation {
+        onward: &far.stream,
+        reported: &near.stream,
+    };
+    let len = rtcp::translate(packet, translation).map_err(|_| DropReason::MalformedRtcp)?;
+    if len == 0 {
+        return Ok(None);
+    }
+    far.send(MediaKind::Rtcp, len);
+    Ok(Some(Onward {
+        socket: far.socket_for(MediaKind::Rtcp),
+        kind: MediaKind::Rtcp,
+        dest,
+        len,
+    }))
+}
+
+#[cfg(test)]
+mod tests;

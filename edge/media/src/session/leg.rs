@@ -1,0 +1,188 @@
+//! One side of a session: what is bound, who the peer is, and what the leg sends.
+
+use std::net::{IpAddr, SocketAddr};
+
+use trunkline_edge_api::{
+    LegConfig, LegReport, LocalMedia, MediaDirection, PayloadRoute, PayloadType, Refusal, RtcpMode,
+};
+
+use super::{RxMeta, SocketKind};
+use crate::demux::MediaKind;
+use crate::payload_table::PayloadTable;
+use crate::rewrite::OutgoingStream;
+use crate::source_gate::SourceGate;
+
+#[derive(Debug)]
+pub(super) struct Leg {
+    local: LocalMedia,
+    pub(super) stream: OutgoingStream,
+    pub(super) report: LegReport,
+    /// `None` until the leg is configured; it neither hears nor sends before.
+    peer: Option<Peer>,
+}
+
+#[derive(Debug)]
+struct Peer {
+    remote_rtp: Option<SocketAddr>,
+    remote_rtcp: Option<SocketAddr>,
+    direction: MediaDirection,
+    /// Both sides agreed to send RTCP on the RTP ports (RFC 5761).
+    is_multiplexed: bool,
+    gate: SourceGate,
+    media: MediaStart,
+    routes: PayloadTable,
+}
+
+/// First RTP since the gate last changed.
+#[derive(Debug, Clone, Copy)]
+enum MediaStart {
+    Awaited,
+    Untold(SocketAddr),
+    Told,
+}
+
+impl Leg {
+    pub(super) fn new(local: LocalMedia) -> Self {
+        Self {
+            local,
+            stream: OutgoingStream::new(local.ssrc),
+            report: LegReport::default(),
+            peer: None,
+        }
+    }
+
+    pub(super) fn local(&self) -> LocalMedia {
+        self.local
+    }
+
+    pub(super) fn configure(&mut self, config: LegConfig) -> Result<(), Refusal> {
+        let remotes = [config.remote_rtp, config.remote_rtcp];
+        if !remotes
+            .into_iter()
+            .flatten()
+            .all(|remote| self.can_reach(remote))
+        {
+            return Err(Refusal::AddressMismatch);
+        }
+        let gate = SourceGate::new(config.source, config.remote_rtp, config.remote_rtcp);
+        let (gate, media) = match &self.peer {
+            Some(peer) if peer.gate.has_same_rule(&gate) => (peer.gate.clone(), peer.media),
+            Some(_) | None => (gate, MediaStart::Awaited),
+        };
+        let shares_port = config.remote_rtcp.is_some() && config.remote_rtcp == config.remote_rtp;
+        self.peer = Some(Peer {
+            remote_rtp: config.remote_rtp,
+            remote_rtcp: config.remote_rtcp,
+            direction: config.direction,
+            is_multiplexed: self.local.rtcp == RtcpMode::Muxed || shares_port,
+            gate,
+            media,
+            routes: PayloadTable::new(config.routes),
+        });
+        Ok(())
+    }
+
+    /// Whether a media packet can leave this leg for `remote` and reach a single host.
+    fn can_reach(&self, remote: SocketAddr) -> bool {
+        let ip = remote.ip();
+        let is_broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
+        self.local.rtp.is_ipv4() == remote.is_ipv4()
+            && remote.port() != 0
+            && !ip.is_unspecified()
+            && !ip.is_multicast()
+            && !is_broadcast
+    }
+
+    pub(super) fn admits(&self, socket: SocketKind, source: SocketAddr) -> bool {
+        self.peer
+            .as_ref()
+            .is_some_and(|peer| peer.gate.admits(socket, source))
+    }
+
+    pub(super) fn direction(&self) -> MediaDirection {
+        self.peer
+            .as_ref()
+            .map_or(MediaDirection::Inactive, |peer| peer.direction)
+    }
+
+    pub(super) fn route(&self, payload_type: PayloadType) -> Option<PayloadRoute> {
+        self.peer.as_ref()?.routes.route(payload_type)
+    }
+
+    /// The socket on which this leg hears and sends `kind`.
+    pub(super) fn socket_for(&self, kind: MediaKind) -> SocketKind {
+        let is_multiplexed = match &self.peer {
+            Some(peer) => peer.is_multiplexed,
+            None => self.local.rtcp == RtcpMode::Muxed,
+        };
+        match kind {
+            MediaKind::Rtcp if !is_multiplexed => SocketKind::Rtcp,
+            MediaKind::Rtcp | MediaKind::Rtp => SocketKind::Rtp,
+        }
+    }
+
+    /// Where `kind` goes: to the learnt port if there is one, else where signalling said.
+    pub(super) fn destination(&self, kind: MediaKind) -> Option<SocketAddr> {
+        let peer = self.peer.as_ref()?;
+        let signalled = match kind {
+            MediaKind::Rtp => peer.remote_rtp,
+            MediaKind::Rtcp => peer.remote_rtcp,
+        };
+        peer.gate.learnt(self.socket_for(kind)).or(signalled)
+    }
+
+    /// Counts valid RTP that passed the gate, and learns from it.
+    pub(super) fn hear_rtp(&mut self, source: SocketAddr, len: usize) {
+        self.report.rx_packets += 1;
+        self.report.rx_bytes += len as u64;
+        if let Some(peer) = &mut self.peer {
+            peer.gate.learn(SocketKind::Rtp, source);
+            if let MediaStart::Awaited = peer.media {
+                peer.media = MediaStart::Untold(source);
+            }
+        }
+    }
+
+    /// Counts valid RTCP that passed the gate. Where it has a socket of its own, learns from it;
+    /// on the RTP socket only RTP does.
+    pub(super) fn hear_rtcp(&mut self, meta: &RxMeta) {
+        self.report.rx_rtcp_packets += 1;
+        if let (Some(peer), SocketKind::Rtcp) = (&mut self.peer, meta.socket) {
+            peer.gate.learn(SocketKind::Rtcp, meta.source);
+        }
+    }
+
+    pub(super) fn take_media_start(&mut self) -> Option<SocketAddr> {
+        let peer = self.peer.as_mut()?;
+        let MediaStart::Untold(source) = peer.media else {
+            return None;
+        };
+        peer.media = MediaStart::Told;
+        Some(source)
+    }
+
+    pub(super) fn send(&mut self, kind: MediaKind, len: usize) {
+        match kind {
+            MediaKind::Rtp => {
+                self.report.tx_packets += 1;
+                self.report.tx_bytes += len as u64;
+            }
+            MediaKind::Rtcp => self.report.tx_rtcp_packets += 1,
+        }
+    }
+
+    /// Takes back one [`Self::send`]. Saturating, because the leg may be a later one than the one
+    /// that sent.
+    pub(super) fn unsend(&mut self, kind: MediaKind, len: usize) {
+        let report = &mut self.report;
+        match kind {
+            MediaKind::Rtp => {
+                report.tx_packets = report.tx_packets.saturating_sub(1);
+                report.tx_bytes = report.tx_bytes.saturating_sub(len as u64);
+            }
+            MediaKind::Rtcp => {
+                report.tx_rtcp_packets = report.tx_rtcp_packets.saturating_sub(1);
+            }
+        }
+    }
+}
