@@ -94,15 +94,24 @@ impl Encoding {
         !matches!(self, Self::TelephoneEvent { .. })
     }
 
+    /// The encoding name as registered (RFC 4855).
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pcmu => "PCMU",
+            Self::Pcma => "PCMA",
+            Self::G722 => "G722",
+            Self::Opus => "opus",
+            Self::TelephoneEvent { .. } => "telephone-event",
+        }
+    }
+
     /// The `a=rtpmap` value, without the payload number.
     pub(super) fn rtpmap(self) -> String {
-        let clock = self.clock_rate().get();
-        match self {
-            Self::Pcmu => format!("PCMU/{clock}"),
-            Self::Pcma => format!("PCMA/{clock}"),
-            Self::G722 => format!("G722/{clock}"),
-            Self::Opus => format!("opus/{clock}/2"),
-            Self::TelephoneEvent { .. } => format!("telephone-event/{clock}"),
+        let (name, clock) = (self.name(), self.clock_rate().get());
+        match self.channels() {
+            1 => format!("{name}/{clock}"),
+            channels => format!("{name}/{clock}/{channels}"),
         }
     }
 }
