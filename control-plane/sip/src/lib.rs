@@ -2,18 +2,20 @@
 //!
 //! Nothing here opens a socket, reads a clock or draws a random number: messages, time and
 //! randomness come in through `handle_*`, what is to be sent and what the call machine must know
-//! comes out through `poll_*`. The wire format, the RFC 3261 transactions and the digest
-//! arithmetic are those of [`sipx_sip`]; what a B2BUA adds to them is here.
+//! comes out through `poll_*`. The wire format and the RFC 3261 transactions are those of
+//! [`sipx_sip`]; what a B2BUA adds to them is here.
 //!
 //! | module | what it holds |
 //! |---|---|
 //! | [`agent`] | the user agent: transactions, dialogs and legs behind one `handle_*`/`poll_*` face |
+//! | [`digest`] | RFC 7616 on the server's side: challenges and their answers |
 //! | [`flow`] | where a message came from and where one must go |
 //! | [`offer_answer`] | RFC 3264 for one relayed audio stream: each leg's descriptions and `LegConfig` |
 //! | [`entropy`] | the source of tags, branches and Call-IDs |
 #![forbid(unsafe_code)]
 
 pub mod agent;
+pub mod digest;
 pub mod entropy;
 pub mod flow;
 pub mod offer_answer;
