@@ -112,7 +112,8 @@ pub mod word {
     pub const WORKER_SLEEPING: usize = LINE_WORDS + 2;
     /// Rises whenever an event that must arrive was lost.
     pub const RESYNC_COUNT: usize = LINE_WORDS + 3;
-    /// Not 0 while the worker refuses the rings because control's words make no sense.
+    /// Not 0 while the worker refuses the rings because control's words make no sense: one more
+    /// than [`CONTROL_ATTACH_COUNT`] when it noticed.
     pub const WORKER_FAULT: usize = LINE_WORDS + 4;
 
     /// PID of the control that attached last.
