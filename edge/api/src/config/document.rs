@@ -286,6 +286,15 @@ impl<'a> Section<'a> {
         line_of(self.reader.text, self.at)
     }
 
+    /// The line of the key's value, from 1; the section's own where the key is absent.
+    #[must_use]
+    pub fn line_of(&self, name: &str) -> usize {
+        match self.table.and_then(|table| table.get(name)) {
+            Some(value) => line_of(self.reader.text, value.span().start),
+            None => self.line(),
+        }
+    }
+
     fn key(&self, name: &str) -> Option<&'static KeySpec> {
         let key = self.spec.keys.iter().find(|key| key.name == name);
         debug_assert!(key.is_some(), "{} has no key {name}", self.title);
