@@ -1,0 +1,291 @@
+//! What control reads of `trunkline.toml`: every section.
+//!
+//! `[node]` and `[edge]` are described in [`trunkline_edge_api::config`], beside the reader that
+//! serves both daemons.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use trunkline_edge_api::config::{
+    ConfigError, Document, EDGE, EdgeConfig, KeyDefault, KeySpec, NODE, NodeConfig, Reader,
+    Section, SectionSpec, Value, load_document, parse_document, reference,
+};
+
+#[cfg(test)]
+mod tests;
+
+/// Name of the store's file in `state_dir` where `[store] path` does not say otherwise.
+const STORE_FILE_NAME: &str = "trunkline.db";
+
+/// Name of the CDR spool in `state_dir`.
+const SPOOL_FILE_NAME: &str = "cdr.spool";
+
+/// Listening sockets of one node. Each costs a receive loop on the call thread.
+const LISTEN_COUNT_MAX: usize = 16;
+
+/// `[sip]`.
+pub static SIP: SectionSpec = SectionSpec {
+    name: "sip",
+    effect: "SIP signalling.",
+    keys: &[
+        KeySpec {
+            name: "listen",
+            form: "a list of 1 to 16 different \"udp:ADDRESS:PORT\" or \"tcp:ADDRESS:PORT\", each \
+                   with an address of this machine that others can reach it by, e.g. \
+                   [\"udp:192.0.2.10:5060\", \"tcp:[2001:db8::10]:5060\"]",
+            default: KeyDefault::Literal("[\"udp:127.0.0.1:5060\", \"tcp:127.0.0.1:5060\"]"),
+            effect: "Sockets for SIP. Via and Contact name these addresses.",
+        },
+        KeySpec {
+            name: "realm",
+            form: "1 to 127 printable ASCII characters without '\"' and '\\'",
+            default: KeyDefault::Literal("\"trunkline\""),
+            effect: "Digest realm that phones are challenged with. Passwords are stored hashed with \
+                     it: after a change, apply the site file again.",
+        },
+        KeySpec {
+            name: "ring_timeout_secs",
+            form: "seconds, from 1 to 600",
+            default: KeyDefault::Literal("30"),
+            effect: "How long a member's phone rings before the caller gets 480.",
+        },
+        KeySpec {
+            name: "calls_max",
+            form: "a number from 1 to 100000",
+            default: KeyDefault::Literal("5000"),
+            effect: "Calls at one time. One more is answered with 503 and Retry-After.",
+        },
+        KeySpec {
+            name: "transactions_max",
+            form: "a number from 16 to 1000000",
+            default: KeyDefault::Literal("20000"),
+            effect: "SIP transactions at one time. Past it, new requests outside a dialog get 503.",
+        },
+        KeySpec {
+            name: "registrations_max",
+            form: "a number from 1 to 1000000",
+            default: KeyDefault::Literal("20000"),
+            effect: "Registered phones at one time. One more is answered with 503.",
+        },
+    ],
+};
+
+/// `[http]`.
+pub static HTTP: SectionSpec = SectionSpec {
+    name: "http",
+    effect: "Health and metrics over HTTP.",
+    keys: &[KeySpec {
+        name: "listen",
+        form: "\"ADDRESS:PORT\" with a loopback address, e.g. \"127.0.0.1:8080\" or \"[::1]:8080\"; \
+               this release serves HTTP to its own machine only",
+        default: KeyDefault::Literal("\"127.0.0.1:8080\""),
+        effect: "Where /healthz, /readyz and /metrics are served.",
+    }],
+};
+
+/// `[store]`.
+pub static STORE: SectionSpec = SectionSpec {
+    name: "store",
+    effect: "Where tenants, trunks, members, DIDs and call records are kept.",
+    keys: &[KeySpec {
+        name: "path",
+        form: "an absolute path, or \"\" for trunkline.db in [node] state_dir",
+        default: KeyDefault::Literal("\"\""),
+        effect: "SQLite file. It is created when it does not exist; its directory must exist.",
+    }],
+};
+
+/// All of `trunkline.toml`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ControlConfig {
+    /// `[node]`.
+    pub node: NodeConfig,
+    /// `[edge]`: control needs the media addresses and limits that it shares with the edge.
+    pub edge: EdgeConfig,
+    /// `[sip]`.
+    pub sip: SipConfig,
+    /// `[http]`.
+    pub http: HttpConfig,
+    /// `[store]`.
+    pub store: StoreConfig,
+}
+
+/// `[sip]`: SIP signalling.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SipConfig {
+    /// 1 … 16 sockets, none twice, none on an unspecified address.
+    pub listen: Vec<SipListen>,
+    /// Digest realm.
+    pub realm: String,
+    /// Seconds a phone rings, 1 … 600.
+    pub ring_timeout_secs: u32,
+    /// Calls at one time, 1 … 100,000.
+    pub calls_max: u32,
+    /// SIP transactions at one time, 16 … 1,000,000.
+    pub transactions_max: u32,
+    /// Registered phones at one time, 1 … 1,000,000.
+    pub registrations_max: u32,
+}
+
+/// One listening SIP socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SipListen {
+    /// Transport protocol.
+    pub transport: SipTransport,
+    /// Local address; not unspecified. Port 0 lets the kernel choose, which only tests want.
+    pub address: SocketAddr,
+}
+
+/// Transports of this release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SipTransport {
+    /// RFC 3261 §18, UDP.
+    Udp,
+    /// RFC 3261 §18, TCP.
+    Tcp,
+}
+
+impl fmt::Display for SipListen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let transport = match self.transport {
+            SipTransport::Udp => "udp",
+            SipTransport::Tcp => "tcp",
+        };
+        write!(f, "{transport}:{}", self.address)
+    }
+}
+
+/// `[http]`: health and metrics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpConfig {
+    /// A loopback address. Port 0 lets the kernel choose, which only tests want.
+    pub listen: SocketAddr,
+}
+
+/// `[store]`: the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreConfig {
+    /// The SQLite file; `None` for the one in `state_dir`. Use [`ControlConfig::store_path`].
+    pub path: Option<PathBuf>,
+}
+
+impl ControlConfig {
+    /// Reads and checks the file at `path`.
+    ///
+    /// # Errors
+    /// All problems of the file.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        load_document(path)
+    }
+
+    /// The SQLite file.
+    #[must_use]
+    pub fn store_path(&self) -> PathBuf {
+        match &self.store.path {
+            Some(path) => path.clone(),
+            None => self.node.state_dir.join(STORE_FILE_NAME),
+        }
+    }
+
+    /// The file of the CDR spool.
+    #[must_use]
+    pub fn spool_path(&self) -> PathBuf {
+        self.node.state_dir.join(SPOOL_FILE_NAME)
+    }
+
+    /// A commented file with every key at its default.
+    #[must_use]
+    pub fn reference() -> String {
+        reference(Self::SECTIONS)
+    }
+}
+
+impl Default for ControlConfig {
+    fn default() -> Self {
+        parse_document("", "defaults").expect("every default fits its own form")
+    }
+}
+
+impl Document for ControlConfig {
+    const SECTIONS: &'static [&'static SectionSpec] = &[&NODE, &EDGE, &SIP, &HTTP, &STORE];
+
+    fn read(reader: &Reader<'_>) -> Option<Self> {
+        let node = NodeConfig::read(&reader.section(&NODE));
+        let edge = EdgeConfig::read(&reader.section(&EDGE));
+        let sip = SipConfig::read(&reader.section(&SIP));
+        let http = reader.section(&HTTP).value("listen", loopback_address);
+        let path = reader.section(&STORE).value("path", |v| match v.as_str()? {
+            "" => Some(None),
+            _ => v.as_absolute_path().map(Some),
+        });
+        Some(Self {
+            node: node?,
+            edge: edge?,
+            sip: sip?,
+            http: HttpConfig { listen: http? },
+            store: StoreConfig { path: path? },
+        })
+    }
+}
+
+impl SipConfig {
+    fn read(section: &Section<'_>) -> Option<Self> {
+        let listen = section.value("listen", listen_list);
+        let realm = section.value("realm", |v| {
+            v.as_str().filter(|s| is_realm(s)).map(str::to_owned)
+        });
+        let ring_timeout_secs = section.value("ring_timeout_secs", |v| v.as_number(1..=600));
+        let calls_max = section.value("calls_max", |v| v.as_number(1..=100_000));
+        let transactions_max = section.value("transactions_max", |v| v.as_number(16..=1_000_000));
+        let registrations_max = section.value("registrations_max", |v| v.as_number(1..=1_000_000));
+        Some(Self {
+            listen: listen?,
+            realm: realm?,
+            ring_timeout_secs: ring_timeout_secs?,
+            calls_max: calls_max?,
+            transactions_max: transactions_max?,
+            registrations_max: registrations_max?,
+        })
+    }
+}
+
+fn listen_list(value: Value<'_>) -> Option<Vec<SipListen>> {
+    let list = value
+        .as_list()?
+        .map(|item| listen(item.as_str()?))
+        .collect::<Option<Vec<_>>>()?;
+    let mut seen = std::collections::HashSet::new();
+    // Port 0 may repeat: the kernel gives each its own.
+    let distinct = list
+        .iter()
+        .all(|listen| listen.address.port() == 0 || seen.insert(*listen));
+    ((1..=LISTEN_COUNT_MAX).contains(&list.len()) && distinct).then_some(list)
+}
+
+/// An unspecified address would end up in Via, Contact and SDP, where no peer can use it.
+fn listen(text: &str) -> Option<SipListen> {
+    let (transport, address) = text.split_once(':')?;
+    let transport = match transport {
+        "udp" => SipTransport::Udp,
+        "tcp" => SipTransport::Tcp,
+        _ => return None,
+    };
+    let address: SocketAddr = address.parse().ok()?;
+    let ip = address.ip();
+    let usable = !ip.is_unspecified() && !ip.is_multicast() && ip.to_canonical() == ip;
+    usable.then_some(SipListen { transport, address })
+}
+
+/// The realm stands in a quoted-string; leaving out what needs escaping keeps every phone happy.
+fn is_realm(realm: &str) -> bool {
+    (1..=127).contains(&realm.len())
+        && realm
+            .bytes()
+            .all(|b| (b' '..=b'~').contains(&b) && b != b'"' && b != b'\\')
+}
+
+fn loopback_address(value: Value<'_>) -> Option<SocketAddr> {
+    let address: SocketAddr = value.as_str()?.parse().ok()?;
+    address.ip().is_loopback().then_some(address)
+}

@@ -1,0 +1,152 @@
+//! The site file: who exists and who answers which number, stated as it should be.
+//!
+//! ```toml
+//! [[tenant]]
+//! name = "acme"
+//!
+//! [[trunk]]
+//! name = "carrier-1"
+//! tenant = "acme"
+//! sources = ["192.0.2.0/28", "2001:db8::/64"]
+//!
+//! [[member]]
+//! tenant = "acme"
+//! extension = "101"
+//! name = "Ada Lovelace"
+//! sip_user = "ada"
+//! password_file = "secrets/ada"
+//!
+//! [[did]]
+//! number = "+442071838750"
+//! tenant = "acme"
+//! member = "101"
+//! ```
+//!
+//! `trunkline-control apply` brings the store to this form. The file holds no secrets: a member's
+//! password stands in a file of its own, named relative to the site file, and only its digest
+//! (HA1) goes further.
+//!
+//! A site file is whole: what a section refers to must be in the same file.
+
+use std::path::Path;
+
+use ipnet::IpNet;
+use trunkline_edge_api::config::{ConfigError, parse_document, read_text};
+
+mod document;
+mod names;
+#[cfg(test)]
+pub(crate) mod tests;
+
+pub use document::SiteDocument;
+pub use names::{Availability, E164, Extension, Name, SipUser};
+
+use crate::credential::Credential;
+
+/// Largest site file that is read, bytes: room for about 100,000 members.
+const SITE_FILE_SIZE_MAX: u64 = 32 << 20;
+
+/// Largest password file that is read, bytes.
+const PASSWORD_FILE_SIZE_MAX: u64 = 4096;
+
+/// The stated form of everything that routing needs. Names that refer to each other do so
+/// rightly: a [`Site`] is only made from a checked document.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Site {
+    /// Each name once.
+    pub tenants: Vec<Tenant>,
+    /// Each name once; no source network twice.
+    pub trunks: Vec<Trunk>,
+    /// Each extension once per tenant, each SIP user once.
+    pub members: Vec<Member>,
+    /// Each number once.
+    pub dids: Vec<Did>,
+}
+
+/// A customer whose members, trunks and numbers are kept apart from all others'.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tenant {
+    /// The key.
+    pub name: Name,
+}
+
+/// A carrier's connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trunk {
+    /// The key; also the `trunk` label of metrics.
+    pub name: Name,
+    /// Whose numbers it delivers.
+    pub tenant: Name,
+    /// Networks its SIP requests come from; at least one.
+    pub sources: Vec<IpNet>,
+}
+
+/// A person with a phone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Half of the key.
+    pub tenant: Name,
+    /// The other half.
+    pub extension: Extension,
+    /// Display name.
+    pub name: String,
+    /// Digest user name and user part of the address-of-record.
+    pub sip_user: SipUser,
+    /// What the phone's digest is checked against.
+    pub credential: Credential,
+    /// Where calls may go when the phone cannot take them.
+    pub forward_number: Option<E164>,
+    /// What the member starts with; a member's own choice is never overwritten.
+    pub availability: Availability,
+}
+
+/// A number that carriers deliver.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Did {
+    /// The key.
+    pub number: E164,
+    /// Whose it is.
+    pub tenant: Name,
+    /// The member who answers.
+    pub member: Extension,
+}
+
+impl Site {
+    /// Reads the site file at `path` and the password files it names.
+    ///
+    /// # Errors
+    /// All problems of the file, then those of the password files.
+    pub fn load(path: &Path, realm: &str) -> Result<Self, ConfigError> {
+        let file_name = path.display().to_string();
+        let text = read_text(path, SITE_FILE_SIZE_MAX)?;
+        let document: SiteDocument = parse_document(&text, &file_name)?;
+        let dir = path.parent().unwrap_or(Path::new(""));
+        document.resolve(realm, |member| {
+            let password_file = dir.join(&member.password_file);
+            read_password(&password_file).map_err(|problem| {
+                let message = format!(
+                    "[[member]] password_file = {:?}: {problem}",
+                    member.password_file
+                );
+                ConfigError::at(&file_name, member.line, message)
+            })
+        })
+    }
+}
+
+/// The first and only line of a password file. A line end is not part of the password.
+fn read_password(path: &Path) -> Result<String, String> {
+    let text = read_text(path, PASSWORD_FILE_SIZE_MAX).map_err(|error| error.to_string())?;
+    let password = text.strip_suffix('\n').unwrap_or(&text);
+    let password = password.strip_suffix('\r').unwrap_or(password);
+    if password.is_empty() {
+        return Err(format!("{} holds no password", path.display()));
+    }
+    if password.chars().any(char::is_control) {
+        return Err(format!(
+            "{} must hold the password on one line and nothing else",
+            path.display()
+        ));
+    }
+    Ok(password.to_owned())
+}

@@ -1,0 +1,369 @@
+//! The site file as it is written: its sections, and the rules across them.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::Hash;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use ipnet::IpNet;
+use trunkline_edge_api::config::{
+    ConfigError, Document, KeyDefault, KeySpec, Reader, Section, SectionSpec, Value,
+};
+
+use super::{Availability, Did, E164, Extension, Member, Name, SipUser, Site, Tenant, Trunk};
+use crate::credential::Credential;
+
+/// Characters of a display name.
+const DISPLAY_NAME_CHARS_MAX: usize = 80;
+
+/// Source networks of one trunk.
+const SOURCES_MAX: usize = 256;
+
+const TENANT_REFERENCE: KeySpec = KeySpec {
+    name: "tenant",
+    form: Name::FORM,
+    default: KeyDefault::Required {
+        example: "\"acme\"",
+    },
+    effect: "The tenant it belongs to.",
+};
+
+static TENANT: SectionSpec = SectionSpec {
+    name: "tenant",
+    effect: "A customer.",
+    keys: &[KeySpec {
+        name: "name",
+        form: Name::FORM,
+        default: KeyDefault::Required {
+            example: "\"acme\"",
+        },
+        effect: "Its name.",
+    }],
+};
+
+static TRUNK: SectionSpec = SectionSpec {
+    name: "trunk",
+    effect: "A carrier's connection.",
+    keys: &[
+        KeySpec {
+            name: "name",
+            form: Name::FORM,
+            default: KeyDefault::Required {
+                example: "\"carrier-1\"",
+            },
+            effect: "Its name, also the trunk label of metrics.",
+        },
+        TENANT_REFERENCE,
+        KeySpec {
+            name: "sources",
+            form: "a list of 1 to 256 networks or addresses whose host bits are zero, e.g. \
+                   [\"192.0.2.0/28\", \"2001:db8::/64\", \"198.51.100.7\"]",
+            default: KeyDefault::Required {
+                example: "[\"192.0.2.0/28\"]",
+            },
+            effect: "Where its SIP requests come from. The longest match decides.",
+        },
+    ],
+};
+
+static MEMBER: SectionSpec = SectionSpec {
+    name: "member",
+    effect: "A person with a phone.",
+    keys: &[
+        TENANT_REFERENCE,
+        KeySpec {
+            name: "extension",
+            form: Extension::FORM,
+            default: KeyDefault::Required { example: "\"101\"" },
+            effect: "Short number within the tenant.",
+        },
+        KeySpec {
+            name: "name",
+            form: "1 to 80 characters on one line",
+            default: KeyDefault::Required {
+                example: "\"Ada Lovelace\"",
+            },
+            effect: "Display name.",
+        },
+        KeySpec {
+            name: "sip_user",
+            form: SipUser::FORM,
+            default: KeyDefault::Required { example: "\"ada\"" },
+            effect: "User name that the phone registers with.",
+        },
+        KeySpec {
+            name: "password_file",
+            form: "the path of a file, relative to the site file",
+            default: KeyDefault::Required {
+                example: "\"secrets/ada\"",
+            },
+            effect: "File with the phone's password on its only line.",
+        },
+        KeySpec {
+            name: "forward_number",
+            form: E164::FORM,
+            default: KeyDefault::Absent {
+                meaning: "none",
+                example: "\"+442071838751\"",
+            },
+            effect: "Where calls may go when the phone cannot take them.",
+        },
+        KeySpec {
+            name: "availability",
+            form: Availability::FORM,
+            default: KeyDefault::Literal("\"online\""),
+            effect: "What the member starts with; the member's own choice is kept from then on.",
+        },
+    ],
+};
+
+static DID: SectionSpec = SectionSpec {
+    name: "did",
+    effect: "A number that carriers deliver.",
+    keys: &[
+        KeySpec {
+            name: "number",
+            form: E164::FORM,
+            default: KeyDefault::Required {
+                example: "\"+442071838750\"",
+            },
+            effect: "The number.",
+        },
+        TENANT_REFERENCE,
+        KeySpec {
+            name: "member",
+            form: Extension::FORM,
+            default: KeyDefault::Required { example: "\"101\"" },
+            effect: "Extension of the member who answers.",
+        },
+    ],
+};
+
+/// A site file that is sound in itself; its password files have not been read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SiteDocument {
+    tenants: Vec<Tenant>,
+    trunks: Vec<Trunk>,
+    members: Vec<MemberDocument>,
+    dids: Vec<Did>,
+}
+
+/// A `[[member]]` whose password file has not been read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberDocument {
+    /// The line of its `password_file`.
+    pub(super) line: usize,
+    /// As written.
+    pub(super) password_file: PathBuf,
+    tenant: Name,
+    extension: Extension,
+    name: String,
+    sip_user: SipUser,
+    forward_number: Option<E164>,
+    availability: Availability,
+}
+
+impl SiteDocument {
+    /// Turns passwords into credentials. `password` is asked once per member.
+    ///
+    /// # Errors
+    /// The first problem that `password` reports.
+    pub fn resolve(
+        self,
+        realm: &str,
+        password: impl Fn(&MemberDocument) -> Result<String, ConfigError>,
+    ) -> Result<Site, ConfigError> {
+        let members = self.members.into_iter().map(|member| {
+            let password = password(&member)?;
+            let credential = Credential::new(member.sip_user.as_str(), realm, &password);
+            Ok(Member {
+                tenant: member.tenant,
+                extension: member.extension,
+                name: member.name,
+                sip_user: member.sip_user,
+                credential,
+                forward_number: member.forward_number,
+                availability: member.availability,
+            })
+        });
+        Ok(Site {
+            tenants: self.tenants,
+            trunks: self.trunks,
+            members: members.collect::<Result<_, _>>()?,
+            dids: self.dids,
+        })
+    }
+}
+
+impl Document for SiteDocument {
+    const SECTIONS: &'static [&'static SectionSpec] = &[&TENANT, &TRUNK, &MEMBER, &DID];
+
+    fn read(reader: &Reader<'_>) -> Option<Self> {
+        let mut names = Names::default();
+        // Every section is read even after a problem, so that one run shows them all.
+        let tenants = read_each(reader.sections(&TENANT), |s| read_tenant(s, &mut names));
+        let trunks = read_each(reader.sections(&TRUNK), |s| read_trunk(s, &mut names));
+        let members = read_each(reader.sections(&MEMBER), |s| read_member(s, &mut names));
+        let dids = read_each(reader.sections(&DID), |s| read_did(s, &mut names));
+        Some(Self {
+            tenants: tenants?,
+            trunks: trunks?,
+            members: members?,
+            dids: dids?,
+        })
+    }
+}
+
+/// What earlier sections of the file have taken, with the line that took it.
+#[derive(Default)]
+struct Names {
+    tenants: HashMap<Name, usize>,
+    trunks: HashMap<Name, usize>,
+    sources: HashMap<IpNet, usize>,
+    extensions: HashMap<(Name, Extension), usize>,
+    sip_users: HashMap<SipUser, usize>,
+    numbers: HashMap<E164, usize>,
+}
+
+fn read_each<T>(
+    sections: Vec<Section<'_>>,
+    mut read: impl FnMut(&Section<'_>) -> Option<T>,
+) -> Option<Vec<T>> {
+    let items: Vec<Option<T>> = sections.iter().map(&mut read).collect();
+    items.into_iter().collect()
+}
+
+fn read_tenant(section: &Section<'_>, names: &mut Names) -> Option<Tenant> {
+    let name: Name = section.value("name", parsed)?;
+    take(section, "name", &mut names.tenants, name.clone());
+    Some(Tenant { name })
+}
+
+fn read_trunk(section: &Section<'_>, names: &mut Names) -> Option<Trunk> {
+    let name = section.value("name", parsed::<Name>);
+    let tenant = tenant_reference(section, names);
+    let sources = section.value("sources", sources);
+    if let Some(name) = &name {
+        take(section, "name", &mut names.trunks, name.clone());
+    }
+    for &source in sources.iter().flatten() {
+        take(section, "sources", &mut names.sources, source);
+    }
+    Some(Trunk {
+        name: name?,
+        tenant: tenant?,
+        sources: sources?,
+    })
+}
+
+fn read_member(section: &Section<'_>, names: &mut Names) -> Option<MemberDocument> {
+    let tenant = tenant_reference(section, names);
+    let extension = section.value("extension", parsed::<Extension>);
+    let name = section.value("name", display_name);
+    let sip_user = section.value("sip_user", parsed::<SipUser>);
+    let password_file = section.value("password_file", |value| {
+        value
+            .as_str()
+            .filter(|path| !path.is_empty())
+            .map(PathBuf::from)
+    });
+    let forward_number = section.optional("forward_number", parsed::<E164>);
+    let availability = section.value("availability", parsed::<Availability>);
+    if let (Some(tenant), Some(extension)) = (&tenant, &extension) {
+        let key = (tenant.clone(), extension.clone());
+        take(section, "extension", &mut names.extensions, key);
+    }
+    if let Some(sip_user) = &sip_user {
+        take(section, "sip_user", &mut names.sip_users, sip_user.clone());
+    }
+    Some(MemberDocument {
+        line: section.line_of("password_file"),
+        password_file: password_file?,
+        tenant: tenant?,
+        extension: extension?,
+        name: name?,
+        sip_user: sip_user?,
+        forward_number: forward_number?,
+        availability: availability?,
+    })
+}
+
+fn read_did(section: &Section<'_>, names: &mut Names) -> Option<Did> {
+    let number = section.value("number", parsed::<E164>);
+    let tenant = tenant_reference(section, names);
+    let member = section.value("member", parsed::<Extension>);
+    if let Some(number) = &number {
+        take(section, "number", &mut names.numbers, number.clone());
+    }
+    if let (Some(tenant), Some(member)) = (&tenant, &member) {
+        let key = (tenant.clone(), member.clone());
+        if names.tenants.contains_key(tenant) && !names.extensions.contains_key(&key) {
+            let problem = format!("tenant \"{tenant}\" has no [[member]] with this extension");
+            section.reject("member", &problem);
+        }
+    }
+    Some(Did {
+        number: number?,
+        tenant: tenant?,
+        member: member?,
+    })
+}
+
+fn tenant_reference(section: &Section<'_>, names: &Names) -> Option<Name> {
+    let tenant = section.value("tenant", parsed::<Name>)?;
+    if !names.tenants.contains_key(&tenant) {
+        section.reject("tenant", "there is no [[tenant]] of this name in the file");
+    }
+    Some(tenant)
+}
+
+/// Reports `key` when an earlier section has it.
+fn take<K: Eq + Hash>(section: &Section<'_>, name: &str, taken: &mut HashMap<K, usize>, key: K) {
+    match taken.entry(key) {
+        Entry::Occupied(first) => {
+            let line = first.get();
+            section.reject(
+                name,
+                &format!("already taken by the section on line {line}"),
+            );
+        }
+        Entry::Vacant(free) => {
+            free.insert(section.line());
+        }
+    }
+}
+
+fn parsed<T: FromStr>(value: Value<'_>) -> Option<T> {
+    value.as_str()?.parse().ok()
+}
+
+fn display_name(value: Value<'_>) -> Option<String> {
+    let name = value.as_str()?.trim();
+    let fits = !name.is_empty()
+        && name.chars().count() <= DISPLAY_NAME_CHARS_MAX
+        && !name.chars().any(char::is_control);
+    fits.then(|| name.to_owned())
+}
+
+fn sources(value: Value<'_>) -> Option<Vec<IpNet>> {
+    let sources = value
+        .as_list()?
+        .map(|item| source(item.as_str()?))
+        .collect::<Option<Vec<_>>>()?;
+    (1..=SOURCES_MAX)
+        .contains(&sources.len())
+        .then_some(sources)
+}
+
+/// Host bits must be zero: `192.0.2.7/24` may mean one host or its network, and guessing wrong
+/// lets strangers in. IPv4 inside IPv6 is refused because no socket reports such a source.
+fn source(text: &str) -> Option<IpNet> {
+    let network = match text.parse::<IpNet>() {
+        Ok(network) => network,
+        Err(_) => IpNet::from(text.parse::<IpAddr>().ok()?),
+    };
+    let address = network.addr();
+    (network.trunc() == network && address.to_canonical() == address).then_some(network)
+}
