@@ -1,0 +1,162 @@
+//! Call detail records: what a call was, written once and never lost.
+//!
+//! The call thread hands a finished call to [`CdrWriter::submit`], which never waits. The
+//! writer's own thread makes it durable in the spool (a file of JSON lines in `state_dir`, synced
+//! before anything else happens), then puts it into the store. A record leaves the spool only
+//! after the store has it; the store knows a record by its `call_id`, so one that is delivered
+//! twice is kept once.
+//!
+//! When the spool cannot be written (a full disk) records wait in bounded memory, `/readyz` says
+//! so, and the writer tries again. Only a record that finds that memory full is lost, and counted.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+mod spool;
+#[cfg(test)]
+pub(crate) mod tests;
+mod writer;
+
+pub use writer::{CdrStatus, CdrWriter, CdrWriterThread, spawn};
+
+/// One call, from INVITE to its end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallRecord {
+    /// Ours, unique for ever; the `call_id` of the logs, not a SIP Call-ID.
+    pub call_id: String,
+    /// The caller's INVITE arrived. Milliseconds since the Unix epoch, as all times here.
+    pub start_unix_ms: i64,
+    /// The callee's 2xx arrived; `None` for a call that was not answered.
+    pub answer_unix_ms: Option<i64>,
+    /// The call was over.
+    pub end_unix_ms: i64,
+    /// Which way it went.
+    pub direction: CallDirection,
+    /// Name of the trunk that brought or took it.
+    pub trunk: Option<String>,
+    /// Tenant it belonged to, once that was known.
+    pub tenant: Option<String>,
+    /// Number that was dialled on the trunk, E.164.
+    pub did: Option<String>,
+    /// Who called, as the caller's side gave it.
+    pub caller: String,
+    /// Extension of the member who was called, once that was known.
+    pub callee: Option<String>,
+    /// How it ended.
+    pub result: CallResult,
+    /// Last final SIP status that the caller got or that ended the call's set-up.
+    pub sip_status: Option<u16>,
+    /// Who ended it.
+    pub ended_by: EndedBySide,
+    /// From the caller's INVITE to the callee's 2xx, milliseconds; `None` when not answered.
+    pub setup_ms: Option<u64>,
+    /// From the answer to the end, milliseconds; 0 when not answered.
+    pub duration_ms: u64,
+    /// Audio codec towards the caller, by its SDP encoding name.
+    pub caller_codec: Option<String>,
+    /// Audio codec towards the callee, by its SDP encoding name.
+    pub callee_codec: Option<String>,
+    /// RTP packets of the caller's leg.
+    pub caller_media: LegMedia,
+    /// RTP packets of the callee's leg.
+    pub callee_media: LegMedia,
+}
+
+/// RTP packets of one leg.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LegMedia {
+    /// Accepted from the peer.
+    pub rx_packets: u64,
+    /// Sent to the peer.
+    pub tx_packets: u64,
+}
+
+macro_rules! named_enum {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        pub enum $name { $($(#[$vdoc])* #[serde(rename = $text)] $variant,)* }
+
+        impl $name {
+            /// Every value.
+            pub const ALL: &'static [$name] = &[$($name::$variant,)*];
+
+            /// Name in records, metrics and command output.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $($name::$variant => $text,)* }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = UnknownName;
+
+            fn from_str(text: &str) -> Result<Self, UnknownName> {
+                match text { $($text => Ok($name::$variant),)* _ => Err(UnknownName) }
+            }
+        }
+    };
+}
+
+/// A text that names no value of the type it was read for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("unknown name")]
+pub struct UnknownName;
+
+named_enum!(
+    /// Which way a call went.
+    CallDirection {
+        /// From a trunk to a member.
+        Inbound = "inbound",
+        /// From a member to a trunk.
+        Outbound = "outbound",
+        /// Between members.
+        Internal = "internal",
+    }
+);
+
+named_enum!(
+    /// How a call ended.
+    CallResult {
+        /// It was answered, and later hung up.
+        Answered = "answered",
+        /// The callee was busy.
+        Busy = "busy",
+        /// Nobody answered in time.
+        NoAnswer = "no_answer",
+        /// The callee was not reachable: offline or without a registered phone.
+        Offline = "offline",
+        /// The caller hung up before an answer.
+        Canceled = "canceled",
+        /// The callee's side declined.
+        Declined = "declined",
+        /// The number is not ours.
+        UnknownNumber = "unknown_number",
+        /// The two sides have no codec in common.
+        NoCommonCodec = "no_common_codec",
+        /// Refused because the node was full.
+        Overloaded = "overloaded",
+        /// Anything else went wrong.
+        Failed = "failed",
+    }
+);
+
+named_enum!(
+    /// Who ended a call.
+    EndedBySide {
+        /// The calling side.
+        Caller = "caller",
+        /// The called side.
+        Callee = "callee",
+        /// This node.
+        Node = "node",
+    }
+);

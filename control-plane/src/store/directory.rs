@@ -1,0 +1,472 @@
+//! Tenants, trunks, members and DIDs: reading them, and carrying out a plan.
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+use serde::Serialize;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Connection, SqliteConnection};
+
+use super::connection::translate;
+use super::plan::{
+    self, Action, Fields, ObjectKey, ObjectKind, Origin, Plan, Stored, StoredObject,
+};
+use super::records::{column, named};
+use super::snapshot::{MemberRoute, RoutingSnapshot, TrunkRoute};
+use super::{ApplyOptions, StoreError};
+use crate::credential::Credential;
+use crate::site::{Availability, Did, E164, Extension, Member, Name, Site, Tenant, Trunk};
+
+/// A member as lists show it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MemberRow {
+    /// Tenant of the member.
+    pub tenant: String,
+    /// Number within the tenant.
+    pub extension: String,
+    /// Display name.
+    pub name: String,
+    /// Digest user name.
+    pub sip_user: String,
+    /// Where calls may go when the phone cannot take them.
+    pub forward_number: Option<String>,
+    /// `online`, `busy` or `offline`.
+    pub availability: String,
+    /// Who chose that: `site` or `member`.
+    pub availability_set_by: String,
+}
+
+/// A DID as lists show it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DidRow {
+    /// E.164 number.
+    pub number: String,
+    /// Whose it is.
+    pub tenant: String,
+    /// Extension of the member who answers.
+    pub member: String,
+}
+
+/// A trunk as lists show it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TrunkRow {
+    /// Its name.
+    pub name: String,
+    /// Whose numbers it delivers.
+    pub tenant: String,
+    /// Networks its requests come from.
+    pub sources: Vec<String>,
+}
+
+const SELECT_TRUNKS: &str = "SELECT trunks.*, tenants.name AS tenant FROM trunks \
+     JOIN tenants ON tenants.id = tenant_id ORDER BY trunks.name";
+
+const SELECT_MEMBERS: &str = "SELECT members.*, tenants.name AS tenant FROM members \
+     JOIN tenants ON tenants.id = tenant_id ORDER BY tenant, extension";
+
+const SELECT_DIDS: &str = "SELECT dids.number, dids.origin, tenants.name AS tenant, \
+     members.extension AS member FROM dids JOIN tenants ON tenants.id = dids.tenant_id \
+     JOIN members ON members.id = member_id ORDER BY number";
+
+async fn rows(
+    connection: &mut SqliteConnection,
+    select: &'static str,
+) -> Result<Vec<SqliteRow>, StoreError> {
+    sqlx::query(select)
+        .fetch_all(connection)
+        .await
+        .map_err(translate)
+}
+
+pub(super) async fn members(
+    connection: &mut SqliteConnection,
+) -> Result<Vec<MemberRow>, StoreError> {
+    let rows = rows(connection, SELECT_MEMBERS).await?;
+    let row = |row: &SqliteRow| {
+        Ok(MemberRow {
+            tenant: column(row, "tenant")?,
+            extension: column(row, "extension")?,
+            name: column(row, "name")?,
+            sip_user: column(row, "sip_user")?,
+            forward_number: column(row, "forward_number")?,
+            availability: column(row, "availability")?,
+            availability_set_by: column(row, "availability_set_by")?,
+        })
+    };
+    rows.iter().map(row).collect()
+}
+
+pub(super) async fn dids(connection: &mut SqliteConnection) -> Result<Vec<DidRow>, StoreError> {
+    let rows = rows(connection, SELECT_DIDS).await?;
+    let row = |row: &SqliteRow| {
+        Ok(DidRow {
+            number: column(row, "number")?,
+            tenant: column(row, "tenant")?,
+            member: column(row, "member")?,
+        })
+    };
+    rows.iter().map(row).collect()
+}
+
+pub(super) async fn trunks(connection: &mut SqliteConnection) -> Result<Vec<TrunkRow>, StoreError> {
+    let rows = rows(connection, SELECT_TRUNKS).await?;
+    let row = |row: &SqliteRow| {
+        let sources: &str = column(row, "sources")?;
+        Ok(TrunkRow {
+            name: column(row, "name")?,
+            tenant: column(row, "tenant")?,
+            sources: sources.split(' ').map(str::to_owned).collect(),
+        })
+    };
+    rows.iter().map(row).collect()
+}
+
+/// Reads all routing data. The three reads are one transaction, so that they fit each other.
+pub(super) async fn snapshot(
+    connection: &mut SqliteConnection,
+) -> Result<RoutingSnapshot, StoreError> {
+    let mut transaction = connection.begin().await.map_err(translate)?;
+    let trunks = rows(&mut transaction, SELECT_TRUNKS).await?;
+    let members = rows(&mut transaction, SELECT_MEMBERS).await?;
+    let dids = rows(&mut transaction, SELECT_DIDS).await?;
+    transaction.rollback().await.map_err(translate)?;
+    let trunks = trunks.iter().map(|row| {
+        Ok(TrunkRoute {
+            name: named(row, "name")?,
+            tenant: named(row, "tenant")?,
+            sources: sources(row)?,
+        })
+    });
+    let dids = dids.iter().map(|row| {
+        Ok((
+            named::<E164>(row, "number")?,
+            named::<Name>(row, "tenant")?,
+            named::<Extension>(row, "member")?,
+        ))
+    });
+    Ok(RoutingSnapshot::new(
+        trunks.collect::<Result<_, StoreError>>()?,
+        members
+            .iter()
+            .map(member_route)
+            .collect::<Result<_, StoreError>>()?,
+        dids.collect::<Result<_, StoreError>>()?,
+    ))
+}
+
+fn sources(row: &SqliteRow) -> Result<Vec<IpNet>, StoreError> {
+    let text: &str = column(row, "sources")?;
+    text.split(' ')
+        .map(|source| {
+            source
+                .parse()
+                .map_err(|_| StoreError::Corrupt(format!("trunk source {source:?}")))
+        })
+        .collect()
+}
+
+fn member_route(row: &SqliteRow) -> Result<MemberRoute, StoreError> {
+    let forward_number = match column::<Option<&str>>(row, "forward_number")? {
+        Some(_) => Some(named(row, "forward_number")?),
+        None => None,
+    };
+    Ok(MemberRoute {
+        tenant: named(row, "tenant")?,
+        extension: named(row, "extension")?,
+        name: column(row, "name")?,
+        sip_user: named(row, "sip_user")?,
+        credential: credential(row)?,
+        forward_number,
+        availability: named(row, "availability")?,
+    })
+}
+
+fn credential(row: &SqliteRow) -> Result<Credential, StoreError> {
+    Credential::from_hex(
+        column(row, "realm")?,
+        column(row, "ha1_md5")?,
+        column(row, "ha1_sha256")?,
+    )
+    .ok_or_else(|| StoreError::Corrupt("a member's HA1 is not hexadecimal".to_owned()))
+}
+
+pub(super) async fn set_availability(
+    connection: &mut SqliteConnection,
+    tenant: Option<&Name>,
+    extension: &Extension,
+    availability: Availability,
+) -> Result<String, StoreError> {
+    let mut transaction = connection
+        .begin_with("BEGIN IMMEDIATE")
+        .await
+        .map_err(translate)?;
+    let found = sqlx::query(
+        "SELECT members.id, tenants.name AS tenant FROM members \
+         JOIN tenants ON tenants.id = tenant_id \
+         WHERE extension = ?1 AND (?2 IS NULL OR tenants.name = ?2) ORDER BY tenant",
+    )
+    .bind(extension.as_str())
+    .bind(tenant.map(Name::as_str))
+    .fetch_all(&mut *transaction)
+    .await
+    .map_err(translate)?;
+    let tenants: Vec<String> = found
+        .iter()
+        .map(|row| column(row, "tenant"))
+        .collect::<Result<_, _>>()?;
+    let (row, tenant) = match (found.as_slice(), tenants.as_slice()) {
+        ([], _) | (_, []) => return Err(StoreError::NoSuchMember(extension.to_string())),
+        ([row], [tenant]) => (row, tenant.clone()),
+        _ => {
+            return Err(StoreError::AmbiguousMember {
+                extension: extension.to_string(),
+                tenants: tenants.join(", "),
+            });
+        }
+    };
+    sqlx::query("UPDATE members SET availability = ?, availability_set_by = 'member' WHERE id = ?")
+        .bind(availability.as_str())
+        .bind(column::<i64>(row, "id")?)
+        .execute(&mut *transaction)
+        .await
+        .map_err(translate)?;
+    transaction.commit().await.map_err(translate)?;
+    Ok(tenant)
+}
+
+/// Plans and, unless it is a dry run, carries out, in one transaction.
+pub(super) async fn apply(
+    connection: &mut SqliteConnection,
+    site: &Site,
+    options: ApplyOptions,
+) -> Result<Plan, StoreError> {
+    // A dry run only reads, so it does not stand in the way of a writer.
+    let begin = if options.dry_run {
+        "BEGIN DEFERRED"
+    } else {
+        "BEGIN IMMEDIATE"
+    };
+    let mut transaction = connection.begin_with(begin).await.map_err(translate)?;
+    let stored = stored(&mut transaction).await?;
+    let plan = plan::plan(site, &stored, options.prune).map_err(StoreError::Conflict)?;
+    if options.dry_run || plan.changes.is_empty() {
+        transaction.rollback().await.map_err(translate)?;
+    } else {
+        carry_out(&mut transaction, &plan, site).await?;
+        transaction.commit().await.map_err(translate)?;
+    }
+    Ok(plan)
+}
+
+async fn stored(connection: &mut SqliteConnection) -> Result<Stored, StoreError> {
+    let mut stored = Stored::new();
+    let mut add = |kind, key: String, row: &SqliteRow, fields, availability_is_members| {
+        let origin = match column(row, "origin")? {
+            "site" => Origin::Site,
+            _ => Origin::Operator,
+        };
+        let object = StoredObject {
+            origin,
+            availability_is_members,
+            fields,
+        };
+        stored.insert((kind, key), object);
+        Ok::<(), StoreError>(())
+    };
+    for row in rows(connection, "SELECT name, origin FROM tenants").await? {
+        let key = column(&row, "name")?;
+        add(ObjectKind::Tenant, key, &row, Fields::new(), false)?;
+    }
+    for row in rows(connection, SELECT_TRUNKS).await? {
+        let fields = Fields::from([
+            ("tenant", column(&row, "tenant")?),
+            ("sources", column(&row, "sources")?),
+        ]);
+        add(
+            ObjectKind::Trunk,
+            column(&row, "name")?,
+            &row,
+            fields,
+            false,
+        )?;
+    }
+    for row in rows(connection, SELECT_MEMBERS).await? {
+        let mut fields = plan::member_base_fields(
+            column(&row, "name")?,
+            column(&row, "sip_user")?,
+            [
+                column(&row, "realm")?,
+                column(&row, "ha1_md5")?,
+                column(&row, "ha1_sha256")?,
+            ],
+            named(&row, "availability")?,
+        );
+        if let Some(number) = column(&row, "forward_number")? {
+            fields.insert("forward_number", number);
+        }
+        let tenant: &str = column(&row, "tenant")?;
+        let extension: &str = column(&row, "extension")?;
+        let is_members = column::<&str>(&row, "availability_set_by")? == "member";
+        let key = format!("{tenant}/{extension}");
+        add(ObjectKind::Member, key, &row, fields, is_members)?;
+    }
+    for row in rows(connection, SELECT_DIDS).await? {
+        let fields = Fields::from([
+            ("tenant", column(&row, "tenant")?),
+            ("member", column(&row, "member")?),
+        ]);
+        add(
+            ObjectKind::Did,
+            column(&row, "number")?,
+            &row,
+            fields,
+            false,
+        )?;
+    }
+    Ok(stored)
+}
+
+/// The order keeps every foreign key and unique value sound at each step: what is referred to is
+/// made first and deleted last, and SIP users that change hands are parked in between.
+async fn carry_out(
+    connection: &mut SqliteConnection,
+    plan: &Plan,
+    site: &Site,
+) -> Result<(), StoreError> {
+    let actions: BTreeMap<ObjectKey, Action> = plan
+        .changes
+        .iter()
+        .map(|change| ((change.object, change.key.clone()), change.action))
+        .collect();
+    let deleted = |kind: ObjectKind| {
+        plan.changes
+            .iter()
+            .filter(move |change| change.object == kind && change.action == Action::Delete)
+            .map(|change| change.key.as_str())
+    };
+    for tenant in &site.tenants {
+        if actions.contains_key(&plan::tenant_key(tenant)) {
+            insert_tenant(connection, tenant).await?;
+        }
+    }
+    for trunk in &site.trunks {
+        if actions.contains_key(&plan::trunk_key(trunk)) {
+            put_trunk(connection, trunk).await?;
+        }
+    }
+    for ((kind, key), action) in &actions {
+        if *kind == ObjectKind::Member && *action != Action::Create {
+            park_sip_user(connection, key).await?;
+        }
+    }
+    for member in &site.members {
+        if actions.contains_key(&plan::member_key(member)) {
+            put_member(connection, member).await?;
+        }
+    }
+    for number in deleted(ObjectKind::Did) {
+        execute(connection, "DELETE FROM dids WHERE number = ?", &[number]).await?;
+    }
+    for did in &site.dids {
+        if actions.contains_key(&plan::did_key(did)) {
+            put_did(connection, did).await?;
+        }
+    }
+    for key in deleted(ObjectKind::Member) {
+        let (tenant, extension) = member_key_parts(key);
+        let delete = "DELETE FROM members WHERE extension = ?2 \
+             AND tenant_id = (SELECT id FROM tenants WHERE name = ?1)";
+        execute(connection, delete, &[tenant, extension]).await?;
+    }
+    for name in deleted(ObjectKind::Trunk) {
+        execute(connection, "DELETE FROM trunks WHERE name = ?", &[name]).await?;
+    }
+    for name in deleted(ObjectKind::Tenant) {
+        execute(connection, "DELETE FROM tenants WHERE name = ?", &[name]).await?;
+    }
+    Ok(())
+}
+
+/// Neither a tenant's name nor an extension may hold the separator.
+fn member_key_parts(key: &str) -> (&str, &str) {
+    key.split_once('/').unwrap_or((key, ""))
+}
+
+async fn execute(
+    connection: &mut SqliteConnection,
+    statement: &'static str,
+    arguments: &[&str],
+) -> Result<(), StoreError> {
+    let mut query = sqlx::query(statement);
+    for argument in arguments {
+        query = query.bind(*argument);
+    }
+    query.execute(connection).await.map_err(translate)?;
+    Ok(())
+}
+
+async fn insert_tenant(
+    connection: &mut SqliteConnection,
+    tenant: &Tenant,
+) -> Result<(), StoreError> {
+    let insert = "INSERT INTO tenants (name, origin) VALUES (?, 'site')";
+    execute(connection, insert, &[tenant.name.as_str()]).await
+}
+
+async fn put_trunk(connection: &mut SqliteConnection, trunk: &Trunk) -> Result<(), StoreError> {
+    let put = "INSERT INTO trunks (tenant_id, name, sources, origin) \
+         VALUES ((SELECT id FROM tenants WHERE name = ?1), ?2, ?3, 'site') \
+         ON CONFLICT (name) DO UPDATE SET tenant_id = excluded.tenant_id, \
+         sources = excluded.sources";
+    let sources = plan::sources_text(&trunk.sources);
+    let arguments = [trunk.tenant.as_str(), trunk.name.as_str(), &sources];
+    execute(connection, put, &arguments).await
+}
+
+/// Gives the member a SIP user that no site file can state until its own is written.
+async fn park_sip_user(connection: &mut SqliteConnection, key: &str) -> Result<(), StoreError> {
+    let (tenant, extension) = member_key_parts(key);
+    let park = "UPDATE members SET sip_user = '#' || id WHERE extension = ?2 \
+         AND tenant_id = (SELECT id FROM tenants WHERE name = ?1)";
+    execute(connection, park, &[tenant, extension]).await
+}
+
+async fn put_member(connection: &mut SqliteConnection, member: &Member) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO members (tenant_id, extension, name, sip_user, realm, ha1_md5, ha1_sha256, \
+         forward_number, availability, availability_set_by, origin) \
+         VALUES ((SELECT id FROM tenants WHERE name = ?), ?, ?, ?, ?, ?, ?, ?, ?, 'site', 'site') \
+         ON CONFLICT (tenant_id, extension) DO UPDATE SET name = excluded.name, \
+         sip_user = excluded.sip_user, realm = excluded.realm, ha1_md5 = excluded.ha1_md5, \
+         ha1_sha256 = excluded.ha1_sha256, forward_number = excluded.forward_number, \
+         availability = CASE availability_set_by WHEN 'member' THEN availability \
+         ELSE excluded.availability END",
+    )
+    .bind(member.tenant.as_str())
+    .bind(member.extension.as_str())
+    .bind(&member.name)
+    .bind(member.sip_user.as_str())
+    .bind(member.credential.realm())
+    .bind(member.credential.md5_hex())
+    .bind(member.credential.sha256_hex())
+    .bind(member.forward_number.as_ref().map(E164::as_str))
+    .bind(member.availability.as_str())
+    .execute(connection)
+    .await
+    .map_err(translate)?;
+    Ok(())
+}
+
+async fn put_did(connection: &mut SqliteConnection, did: &Did) -> Result<(), StoreError> {
+    let put = "INSERT INTO dids (number, tenant_id, member_id, origin) \
+         SELECT ?1, tenants.id, members.id, 'site' FROM members \
+         JOIN tenants ON tenants.id = tenant_id WHERE tenants.name = ?2 AND extension = ?3 \
+         ON CONFLICT (number) DO UPDATE SET tenant_id = excluded.tenant_id, \
+         member_id = excluded.member_id";
+    let arguments = [
+        did.number.as_str(),
+        did.tenant.as_str(),
+        did.member.as_str(),
+    ];
+    execute(connection, put, &arguments).await
+}

@@ -1,0 +1,413 @@
+//! What an apply would do: the difference between the site file and the store. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::site::{Availability, Did, Member, Site, Tenant, Trunk};
+
+/// Everything an apply does, and what it leaves alone.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Plan {
+    /// In the order of kinds, then keys.
+    pub changes: Vec<Change>,
+    /// Objects that are as the site file states them.
+    pub unchanged_count: usize,
+    /// Objects that the site file does not state and that stay.
+    pub kept: Vec<Kept>,
+}
+
+/// One object that changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Change {
+    /// What happens to it.
+    pub action: Action,
+    /// What it is.
+    pub object: ObjectKind,
+    /// Which one: a name, a number, or `tenant/extension`.
+    pub key: String,
+    /// The fields that differ; none for a deletion.
+    pub fields: Vec<FieldChange>,
+}
+
+/// One field that changes. Passwords show as `(secret)`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FieldChange {
+    /// Key of the site file.
+    pub field: &'static str,
+    /// `None` when the object or the field is new.
+    pub from: Option<String>,
+    /// `None` when the field goes.
+    pub to: Option<String>,
+}
+
+/// One object that the site file does not state and that stays.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Kept {
+    /// What it is.
+    pub object: ObjectKind,
+    /// Which one.
+    pub key: String,
+    /// Why it stays.
+    pub reason: String,
+}
+
+/// What happens to an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// It is new.
+    Create,
+    /// It is there and differs.
+    Update,
+    /// It is no longer stated.
+    Delete,
+}
+
+/// Kinds of objects, in the order in which one may refer to an earlier one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ObjectKind {
+    /// `[[tenant]]`
+    Tenant,
+    /// `[[trunk]]`
+    Trunk,
+    /// `[[member]]`
+    Member,
+    /// `[[did]]`
+    Did,
+}
+
+impl ObjectKind {
+    const fn as_str(self) -> &'static str {
+        match self {
+            ObjectKind::Tenant => "tenant",
+            ObjectKind::Trunk => "trunk",
+            ObjectKind::Member => "member",
+            ObjectKind::Did => "did",
+        }
+    }
+}
+
+/// Who made an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// An apply.
+    Site,
+    /// Anybody else.
+    Operator,
+}
+
+/// An object of the store, in the form that a plan compares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct StoredObject {
+    pub(super) origin: Origin,
+    /// The member chose the availability; the site file no longer speaks for it.
+    pub(super) availability_is_members: bool,
+    pub(super) fields: Fields,
+}
+
+pub(super) type ObjectKey = (ObjectKind, String);
+pub(super) type Stored = BTreeMap<ObjectKey, StoredObject>;
+
+/// Fields that are absent have no entry.
+pub(super) type Fields = BTreeMap<&'static str, String>;
+
+const PASSWORD: &str = "password_file";
+const AVAILABILITY: &str = "availability";
+
+/// Plans the way from `stored` to `site`.
+///
+/// # Errors
+/// What `site` states and the store must keep cannot both be.
+pub(super) fn plan(site: &Site, stored: &Stored, prune: bool) -> Result<Plan, Vec<String>> {
+    let stated = stated(site);
+    let unstated = || stored.iter().filter(|(key, _)| !stated.contains_key(*key));
+    let kept = kept(unstated(), prune);
+    let conflicts = conflicts(&stated, stored, &kept);
+    if !conflicts.is_empty() {
+        return Err(conflicts);
+    }
+    let mut plan = Plan::default();
+    for ((object, key), fields) in &stated {
+        let before = stored.get(&(*object, key.clone()));
+        let fields = match before {
+            None => differences(&Fields::new(), fields, false),
+            Some(before) => differences(&before.fields, fields, before.availability_is_members),
+        };
+        let action = match before {
+            None => Action::Create,
+            Some(_) if fields.is_empty() => {
+                plan.unchanged_count += 1;
+                continue;
+            }
+            Some(_) => Action::Update,
+        };
+        plan.changes.push(Change {
+            action,
+            object: *object,
+            key: key.clone(),
+            fields,
+        });
+    }
+    for (id, _) in unstated() {
+        let (object, key) = id.clone();
+        match kept.get(id) {
+            Some(reason) => plan.kept.push(Kept {
+                object,
+                key,
+                reason: reason.clone(),
+            }),
+            None => plan.changes.push(Change {
+                action: Action::Delete,
+                object,
+                key,
+                fields: Vec::new(),
+            }),
+        }
+    }
+    plan.changes
+        .sort_by(|a, b| (a.object, &a.key).cmp(&(b.object, &b.key)));
+    Ok(plan)
+}
+
+/// Unstated objects that stay, with the reason: those that no apply has made, and whatever those
+/// refer to.
+fn kept<'a>(
+    unstated: impl Iterator<Item = (&'a ObjectKey, &'a StoredObject)>,
+    prune: bool,
+) -> BTreeMap<ObjectKey, String> {
+    let unstated: BTreeMap<_, _> = unstated.collect();
+    let mut kept: BTreeMap<ObjectKey, String> = BTreeMap::new();
+    if prune {
+        return kept;
+    }
+    // From DIDs down to tenants: each may hold what stands below it.
+    for (id, object) in unstated.iter().rev() {
+        if object.origin == Origin::Operator {
+            kept.entry((*id).clone())
+                .or_insert_with(|| "not made by an apply; --prune deletes it".to_owned());
+        }
+        if !kept.contains_key(*id) {
+            continue;
+        }
+        for below in refers_to(id, &object.fields) {
+            if unstated.contains_key(&below) {
+                let (kind, key) = id;
+                kept.entry(below)
+                    .or_insert_with(|| format!("{} {key} needs it", kind.as_str()));
+            }
+        }
+    }
+    kept
+}
+
+fn refers_to((kind, key): &ObjectKey, fields: &Fields) -> Vec<ObjectKey> {
+    let tenant = match kind {
+        ObjectKind::Tenant => None,
+        ObjectKind::Member => key.split_once('/').map(|(tenant, _)| tenant),
+        ObjectKind::Trunk | ObjectKind::Did => fields.get("tenant").map(String::as_str),
+    };
+    let Some(tenant) = tenant else {
+        return Vec::new();
+    };
+    let mut below = vec![(ObjectKind::Tenant, tenant.to_owned())];
+    if let Some(member) = fields.get("member") {
+        below.push((ObjectKind::Member, format!("{tenant}/{member}")));
+    }
+    below
+}
+
+/// What must be unique and would not be.
+fn conflicts(
+    stated: &BTreeMap<ObjectKey, Fields>,
+    stored: &Stored,
+    kept: &BTreeMap<ObjectKey, String>,
+) -> Vec<String> {
+    let unique = |kind: ObjectKind, fields: &Fields| -> Vec<(&'static str, String)> {
+        let field = match kind {
+            ObjectKind::Member => "sip_user",
+            ObjectKind::Trunk => "sources",
+            ObjectKind::Tenant | ObjectKind::Did => return Vec::new(),
+        };
+        let value = fields.get(field).map(String::as_str).unwrap_or_default();
+        value.split(' ').map(|v| (field, v.to_owned())).collect()
+    };
+    let mut taken = BTreeMap::new();
+    for id in kept.keys() {
+        for value in stored
+            .get(id)
+            .map(|o| unique(id.0, &o.fields))
+            .unwrap_or_default()
+        {
+            taken.insert(value, id);
+        }
+    }
+    let mut conflicts = Vec::new();
+    for ((kind, key), fields) in stated {
+        for (field, value) in unique(*kind, fields) {
+            if let Some((other_kind, other)) = taken.get(&(field, value.clone())) {
+                conflicts.push(format!(
+                    "{} {key}: {field} {value} belongs to {} {other}, which this file does not \
+                     state; change it or delete that with --prune",
+                    kind.as_str(),
+                    other_kind.as_str(),
+                ));
+            }
+        }
+    }
+    conflicts
+}
+
+fn differences(from: &Fields, to: &Fields, keep_availability: bool) -> Vec<FieldChange> {
+    let names: BTreeSet<&'static str> = from.keys().chain(to.keys()).copied().collect();
+    names
+        .into_iter()
+        .filter(|name| !(keep_availability && *name == AVAILABILITY))
+        .filter(|name| from.get(name) != to.get(name))
+        .map(|field| {
+            let shown = |value: Option<&String>| match field {
+                PASSWORD => value.map(|_| "(secret)".to_owned()),
+                _ => value.cloned(),
+            };
+            FieldChange {
+                field,
+                from: shown(from.get(field)),
+                to: shown(to.get(field)),
+            }
+        })
+        .collect()
+}
+
+fn stated(site: &Site) -> BTreeMap<ObjectKey, Fields> {
+    let tenants = site
+        .tenants
+        .iter()
+        .map(|tenant| (tenant_key(tenant), Fields::new()));
+    let trunks = site
+        .trunks
+        .iter()
+        .map(|trunk| (trunk_key(trunk), trunk_fields(trunk)));
+    let members = site
+        .members
+        .iter()
+        .map(|member| (member_key(member), member_fields(member)));
+    let dids = site.dids.iter().map(|did| (did_key(did), did_fields(did)));
+    tenants.chain(trunks).chain(members).chain(dids).collect()
+}
+
+pub(super) fn tenant_key(tenant: &Tenant) -> ObjectKey {
+    (ObjectKind::Tenant, tenant.name.to_string())
+}
+
+pub(super) fn trunk_key(trunk: &Trunk) -> ObjectKey {
+    (ObjectKind::Trunk, trunk.name.to_string())
+}
+
+pub(super) fn member_key(member: &Member) -> ObjectKey {
+    let key = format!("{}/{}", member.tenant, member.extension);
+    (ObjectKind::Member, key)
+}
+
+pub(super) fn did_key(did: &Did) -> ObjectKey {
+    (ObjectKind::Did, did.number.as_str().to_owned())
+}
+
+pub(super) fn trunk_fields(trunk: &Trunk) -> Fields {
+    Fields::from([
+        ("tenant", trunk.tenant.to_string()),
+        ("sources", sources_text(&trunk.sources)),
+    ])
+}
+
+/// The form in which networks are stored and compared.
+pub(super) fn sources_text(sources: &[ipnet::IpNet]) -> String {
+    let sources: Vec<_> = sources.iter().map(ToString::to_string).collect();
+    sources.join(" ")
+}
+
+pub(super) fn member_fields(member: &Member) -> Fields {
+    let credential = &member.credential;
+    let mut fields = member_base_fields(
+        &member.name,
+        member.sip_user.as_str(),
+        [
+            credential.realm(),
+            &credential.md5_hex(),
+            &credential.sha256_hex(),
+        ],
+        member.availability,
+    );
+    if let Some(number) = &member.forward_number {
+        fields.insert("forward_number", number.as_str().to_owned());
+    }
+    fields
+}
+
+pub(super) fn member_base_fields(
+    name: &str,
+    sip_user: &str,
+    credential: [&str; 3],
+    availability: Availability,
+) -> Fields {
+    Fields::from([
+        ("name", name.to_owned()),
+        ("sip_user", sip_user.to_owned()),
+        (PASSWORD, credential.join("\n")),
+        (AVAILABILITY, availability.to_string()),
+    ])
+}
+
+pub(super) fn did_fields(did: &Did) -> Fields {
+    Fields::from([
+        ("tenant", did.tenant.to_string()),
+        ("member", did.member.to_string()),
+    ])
+}
+
+/// One line per object, `+` created, `~` changed, `-` deleted, then a summary.
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for change in &self.changes {
+            let sign = match change.action {
+                Action::Create => '+',
+                Action::Update => '~',
+                Action::Delete => '-',
+            };
+            write!(f, "{sign} {} {}", change.object.as_str(), change.key)?;
+            for (i, field) in change.fields.iter().enumerate() {
+                write!(f, "{} {}: ", if i == 0 { "" } else { "," }, field.field)?;
+                match (&field.from, &field.to) {
+                    (Some(from), Some(to)) => write!(f, "{from} -> {to}")?,
+                    (Some(from), None) => write!(f, "{from} -> (none)")?,
+                    (None, Some(to)) if change.action == Action::Update => {
+                        write!(f, "(none) -> {to}")?;
+                    }
+                    (None, Some(to)) => write!(f, "{to}")?,
+                    (None, None) => {}
+                }
+            }
+            writeln!(f)?;
+        }
+        for kept in &self.kept {
+            writeln!(
+                f,
+                "= {} {} ({})",
+                kept.object.as_str(),
+                kept.key,
+                kept.reason
+            )?;
+        }
+        let count = |action| self.changes.iter().filter(|c| c.action == action).count();
+        write!(
+            f,
+            "{} to create, {} to change, {} to delete, {} unchanged, {} kept",
+            count(Action::Create),
+            count(Action::Update),
+            count(Action::Delete),
+            self.unchanged_count,
+            self.kept.len()
+        )
+    }
+}

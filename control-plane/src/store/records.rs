@@ -1,0 +1,144 @@
+//! Call records.
+
+use std::fmt::Display;
+use std::str::FromStr;
+
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Connection, Row, SqliteConnection};
+
+use super::StoreError;
+use super::connection::translate;
+use crate::cdr::{CallRecord, LegMedia};
+
+/// Which call records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecordQuery {
+    /// At most this many.
+    pub limit: u32,
+    /// Only calls that began at or after this, milliseconds since the Unix epoch.
+    pub since_unix_ms: Option<i64>,
+}
+
+pub(super) async fn add(
+    connection: &mut SqliteConnection,
+    records: &[CallRecord],
+) -> Result<u64, StoreError> {
+    let mut transaction = connection
+        .begin_with("BEGIN IMMEDIATE")
+        .await
+        .map_err(translate)?;
+    let mut added = 0;
+    for record in records {
+        let done = sqlx::query(
+            "INSERT INTO call_records (call_id, start_unix_ms, answer_unix_ms, end_unix_ms, \
+             direction, trunk, tenant, did, caller, callee, result, sip_status, ended_by, \
+             setup_ms, duration_ms, caller_codec, callee_codec, caller_rx_packets, \
+             caller_tx_packets, callee_rx_packets, callee_tx_packets) \
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
+             ON CONFLICT (call_id) DO NOTHING",
+        )
+        .bind(&record.call_id)
+        .bind(record.start_unix_ms)
+        .bind(record.answer_unix_ms)
+        .bind(record.end_unix_ms)
+        .bind(record.direction.as_str())
+        .bind(&record.trunk)
+        .bind(&record.tenant)
+        .bind(&record.did)
+        .bind(&record.caller)
+        .bind(&record.callee)
+        .bind(record.result.as_str())
+        .bind(record.sip_status)
+        .bind(record.ended_by.as_str())
+        .bind(record.setup_ms.map(to_i64))
+        .bind(to_i64(record.duration_ms))
+        .bind(&record.caller_codec)
+        .bind(&record.callee_codec)
+        .bind(to_i64(record.caller_media.rx_packets))
+        .bind(to_i64(record.caller_media.tx_packets))
+        .bind(to_i64(record.callee_media.rx_packets))
+        .bind(to_i64(record.callee_media.tx_packets))
+        .execute(&mut *transaction)
+        .await
+        .map_err(translate)?;
+        added += done.rows_affected();
+    }
+    transaction.commit().await.map_err(translate)?;
+    Ok(added)
+}
+
+pub(super) async fn list(
+    connection: &mut SqliteConnection,
+    query: RecordQuery,
+) -> Result<Vec<CallRecord>, StoreError> {
+    sqlx::query(
+        "SELECT * FROM call_records WHERE start_unix_ms >= ? \
+         ORDER BY start_unix_ms DESC, call_id LIMIT ?",
+    )
+    .bind(query.since_unix_ms.unwrap_or(i64::MIN))
+    .bind(query.limit)
+    .fetch_all(connection)
+    .await
+    .map_err(translate)?
+    .iter()
+    .map(record)
+    .collect()
+}
+
+fn record(row: &SqliteRow) -> Result<CallRecord, StoreError> {
+    Ok(CallRecord {
+        call_id: column(row, "call_id")?,
+        start_unix_ms: column(row, "start_unix_ms")?,
+        answer_unix_ms: column(row, "answer_unix_ms")?,
+        end_unix_ms: column(row, "end_unix_ms")?,
+        direction: named(row, "direction")?,
+        trunk: column(row, "trunk")?,
+        tenant: column(row, "tenant")?,
+        did: column(row, "did")?,
+        caller: column(row, "caller")?,
+        callee: column(row, "callee")?,
+        result: named(row, "result")?,
+        sip_status: column(row, "sip_status")?,
+        ended_by: named(row, "ended_by")?,
+        setup_ms: column::<Option<i64>>(row, "setup_ms")?.map(to_u64),
+        duration_ms: to_u64(column(row, "duration_ms")?),
+        caller_codec: column(row, "caller_codec")?,
+        callee_codec: column(row, "callee_codec")?,
+        caller_media: LegMedia {
+            rx_packets: to_u64(column(row, "caller_rx_packets")?),
+            tx_packets: to_u64(column(row, "caller_tx_packets")?),
+        },
+        callee_media: LegMedia {
+            rx_packets: to_u64(column(row, "callee_rx_packets")?),
+            tx_packets: to_u64(column(row, "callee_tx_packets")?),
+        },
+    })
+}
+
+/// A column as the database library reads it.
+pub(super) fn column<'r, T>(row: &'r SqliteRow, name: &'static str) -> Result<T, StoreError>
+where
+    T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>,
+{
+    row.try_get(name)
+        .map_err(|error| StoreError::Corrupt(format!("column {name}: {error}")))
+}
+
+/// A text column that holds one of our own types.
+pub(super) fn named<T>(row: &SqliteRow, name: &'static str) -> Result<T, StoreError>
+where
+    T: FromStr<Err: Display>,
+{
+    let text: &str = column(row, name)?;
+    text.parse()
+        .map_err(|error| StoreError::Corrupt(format!("column {name} is {text:?}: {error}")))
+}
+
+/// SQLite integers are signed. A count beyond that is no count.
+fn to_i64(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+fn to_u64(count: i64) -> u64 {
+    u64::try_from(count).unwrap_or(0)
+}

@@ -1,0 +1,177 @@
+//! Routing data in memory: immutable, shared, read by the call thread without waiting.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use crate::credential::Credential;
+use crate::site::{Availability, E164, Extension, Name, SipUser};
+
+/// Everything that routing needs to know of the store at one moment.
+#[derive(Debug, Default)]
+pub struct RoutingSnapshot {
+    /// By family and prefix length, the longest first; within one length networks are disjoint,
+    /// so one look-up by the masked address decides.
+    sources: Vec<SourceTable>,
+    dids: HashMap<E164, DidRoute>,
+    members: HashMap<(Name, Extension), Arc<MemberRoute>>,
+    sip_users: HashMap<SipUser, Arc<MemberRoute>>,
+    trunk_count: usize,
+}
+
+#[derive(Debug)]
+struct SourceTable {
+    prefix_len: u8,
+    is_ipv4: bool,
+    trunks: HashMap<IpNet, Arc<TrunkRoute>>,
+}
+
+/// A trunk as routing sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrunkRoute {
+    /// Its name.
+    pub name: Name,
+    /// Whose numbers it delivers.
+    pub tenant: Name,
+    /// Networks its requests come from.
+    pub sources: Vec<IpNet>,
+}
+
+/// A member as routing and the registrar see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberRoute {
+    /// Tenant of the member.
+    pub tenant: Name,
+    /// Number within the tenant.
+    pub extension: Extension,
+    /// Display name.
+    pub name: String,
+    /// Digest user name and user part of the address-of-record.
+    pub sip_user: SipUser,
+    /// What the phone's digest is checked against.
+    pub credential: Credential,
+    /// Where calls may go when the phone cannot take them.
+    pub forward_number: Option<E164>,
+    /// Whether calls ring the phone.
+    pub availability: Availability,
+}
+
+/// Who answers a number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DidRoute {
+    /// The number.
+    pub number: E164,
+    /// Tenant of the number.
+    pub tenant: Name,
+    /// Who answers.
+    pub member: Arc<MemberRoute>,
+}
+
+impl RoutingSnapshot {
+    /// Builds the look-up tables. A DID whose member is missing is left out; the store's foreign
+    /// keys rule that out.
+    pub(super) fn new(
+        trunks: Vec<TrunkRoute>,
+        members: Vec<MemberRoute>,
+        dids: Vec<(E164, Name, Extension)>,
+    ) -> Self {
+        let mut snapshot = Self {
+            trunk_count: trunks.len(),
+            ..Self::default()
+        };
+        for trunk in trunks.into_iter().map(Arc::new) {
+            for source in &trunk.sources {
+                snapshot.add_source(*source, &trunk);
+            }
+        }
+        snapshot
+            .sources
+            .sort_by_key(|table| std::cmp::Reverse(table.prefix_len));
+        for member in members.into_iter().map(Arc::new) {
+            let key = (member.tenant.clone(), member.extension.clone());
+            snapshot
+                .sip_users
+                .insert(member.sip_user.clone(), Arc::clone(&member));
+            snapshot.members.insert(key, member);
+        }
+        for (number, tenant, extension) in dids {
+            if let Some(member) = snapshot.members.get(&(tenant.clone(), extension)) {
+                let route = DidRoute {
+                    number: number.clone(),
+                    tenant,
+                    member: Arc::clone(member),
+                };
+                snapshot.dids.insert(number, route);
+            }
+        }
+        snapshot
+    }
+
+    fn add_source(&mut self, source: IpNet, trunk: &Arc<TrunkRoute>) {
+        let is_ipv4 = source.addr().is_ipv4();
+        let prefix_len = source.prefix_len();
+        let position = self
+            .sources
+            .iter()
+            .position(|table| table.prefix_len == prefix_len && table.is_ipv4 == is_ipv4)
+            .unwrap_or_else(|| {
+                self.sources.push(SourceTable {
+                    prefix_len,
+                    is_ipv4,
+                    trunks: HashMap::new(),
+                });
+                self.sources.len() - 1
+            });
+        if let Some(table) = self.sources.get_mut(position) {
+            table.trunks.insert(source.trunc(), Arc::clone(trunk));
+        }
+    }
+
+    /// The trunk that `source` belongs to, by longest prefix. IPv4 inside IPv6 counts as IPv4.
+    #[must_use]
+    pub fn trunk_for(&self, source: IpAddr) -> Option<&Arc<TrunkRoute>> {
+        let source = source.to_canonical();
+        self.sources
+            .iter()
+            .filter(|table| table.is_ipv4 == source.is_ipv4())
+            .find_map(|table| {
+                let network = IpNet::new(source, table.prefix_len).ok()?.trunc();
+                table.trunks.get(&network)
+            })
+    }
+
+    /// Who answers `number`.
+    #[must_use]
+    pub fn did(&self, number: &E164) -> Option<&DidRoute> {
+        self.dids.get(number)
+    }
+
+    /// The member with this digest user name.
+    #[must_use]
+    pub fn member_by_sip_user(&self, sip_user: &str) -> Option<&Arc<MemberRoute>> {
+        self.sip_users.get(&sip_user.parse::<SipUser>().ok()?)
+    }
+
+    /// The member with this extension.
+    #[must_use]
+    pub fn member(&self, tenant: &Name, extension: &Extension) -> Option<&Arc<MemberRoute>> {
+        self.members.get(&(tenant.clone(), extension.clone()))
+    }
+
+    /// Trunks, members and DIDs.
+    #[must_use]
+    pub fn counts(&self) -> (usize, usize, usize) {
+        (self.trunk_count, self.members.len(), self.dids.len())
+    }
+
+    /// Members whose credential was made for another realm than `realm`.
+    #[must_use]
+    pub fn members_outside_realm(&self, realm: &str) -> usize {
+        self.members
+            .values()
+            .filter(|member| member.credential.realm() != realm)
+            .count()
+    }
+}

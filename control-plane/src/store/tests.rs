@@ -1,0 +1,479 @@
+use std::path::Path;
+
+use sqlx::{ConnectOptions, Connection, SqliteConnection};
+
+use super::*;
+use crate::cdr::tests::record;
+use crate::site::tests::{SMALL_SITE, site};
+
+struct Fixture {
+    dir: tempfile::TempDir,
+    store: StoreHandle,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let store = open_at(dir.path()).expect("opened");
+        Self {
+            dir,
+            store,
+            runtime: runtime(),
+        }
+    }
+
+    fn apply(&self, text: &str, options: ApplyOptions) -> Result<Plan, StoreError> {
+        self.runtime.block_on(self.store.apply(site(text), options))
+    }
+
+    fn applied(&self, text: &str) -> Plan {
+        self.apply(text, ApplyOptions::default()).expect("applied")
+    }
+
+    fn members(&self) -> Vec<MemberRow> {
+        self.runtime.block_on(self.store.members()).expect("listed")
+    }
+
+    fn choose(&self, extension: &str, availability: Availability) {
+        let extension = extension.parse().expect("extension");
+        self.runtime
+            .block_on(self.store.set_availability(None, extension, availability))
+            .expect("set");
+    }
+
+    /// What somebody else writes into the file, behind the store's back.
+    fn sql(&self, statement: &'static str) {
+        let path = self.dir.path().join("trunkline.db");
+        self.runtime.block_on(async {
+            let mut connection = connect(&path).await;
+            sqlx::raw_sql(statement)
+                .execute(&mut connection)
+                .await
+                .expect("executed");
+            connection.close().await.expect("closed");
+        });
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("runtime")
+}
+
+fn open_at(dir: &Path) -> Result<StoreHandle, StoreError> {
+    let mut options = StoreOptions::new(dir.join("trunkline.db"), "trunkline");
+    options.busy_timeout = Duration::from_millis(50);
+    open(options).map(|(store, _)| store)
+}
+
+async fn connect(path: &Path) -> SqliteConnection {
+    sqlx::sqlite::SqliteConnectOptions::new()
+        .filename(path)
+        .connect()
+        .await
+        .expect("connected")
+}
+
+/// Another process's write lock.
+pub(crate) struct Lock {
+    connection: SqliteConnection,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Lock {
+    pub(crate) fn take(path: &Path) -> Self {
+        let runtime = runtime();
+        let connection = runtime.block_on(async {
+            let mut connection = connect(path).await;
+            sqlx::raw_sql("BEGIN IMMEDIATE")
+                .execute(&mut connection)
+                .await
+                .expect("locked");
+            connection
+        });
+        Self {
+            connection,
+            runtime,
+        }
+    }
+
+    pub(crate) fn release(self) {
+        self.runtime
+            .block_on(self.connection.close())
+            .expect("closed");
+    }
+}
+
+const DRY_RUN: ApplyOptions = ApplyOptions {
+    dry_run: true,
+    prune: false,
+};
+
+const PRUNE: ApplyOptions = ApplyOptions {
+    dry_run: false,
+    prune: true,
+};
+
+#[test]
+fn second_apply_of_the_same_file_changes_nothing() {
+    let fixture = Fixture::new();
+    assert_eq!(fixture.applied(SMALL_SITE).changes.len(), 5);
+    let again = fixture.applied(SMALL_SITE);
+    assert_eq!((again.changes.len(), again.unchanged_count), (0, 5));
+}
+
+#[test]
+fn dry_run_shows_the_plan_and_changes_nothing() {
+    let fixture = Fixture::new();
+    let plan = fixture.apply(SMALL_SITE, DRY_RUN).expect("planned");
+    assert_eq!(plan.changes.len(), 5);
+    assert!(fixture.members().is_empty());
+    assert_eq!(fixture.store.routing().borrow().counts(), (0, 0, 0));
+    assert_eq!(fixture.applied(SMALL_SITE), plan);
+}
+
+#[test]
+fn diff_is_readable_and_shows_no_secret() {
+    let fixture = Fixture::new();
+    fixture.applied(SMALL_SITE);
+    let changed = SMALL_SITE
+        .replace("192.0.2.0/28", "192.0.2.0/24")
+        .replace("password_file = \"ada\"", "password_file = \"new\"")
+        .replace("forward_number = \"+442071838751\"\n", "");
+    let shown = fixture
+        .apply(&changed, DRY_RUN)
+        .expect("planned")
+        .to_string();
+    assert_eq!(
+        shown,
+        "~ trunk carrier-1 sources: 192.0.2.0/28 2001:db8::/64 -> 192.0.2.0/24 2001:db8::/64\n\
+         ~ member acme/101 password_file: (secret) -> (secret)\n\
+         ~ member acme/102 forward_number: +442071838751 -> (none)\n\
+         0 to create, 3 to change, 0 to delete, 2 unchanged, 0 kept"
+    );
+}
+
+#[test]
+fn what_an_apply_made_goes_when_the_file_no_longer_states_it() {
+    let fixture = Fixture::new();
+    fixture.applied(SMALL_SITE);
+    let plan = fixture.applied("[[tenant]]\nname = \"acme\"\n");
+    assert_eq!(
+        plan.changes
+            .iter()
+            .filter(|c| c.action == Action::Delete)
+            .count(),
+        4
+    );
+    assert!(fixture.members().is_empty());
+    assert_eq!(fixture.store.routing().borrow().counts(), (0, 0, 0));
+}
+
+#[test]
+fn what_others_made_stays_with_all_it_needs_until_pruned() {
+    let fixture = Fixture::new();
+    fixture.applied(SMALL_SITE);
+    fixture.sql(
+        "INSERT INTO dids (number, tenant_id, member_id, origin) VALUES ('+15550100200', \
+         (SELECT id FROM tenants), (SELECT id FROM members WHERE extension = '102'), 'operator')",
+    );
+    let plan = fixture.applied("");
+    let kept: Vec<_> = plan.kept.iter().map(|kept| kept.key.as_str()).collect();
+    assert_eq!(kept, ["acme", "acme/102", "+15550100200"]);
+    assert!(
+        plan.to_string()
+            .contains("= member acme/102 (did +15550100200 needs it)"),
+        "{plan}"
+    );
+    assert_eq!(fixture.members().len(), 1);
+
+    let plan = fixture.apply("", PRUNE).expect("pruned");
+    assert_eq!((plan.changes.len(), plan.kept.len()), (3, 0));
+    assert!(fixture.members().is_empty());
+}
+
+#[test]
+fn object_that_others_made_is_changed_but_stays_theirs() {
+    let fixture = Fixture::new();
+    fixture.sql("INSERT INTO tenants (name, origin) VALUES ('acme', 'operator')");
+    fixture.applied(SMALL_SITE);
+    let plan = fixture.applied("");
+    assert_eq!(plan.kept.len(), 1);
+    assert_eq!(plan.kept[0].key, "acme");
+}
+
+#[test]
+fn claim_on_what_must_be_kept_is_a_conflict_and_changes_nothing() {
+    let fixture = Fixture::new();
+    fixture.sql(
+        "INSERT INTO tenants (name, origin) VALUES ('other', 'operator'); \
+         INSERT INTO members (tenant_id, extension, name, sip_user, realm, ha1_md5, ha1_sha256, \
+         availability, availability_set_by, origin) \
+         VALUES (1, '900', 'X', 'ada', 'r', hex(zeroblob(16)), hex(zeroblob(32)), 'online', 'site', 'operator')",
+    );
+    let error = fixture
+        .apply(SMALL_SITE, ApplyOptions::default())
+        .expect_err("conflict");
+    assert_eq!(
+        error.to_string(),
+        "member acme/101: sip_user ada belongs to member other/900, which this file does not \
+         state; change it or delete that with --prune"
+    );
+    assert_eq!(fixture.members().len(), 1);
+    assert!(fixture.apply(SMALL_SITE, PRUNE).is_ok());
+}
+
+#[test]
+fn availability_that_the_member_chose_survives_every_apply() {
+    let fixture = Fixture::new();
+    fixture.applied(SMALL_SITE);
+    fixture.choose("101", Availability::Busy);
+    assert_eq!(fixture.applied(SMALL_SITE).changes.len(), 0);
+
+    // Stated otherwise, and changed in other ways at the same time.
+    let changed = SMALL_SITE.replace(
+        "name = \"Ada Lovelace\"",
+        "name = \"Ada\"\navailability = \"offline\"",
+    );
+    let plan = fixture.applied(&changed);
+    assert_eq!(plan.changes.len(), 1);
+    assert_eq!(plan.changes[0].fields.len(), 1, "{plan}");
+    let ada = &fixture.members()[0];
+    assert_eq!(
+        (ada.name.as_str(), ada.availability.as_str()),
+        ("Ada", "busy")
+    );
+    assert_eq!(ada.availability_set_by, "member");
+}
+
+#[test]
+fn availability_that_nobody_chose_follows_the_file() {
+    let fixture = Fixture::new();
+    fixture.applied(SMALL_SITE);
+    fixture.applied(&SMALL_SITE.replace("\"offline\"", "\"busy\""));
+    assert_eq!(fixture.members()[1].availability, "busy");
+}
+
+#[test]
+fn sip_users_may_change_hands_within_one_apply() {
+    let fixture = Fixture::new();
+    fixture.applied(SMALL_SITE);
+    let swapped = SMALL_SITE
+        .replace("sip_user = \"ada\"", "sip_user = \"x\"")
+        .replace("sip_user = \"grace\"", "sip_user = \"ada\"")
+        .replace("sip_user = \"x\"", "sip_user = \"grace\"");
+    fixture.applied(&swapped);
+    let users: Vec<_> = fixture.members().into_iter().map(|m| m.sip_user).collect();
+    assert_eq!(users, ["grace", "ada"]);
+
+    let moved = SMALL_SITE
+        .replace("extension = \"101\"", "extension = \"103\"")
+        .replace("member = \"101\"", "member = \"103\"");
+    fixture.applied(&moved);
+    let extensions: Vec<_> = fixture.members().into_iter().map(|m| m.extension).collect();
+    assert_eq!(extensions, ["102", "103"]);
+}
+
+#[test]
+fn extension_in_two_tenants_needs_the_tenant_named() {
+    let fixture = Fixture::new();
+    let text = format!(
+        "{SMALL_SITE}\n[[tenant]]\nname = \"b\"\n[[member]]\ntenant = \"b\"\nextension = \"101\"\n\
+         name = \"B\"\nsip_user = \"b\"\npassword_file = \"b\"\n"
+    );
+    fixture.applied(&text);
+    let set = |tenant: Option<&str>, extension: &str| {
+        fixture.runtime.block_on(fixture.store.set_availability(
+            tenant.map(|t| t.parse().expect("name")),
+            extension.parse().expect("extension"),
+            Availability::Busy,
+        ))
+    };
+    assert_eq!(
+        set(None, "101"),
+        Err(StoreError::AmbiguousMember {
+            extension: "101".to_owned(),
+            tenants: "acme, b".to_owned()
+        })
+    );
+    assert_eq!(set(Some("b"), "101"), Ok("b".to_owned()));
+    assert_eq!(
+        set(None, "999"),
+        Err(StoreError::NoSuchMember("999".to_owned()))
+    );
+    assert_eq!(fixture.members()[0].availability, "online");
+}
+
+#[test]
+fn routing_follows_every_change() {
+    let fixture = Fixture::new();
+    let mut routing = fixture.store.routing();
+    fixture.applied(SMALL_SITE);
+    assert!(routing.has_changed().expect("open"));
+    {
+        let snapshot = routing.borrow_and_update();
+        assert_eq!(snapshot.counts(), (1, 2, 1));
+        let did = snapshot
+            .did(&"+442071838750".parse().expect("number"))
+            .expect("known");
+        assert_eq!(did.member.sip_user.as_str(), "ada");
+        assert_eq!(did.member.availability, Availability::Online);
+        assert_eq!(snapshot.members_outside_realm("trunkline"), 0);
+        assert_eq!(snapshot.members_outside_realm("elsewhere"), 2);
+    }
+    fixture.choose("101", Availability::Busy);
+    let snapshot = routing.borrow_and_update();
+    let ada = snapshot.member_by_sip_user("ada").expect("known");
+    assert_eq!(ada.availability, Availability::Busy);
+    assert!(snapshot.member_by_sip_user("ADA").is_none());
+}
+
+#[test]
+fn trunk_is_found_by_its_longest_source() {
+    let text = "[[tenant]]\nname = \"a\"\n\
+                [[trunk]]\nname = \"wide\"\ntenant = \"a\"\nsources = [\"192.0.2.0/24\", \"::/0\"]\n\
+                [[trunk]]\nname = \"narrow\"\ntenant = \"a\"\nsources = [\"192.0.2.16/28\"]\n\
+                [[trunk]]\nname = \"host\"\ntenant = \"a\"\nsources = [\"192.0.2.17\"]\n";
+    let fixture = Fixture::new();
+    fixture.applied(text);
+    let routing = fixture.store.routing();
+    let snapshot = routing.borrow();
+    let name = |source: &str| {
+        let source = source.parse().expect("address");
+        snapshot
+            .trunk_for(source)
+            .map(|trunk| trunk.name.to_string())
+    };
+    for (source, trunk) in [
+        ("192.0.2.1", Some("wide")),
+        ("192.0.2.18", Some("narrow")),
+        ("192.0.2.17", Some("host")),
+        ("::ffff:192.0.2.17", Some("host")),
+        ("2001:db8::1", Some("wide")),
+        ("192.0.3.1", None),
+    ] {
+        assert_eq!(name(source).as_deref(), trunk, "{source}");
+    }
+}
+
+#[test]
+fn reload_shows_what_another_process_changed() {
+    let fixture = Fixture::new();
+    let other = open_at(fixture.dir.path()).expect("opened twice");
+    fixture
+        .runtime
+        .block_on(other.apply(site(SMALL_SITE), ApplyOptions::default()))
+        .expect("applied");
+    assert_eq!(fixture.store.routing().borrow().counts(), (0, 0, 0));
+    fixture
+        .runtime
+        .block_on(fixture.store.reload())
+        .expect("reloaded");
+    assert_eq!(fixture.store.routing().borrow().counts(), (1, 2, 1));
+}
+
+#[test]
+fn call_record_is_kept_once_and_read_back_whole() {
+    let fixture = Fixture::new();
+    let add = |records| {
+        let mut pending = fixture.store.try_add_records(records).expect("taken");
+        loop {
+            if let Some(result) = pending.poll() {
+                break result;
+            }
+            std::thread::yield_now();
+        }
+    };
+    assert_eq!(add(vec![record("a", 1_000), record("b", 2_000)]), Ok(2));
+    assert_eq!(add(vec![record("b", 2_000), record("c", 3_000)]), Ok(1));
+    let list = |limit, since_unix_ms| {
+        let query = RecordQuery {
+            limit,
+            since_unix_ms,
+        };
+        fixture
+            .runtime
+            .block_on(fixture.store.records(query))
+            .expect("listed")
+    };
+    assert_eq!(
+        list(10, None),
+        [record("c", 3_000), record("b", 2_000), record("a", 1_000)]
+    );
+    assert_eq!(list(10, Some(2_000)).len(), 2);
+    assert_eq!(list(1, None), [record("c", 3_000)]);
+}
+
+#[test]
+fn lock_of_another_process_is_named_and_passes() {
+    let fixture = Fixture::new();
+    let path = fixture.dir.path().join("trunkline.db");
+    let lock = Lock::take(&path);
+    assert_eq!(
+        fixture.apply(SMALL_SITE, ApplyOptions::default()),
+        Err(StoreError::Busy)
+    );
+    // Reading goes on.
+    assert!(fixture.members().is_empty());
+    assert!(fixture.apply(SMALL_SITE, DRY_RUN).is_ok());
+    lock.release();
+    assert_eq!(fixture.applied(SMALL_SITE).changes.len(), 5);
+}
+
+#[test]
+fn file_that_is_not_a_store_is_refused_with_its_name() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let path = dir.path().join("trunkline.db");
+    std::fs::write(
+        &path,
+        "this is a text file, and long enough to be looked at closely",
+    )
+    .expect("written");
+    let error = open_at(dir.path()).expect_err("not a store").to_string();
+    assert!(
+        error.contains("trunkline.db") && error.contains("not a database"),
+        "{error}"
+    );
+
+    let error = open_at(&dir.path().join("missing"))
+        .expect_err("no directory")
+        .to_string();
+    assert!(error.contains("does not exist; create it"), "{error}");
+}
+
+#[test]
+fn store_of_a_later_release_is_refused() {
+    let fixture = Fixture::new();
+    fixture.sql(
+        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+         VALUES (9999, 'later', 1, x'00', 0)",
+    );
+    let error = open_at(fixture.dir.path())
+        .expect_err("too new")
+        .to_string();
+    assert!(
+        error.contains("schema version 9999 is of a later release"),
+        "{error}"
+    );
+}
+
+#[test]
+fn store_file_is_for_its_owner_only() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let fixture = Fixture::new();
+    let file = std::fs::metadata(fixture.dir.path().join("trunkline.db")).expect("there");
+    assert_eq!(file.permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn thread_ends_with_the_last_handle() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let options = StoreOptions::new(dir.path().join("trunkline.db"), "trunkline");
+    let (store, thread) = open(options).expect("opened");
+    drop(store);
+    thread.join();
+}
