@@ -1,0 +1,421 @@
+use std::net::SocketAddr;
+
+use trunkline_edge_api::{LocalMedia, MediaDirection, RtcpMode, SourcePolicy, Ssrc};
+use trunkline_sip::offer_answer::MediaAddresses;
+
+use super::*;
+use crate::cdr::CallDirection;
+
+const START: MonoTime = MonoTime(5_000_000_000);
+const START_UNIX_MS: i64 = 1_700_000_000_000;
+
+fn sdp(port: u16, formats: &str, direction: &str) -> Bytes {
+    Bytes::from(format!(
+        "v=0\r\no=- 1 1 IN IP4 192.0.2.7\r\ns=-\r\nc=IN IP4 192.0.2.7\r\nt=0 0\r\n\
+         m=audio {port} RTP/AVP {formats}\r\na=rtpmap:101 telephone-event/8000\r\na={direction}\r\n"
+    ))
+}
+
+fn record() -> CallRecord {
+    CallRecord {
+        call_id: "1-0".to_owned(),
+        start_unix_ms: START_UNIX_MS,
+        answer_unix_ms: None,
+        end_unix_ms: START_UNIX_MS,
+        direction: CallDirection::Inbound,
+        trunk: Some("carrier".to_owned()),
+        tenant: Some("demo".to_owned()),
+        did: Some("+12025550100".to_owned()),
+        caller: "+12025550199".to_owned(),
+        callee: Some("100".to_owned()),
+        result: CallResult::Failed,
+        sip_status: None,
+        ended_by: EndedBySide::Node,
+        setup_ms: None,
+        duration_ms: 0,
+        caller_codec: None,
+        callee_codec: None,
+        caller_media: LegMedia::default(),
+        callee_media: LegMedia::default(),
+    }
+}
+
+fn call() -> Call {
+    let addresses = MediaAddresses::new(&["198.51.100.1".parse().expect("an address")]);
+    let mut negotiation = MediaNegotiation::new(addresses.expect("one address"));
+    negotiation
+        .offer_from_caller(&sdp(4_000, "0 8 101", "sendrecv"))
+        .expect("a common codec");
+    Call::new(CallSetup {
+        record: record(),
+        started_at: START,
+        ring_timeout_secs: 30,
+        nat: [None, None],
+        sdp_session_ids: [11, 22],
+        negotiation,
+    })
+}
+
+fn local() -> LocalPair {
+    [30_000, 30_002].map(|port| LocalMedia {
+        rtp: SocketAddr::new("198.51.100.1".parse().expect("an address"), port),
+        rtcp: RtcpMode::Separate,
+        ssrc: Ssrc(1),
+    })
+}
+
+/// Runs `input` at `secs` after the start and returns what the machine wants done.
+fn after(call: &mut Call, secs: u64, input: Input) -> Vec<Output> {
+    call.handle(START.plus_secs(secs), input);
+    std::iter::from_fn(|| call.poll_output()).collect()
+}
+
+fn names(outputs: &[Output]) -> Vec<String> {
+    outputs
+        .iter()
+        .map(|output| match output {
+            Output::OpenMedia => "open".to_owned(),
+            Output::ConfigureMedia(leg, _) => format!("configure {leg:?}"),
+            Output::CloseMedia => "close".to_owned(),
+            Output::InviteMember(_) => "invite".to_owned(),
+            Output::Progress { status, sdp } => {
+                format!(
+                    "progress {status}{}",
+                    if sdp.is_some() { " sdp" } else { "" }
+                )
+            }
+            Output::AnswerCaller(_) => "answer".to_owned(),
+            Output::RejectCaller { status, .. } => format!("reject {status}"),
+            Output::Reinvite(leg, _) => format!("reinvite {leg:?}"),
+            Output::AcceptOffer(leg, _) => format!("accept {leg:?}"),
+            Output::RejectOffer(leg, status) => format!("refuse {leg:?} {status}"),
+            Output::Hangup(leg) => format!("hangup {leg:?}"),
+            Output::Record(_) => "record".to_owned(),
+        })
+        .collect()
+}
+
+fn ringing() -> Call {
+    let mut call = call();
+    assert_eq!(
+        names(&std::iter::from_fn(|| call.poll_output()).collect::<Vec<_>>()),
+        ["open"]
+    );
+    assert_eq!(
+        names(&after(&mut call, 0, Input::MediaOpened(local()))),
+        ["invite"]
+    );
+    call
+}
+
+fn up() -> Call {
+    let mut call = ringing();
+    let answered = Input::MemberAnswered {
+        sdp: Some(sdp(5_000, "0 101", "sendrecv")),
+    };
+    assert_eq!(
+        names(&after(&mut call, 4, answered)),
+        ["configure A", "configure B", "answer"]
+    );
+    call
+}
+
+fn recorded(outputs: &[Output]) -> &CallRecord {
+    match outputs.last() {
+        Some(Output::Record(record)) => record,
+        other => panic!("expected a record last, got {other:?}"),
+    }
+}
+
+fn closed() -> Input {
+    let leg = |rx_packets, tx_packets| LegReport {
+        rx_packets,
+        tx_packets,
+        ..LegReport::default()
+    };
+    Input::MediaClosed {
+        cause: Some(CloseCause::Commanded),
+        legs: Some([leg(10, 20), leg(20, 10)]),
+    }
+}
+
+#[test]
+fn answered_call_is_recorded_with_its_times_sides_and_packets() {
+    let mut call = up();
+    let bye = Input::LegEnded {
+        leg: LegIndex::B,
+        by: EndedBy::Bye,
+    };
+    assert_eq!(
+        names(&after(&mut call, 64, bye)),
+        ["hangup A", "hangup B", "close"]
+    );
+    let outputs = after(&mut call, 65, closed());
+    let record = recorded(&outputs);
+    assert_eq!(record.result, CallResult::Answered);
+    assert_eq!(record.ended_by, EndedBySide::Callee);
+    assert_eq!(record.setup_ms, Some(4_000));
+    assert_eq!(record.duration_ms, 60_000);
+    assert_eq!(record.answer_unix_ms, Some(START_UNIX_MS + 4_000));
+    assert_eq!(record.end_unix_ms, START_UNIX_MS + 64_000);
+    assert_eq!(record.caller_codec.as_deref(), Some("PCMU"));
+    assert_eq!(
+        record.caller_media,
+        LegMedia {
+            rx_packets: 10,
+            tx_packets: 20
+        }
+    );
+}
+
+#[test]
+fn nobody_is_heard_before_an_answer_names_the_member() {
+    let mut call = ringing();
+    assert_eq!(
+        names(&after(
+            &mut call,
+            1,
+            Input::MemberProgress {
+                status: 180,
+                sdp: None
+            }
+        )),
+        ["progress 180"]
+    );
+    let early = Input::MemberProgress {
+        status: 183,
+        sdp: Some(sdp(5_000, "0 101", "sendrecv")),
+    };
+    let outputs = after(&mut call, 2, early);
+    assert_eq!(
+        names(&outputs),
+        ["configure A", "configure B", "progress 183 sdp"]
+    );
+    let Output::ConfigureMedia(LegIndex::B, config) = &outputs[1] else {
+        panic!("leg B is second")
+    };
+    assert_eq!(config.source, SourcePolicy::Exact);
+    assert_eq!(
+        config.remote_rtp,
+        Some("192.0.2.7:5000".parse().expect("an address"))
+    );
+    assert_eq!(config.direction, MediaDirection::SendReceive);
+}
+
+#[test]
+fn answer_without_sdp_repeats_the_early_answer() {
+    let mut call = ringing();
+    let early = Input::MemberProgress {
+        status: 183,
+        sdp: Some(sdp(5_000, "0 101", "sendrecv")),
+    };
+    let outputs = after(&mut call, 1, early);
+    let Some(Output::Progress {
+        sdp: Some(early_sdp),
+        ..
+    }) = outputs.last()
+    else {
+        panic!("early media is passed on")
+    };
+    let outputs = after(&mut call, 2, Input::MemberAnswered { sdp: None });
+    let [Output::AnswerCaller(answer)] = &outputs[..] else {
+        panic!("the caller is answered")
+    };
+    assert_eq!(answer, early_sdp);
+}
+
+#[test]
+fn refusals_reach_the_caller_as_what_they_mean_to_it() {
+    for (from_member, to_caller, result) in [
+        (486, 486, CallResult::Busy),
+        (600, 486, CallResult::Busy),
+        (603, 603, CallResult::Declined),
+        (488, 488, CallResult::NoCommonCodec),
+        (408, 480, CallResult::NoAnswer),
+        (480, 480, CallResult::NoAnswer),
+        (401, 480, CallResult::Failed),
+        (503, 480, CallResult::Failed),
+    ] {
+        let mut call = ringing();
+        let outputs = after(
+            &mut call,
+            1,
+            Input::MemberRejected {
+                status: from_member,
+            },
+        );
+        assert_eq!(
+            names(&outputs),
+            [
+                &format!("reject {to_caller}"),
+                "hangup A",
+                "hangup B",
+                "close"
+            ],
+            "{from_member}"
+        );
+        let outputs = after(&mut call, 1, closed());
+        assert_eq!(recorded(&outputs).result, result, "{from_member}");
+        assert_eq!(recorded(&outputs).sip_status, Some(to_caller));
+    }
+}
+
+#[test]
+fn phone_that_rings_too_long_is_given_up() {
+    let mut call = ringing();
+    assert_eq!(call.poll_timeout(), Some(START.plus_secs(30)));
+    let outputs = after(&mut call, 30, Input::Timeout);
+    assert_eq!(
+        names(&outputs),
+        ["reject 480", "hangup A", "hangup B", "close"]
+    );
+    assert_eq!(call.poll_timeout(), None);
+    let outputs = after(&mut call, 30, closed());
+    assert_eq!(recorded(&outputs).result, CallResult::NoAnswer);
+}
+
+#[test]
+fn caller_that_gives_up_cancels_the_member() {
+    let mut call = ringing();
+    let cancelled = Input::LegEnded {
+        leg: LegIndex::A,
+        by: EndedBy::Cancelled,
+    };
+    assert_eq!(
+        names(&after(&mut call, 3, cancelled)),
+        ["hangup A", "hangup B", "close"]
+    );
+    // The member's 200 crossed the CANCEL: the agent hangs that up, and the call stays closed.
+    let late = Input::MemberAnswered {
+        sdp: Some(sdp(5_000, "0", "sendrecv")),
+    };
+    assert!(after(&mut call, 3, late).is_empty());
+    let outputs = after(&mut call, 3, closed());
+    assert_eq!(recorded(&outputs).result, CallResult::Canceled);
+    assert_eq!(recorded(&outputs).sip_status, Some(487));
+}
+
+#[test]
+fn call_without_media_ports_is_refused_and_never_invites() {
+    let mut call = call();
+    call.poll_output();
+    let outputs = after(&mut call, 0, Input::MediaRefused);
+    assert_eq!(
+        names(&outputs),
+        ["reject 503", "hangup A", "hangup B", "close"]
+    );
+}
+
+#[test]
+fn answer_without_a_common_codec_ends_the_call_with_488() {
+    let mut call = ringing();
+    let answered = Input::MemberAnswered {
+        sdp: Some(sdp(5_000, "18", "sendrecv")),
+    };
+    let outputs = after(&mut call, 1, answered);
+    assert_eq!(
+        names(&outputs),
+        ["reject 488", "hangup A", "hangup B", "close"]
+    );
+}
+
+#[test]
+fn hold_travels_to_the_far_side_and_its_answer_back() {
+    let mut call = up();
+    let hold = Input::Offer {
+        leg: LegIndex::A,
+        sdp: sdp(4_000, "0 101", "sendonly"),
+    };
+    let outputs = after(&mut call, 10, hold);
+    assert_eq!(names(&outputs), ["reinvite B"]);
+    let Output::Reinvite(_, offer) = &outputs[0] else {
+        unreachable!()
+    };
+    assert!(String::from_utf8_lossy(offer).contains("a=sendonly"));
+
+    let result = Ok(sdp(5_000, "0 101", "recvonly"));
+    let outputs = after(
+        &mut call,
+        11,
+        Input::OfferAnswered {
+            leg: LegIndex::B,
+            result,
+        },
+    );
+    assert_eq!(names(&outputs), ["configure A", "configure B", "accept A"]);
+    let Output::ConfigureMedia(_, config) = &outputs[0] else {
+        unreachable!()
+    };
+    assert_eq!(config.direction, MediaDirection::ReceiveOnly);
+}
+
+#[test]
+fn refused_reoffer_leaves_the_media_as_it_was() {
+    let mut call = up();
+    let offer = Input::Offer {
+        leg: LegIndex::B,
+        sdp: sdp(5_002, "0 101", "sendrecv"),
+    };
+    assert_eq!(names(&after(&mut call, 10, offer)), ["reinvite A"]);
+    let refused = Input::OfferAnswered {
+        leg: LegIndex::A,
+        result: Err(500),
+    };
+    assert_eq!(names(&after(&mut call, 11, refused)), ["refuse B 488"]);
+    let again = Input::Offer {
+        leg: LegIndex::B,
+        sdp: sdp(5_002, "0 101", "sendrecv"),
+    };
+    assert_eq!(names(&after(&mut call, 12, again)), ["reinvite A"]);
+}
+
+#[test]
+fn second_offer_while_one_is_open_is_told_to_wait() {
+    let mut call = up();
+    let offer = |leg| Input::Offer {
+        leg,
+        sdp: sdp(4_000, "0 101", "sendrecv"),
+    };
+    assert_eq!(
+        names(&after(&mut call, 10, offer(LegIndex::A))),
+        ["reinvite B"]
+    );
+    assert_eq!(
+        names(&after(&mut call, 10, offer(LegIndex::B))),
+        ["refuse B 491"]
+    );
+}
+
+#[test]
+fn offer_without_a_usable_codec_is_refused_and_the_call_goes_on() {
+    let mut call = up();
+    let offer = Input::Offer {
+        leg: LegIndex::A,
+        sdp: sdp(4_000, "18", "sendrecv"),
+    };
+    assert_eq!(names(&after(&mut call, 10, offer)), ["refuse A 488"]);
+    assert_eq!(call.state_name(), "up");
+}
+
+#[test]
+fn media_lost_in_mid_call_hangs_both_sides_up() {
+    let mut call = up();
+    let outputs = after(&mut call, 10, closed());
+    assert_eq!(names(&outputs), ["hangup A", "hangup B", "close", "record"]);
+    assert_eq!(recorded(&outputs).ended_by, EndedBySide::Node);
+}
+
+#[test]
+fn every_state_ends_with_exactly_one_record_on_shutdown() {
+    for mut call in [call(), ringing(), up()] {
+        let mut outputs = after(&mut call, 20, Input::Shutdown);
+        outputs.extend(after(&mut call, 20, closed()));
+        outputs.extend(after(&mut call, 20, closed()));
+        let records = outputs
+            .iter()
+            .filter(|o| matches!(o, Output::Record(_)))
+            .count();
+        assert_eq!(records, 1);
+        assert_eq!(call.state_name(), "closed");
+    }
+}

@@ -1,0 +1,14 @@
+//! The control plane's side of the media edge.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`ports`] | which media ports of a worker are free |
+//! | [`proxy`] | the wanted state of every session, and the commands that bring it about (pure) |
+//! | [`link`] | the connection to the edge process: handshake, rings, wake-ups |
+
+pub mod link;
+pub mod ports;
+pub mod proxy;
+
+pub use ports::PortPool;
+pub use proxy::{EdgeProxy, LocalPair, MediaEvent, MediaRefused, WorkerInfo};
