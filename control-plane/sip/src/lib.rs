@@ -10,6 +10,8 @@
 //! | [`agent`] | the user agent: transactions, dialogs and legs behind one `handle_*`/`poll_*` face |
 //! | [`digest`] | RFC 7616 on the server's side: challenges and their answers |
 //! | [`flow`] | where a message came from and where one must go |
+//! | [`identity`] | who calls and who is called |
+//! | [`registrar`] | RFC 3261 §10.3: where the phones are |
 //! | [`offer_answer`] | RFC 3264 for one relayed audio stream: each leg's descriptions and `LegConfig` |
 //! | [`entropy`] | the source of tags, branches and Call-IDs |
 #![forbid(unsafe_code)]
@@ -18,7 +20,9 @@ pub mod agent;
 pub mod digest;
 pub mod entropy;
 pub mod flow;
+pub mod identity;
 pub mod offer_answer;
+pub mod registrar;
 
 pub use agent::{
     AgentConfig, AgentCounters, AgentEvent, EndedBy, InviteRequest, NameAddr, ServerRequestId,

@@ -1,0 +1,285 @@
+//! Who calls and who is called: RFC 3261 §8.1.1, RFC 3325 (asserted identity), RFC 3323
+//! (privacy), RFC 3966 (telephone numbers).
+//!
+//! What a stranger writes into `From` is a claim. `P-Asserted-Identity` is believed from peers
+//! inside the trust domain alone, which here are the trunks.
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+use sipx_sip::headers::address::{From, To};
+use sipx_sip::{Address, HeaderName, PAssertedIdentityList, Request, Scheme, Uri};
+
+/// Longest name or user part that is handed on, characters.
+const TEXT_LEN_MAX: usize = 128;
+
+/// E.164 allows 15 digits; fewer than 7 are an extension or a short code of one network.
+const DIGITS_MIN: usize = 7;
+const DIGITS_MAX: usize = 15;
+
+/// Whom a request is for.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Called {
+    /// The user part, escapes decoded: an extension, a number as it was dialled, a name.
+    pub user: String,
+    /// The same as an E.164 number with `+`, if it is one; see [`e164`].
+    pub number: Option<String>,
+}
+
+/// Who a request is from.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Caller {
+    /// The user part, escapes decoded. `None` when the caller has none or is anonymous.
+    pub user: Option<String>,
+    /// The same as an E.164 number with `+`, when it was written as an international one: a
+    /// caller's bare digits may as well be a national number.
+    pub number: Option<String>,
+    /// The display name.
+    pub display_name: Option<String>,
+    /// The caller asked that none of this be shown to the callee (RFC 3323 `id`, `user` or
+    /// `header`, or an anonymous `From`).
+    pub is_withheld: bool,
+    /// Vouched for by a trunk.
+    pub is_asserted: bool,
+}
+
+impl fmt::Debug for Called {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Called({})", Redacted(&self.user))
+    }
+}
+
+impl fmt::Debug for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Caller")
+            .field("user", &self.user.as_deref().map(Redacted))
+            .field("is_withheld", &self.is_withheld)
+            .field("is_asserted", &self.is_asserted)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The last two characters: numbers of people do not belong in logs.
+struct Redacted<'a>(&'a str);
+
+impl fmt::Display for Redacted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = self.0.char_indices().rev().nth(1).map_or(0, |(at, _)| at);
+        write!(f, "…{}", &self.0[shown..])
+    }
+}
+
+impl fmt::Debug for Redacted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Whether the peer is inside the trust domain of RFC 3325.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trust {
+    /// A trunk: its `P-Asserted-Identity` is taken.
+    Trusted,
+    /// Anybody else.
+    Untrusted,
+}
+
+/// Whom `request` is for: the user of its request URI, else that of `To` (a trunk that registered
+/// us may call a contact without one). `None` when neither names a user.
+#[must_use]
+pub fn called(request: &Request) -> Option<Called> {
+    let user = user_of(&request.uri).or_else(|| to_user(request))?;
+    Some(Called {
+        number: e164(&user),
+        user,
+    })
+}
+
+/// The user of `To`: in a REGISTER the address of record.
+#[must_use]
+pub fn to_user(request: &Request) -> Option<String> {
+    let to: To = request.headers.typed()?.ok()?;
+    user_of(&to.uri)
+}
+
+/// Who `request` is from: a believed `P-Asserted-Identity`, else `From`.
+#[must_use]
+pub fn caller(request: &Request, trust: Trust) -> Caller {
+    let from = request
+        .headers
+        .typed::<From>()
+        .and_then(Result::ok)
+        .map(|From(from)| from);
+    let asserted = match trust {
+        Trust::Trusted => asserted_identity(request),
+        Trust::Untrusted => None,
+    };
+    let is_anonymous = from.as_ref().is_some_and(is_anonymous);
+    let mut caller = match (&asserted, from.filter(|_| !is_anonymous)) {
+        (Some(address), from) => {
+            let mut caller = Caller::of(address);
+            // Networks assert the number and leave the name to From.
+            caller.display_name = caller
+                .display_name
+                .or_else(|| from.as_ref().and_then(display_name));
+            caller
+        }
+        (None, Some(from)) => Caller::of(&from),
+        (None, None) => Caller::default(),
+    };
+    caller.is_asserted = asserted.is_some();
+    caller.is_withheld = is_anonymous || wants_privacy(request);
+    caller
+}
+
+impl Caller {
+    fn of(address: &Address) -> Self {
+        let user = user_of(&address.uri);
+        let number = user
+            .as_deref()
+            .filter(|user| is_international(user))
+            .and_then(e164);
+        Self {
+            number,
+            user,
+            display_name: display_name(address),
+            is_withheld: false,
+            is_asserted: false,
+        }
+    }
+}
+
+/// `text` as an E.164 number: `+` and 7 to 15 digits. Read are `+44…`, `0044…` and bare `44…`,
+/// which is how many carriers write the DID they deliver; with the separators of RFC 3966 §5.1.1
+/// (`-`, `.`, `(`, `)`) and blanks. A number that begins with a single 0 is national: `None`.
+#[must_use]
+pub fn e164(text: &str) -> Option<String> {
+    let mut digits = String::with_capacity(DIGITS_MAX + 1);
+    let text = text.trim();
+    for character in text.strip_prefix('+').unwrap_or(text).chars() {
+        match character {
+            '0'..='9' => digits.push(character),
+            '-' | '.' | '(' | ')' | ' ' => {}
+            _ => return None,
+        }
+        // Two more than fit, for a leading 00.
+        if digits.len() > DIGITS_MAX + 2 {
+            return None;
+        }
+    }
+    let digits = match digits.strip_prefix("00") {
+        Some(international) if !text.starts_with('+') => international,
+        _ => &digits,
+    };
+    let is_number = (DIGITS_MIN..=DIGITS_MAX).contains(&digits.len()) && !digits.starts_with('0');
+    is_number.then(|| format!("+{digits}"))
+}
+
+/// Whether a number says itself that a country code leads it.
+fn is_international(text: &str) -> bool {
+    text.starts_with('+') || text.starts_with("00")
+}
+
+/// The user part of a SIP URI, or the subscriber of a `tel:` URI. Telephone parameters
+/// (`;npdi`, `;phone-context=…`) are taken off; a global context completes a local number.
+fn user_of(uri: &Uri) -> Option<String> {
+    let (subscriber, parameters) = match uri.scheme() {
+        Scheme::Tel => {
+            let parts = uri.tel_parts()?;
+            (
+                parts.subscriber().to_vec(),
+                parts.parameters().map(<[u8]>::to_vec),
+            )
+        }
+        _ => {
+            let user = uri.decoded_user()?;
+            match user.iter().position(|byte| *byte == b';') {
+                // `sip:+15551234567;npdi@host;user=phone` (RFC 3261 §19.1.6).
+                Some(at)
+                    if user
+                        .first()
+                        .is_some_and(|b| b.is_ascii_digit() || *b == b'+') =>
+                {
+                    (user[..at].to_vec(), Some(user[at + 1..].to_vec()))
+                }
+                _ => (user, None),
+            }
+        }
+    };
+    let subscriber = clean(&subscriber);
+    let context = parameters.as_deref().and_then(global_context);
+    match context {
+        Some(context) if !is_international(&subscriber) => Some(format!("{context}{subscriber}")),
+        _ => Some(subscriber),
+    }
+    .filter(|user| !user.is_empty())
+}
+
+/// The value of `phone-context`, when it is the start of a number (`+44`) and not a domain.
+fn global_context(parameters: &[u8]) -> Option<String> {
+    let parameters = std::str::from_utf8(parameters).ok()?;
+    let context = parameters.split(';').find_map(|parameter| {
+        let (name, value) = parameter.split_once('=')?;
+        name.eq_ignore_ascii_case("phone-context").then_some(value)
+    })?;
+    let digits = context.strip_prefix('+')?;
+    let is_prefix = (1..=DIGITS_MAX).contains(&digits.len())
+        && digits.bytes().all(|byte| byte.is_ascii_digit());
+    is_prefix.then(|| context.to_owned())
+}
+
+fn display_name(address: &Address) -> Option<String> {
+    let name = clean(address.display_name.as_deref()?);
+    (!name.is_empty()).then_some(name)
+}
+
+/// Text from the network, fit for a log line or a header of ours: UTF-8, no control characters,
+/// of bounded length.
+fn clean(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let printable = text
+        .trim()
+        .chars()
+        .filter(|character| !character.is_control());
+    printable.take(TEXT_LEN_MAX).collect()
+}
+
+/// `sip:anonymous@anonymous.invalid` of RFC 3323 §4.1.1.3, in the spellings that occur.
+fn is_anonymous(from: &Address) -> bool {
+    let user = from.uri.decoded_user().unwrap_or_default();
+    let is_invalid_host = from
+        .uri
+        .host()
+        .is_some_and(|host| host.to_bytes().to_ascii_lowercase().ends_with(b".invalid"));
+    user.eq_ignore_ascii_case(b"anonymous") || is_invalid_host
+}
+
+/// The identity a trunk vouches for: of the two that RFC 3325 §9.1 allows, the one with a number.
+fn asserted_identity(request: &Request) -> Option<Address> {
+    let list = PAssertedIdentityList::from_headers(&request.headers)
+        .ok()
+        .flatten()?;
+    let has_number = |address: &Address| user_of(&address.uri).is_some_and(|u| e164(&u).is_some());
+    let addresses = || list.values().iter().map(|identity| identity.address());
+    addresses()
+        .find(|address| has_number(address))
+        .or_else(|| addresses().next())
+        .cloned()
+}
+
+/// Whether `Privacy` asks to hide the identity. `critical` and `session` concern other things.
+fn wants_privacy(request: &Request) -> bool {
+    request.headers.get_all(&HeaderName::Privacy).any(|header| {
+        let value = header.value();
+        value
+            .split(|byte| matches!(byte, b';' | b','))
+            .any(|token| {
+                let token = token.trim_ascii();
+                [b"id".as_slice(), b"user", b"header"]
+                    .iter()
+                    .any(|t| token.eq_ignore_ascii_case(t))
+            })
+    })
+}

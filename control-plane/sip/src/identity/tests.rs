@@ -1,0 +1,327 @@
+use bytes::Bytes;
+use proptest::prelude::*;
+use rsip::headers::untyped::ToTypedHeader;
+use rsip::message::HeadersExt;
+use sipx_sip::{Limits, Message, parse_datagram};
+
+use super::*;
+
+fn invite_bytes(uri: &str, to: &str, from: &str, headers: &[u8]) -> Vec<u8> {
+    let mut text = format!(
+        "INVITE {uri} SIP/2.0\r\nVia: SIP/2.0/UDP 198.51.100.1:5060;branch=z9hG4bK1\r\n\
+         Max-Forwards: 70\r\nFrom: {from}\r\nTo: {to}\r\nCall-ID: a\r\nCSeq: 1 INVITE\r\n"
+    )
+    .into_bytes();
+    text.extend_from_slice(headers);
+    text.extend_from_slice(b"Content-Length: 0\r\n\r\n");
+    text
+}
+
+fn parse(bytes: Vec<u8>) -> Request {
+    match parse_datagram(Bytes::from(bytes), &Limits::datagram()).expect("well-formed") {
+        Message::Request(request) => request,
+        Message::Response(_) => unreachable!("it begins with a method"),
+    }
+}
+
+fn invite(uri: &str, from: &str, headers: &str) -> Request {
+    parse(invite_bytes(
+        uri,
+        "<sip:+442071838750@192.0.2.1>",
+        from,
+        headers.as_bytes(),
+    ))
+}
+
+#[test]
+fn numbers_are_normalised_in_every_form_that_carriers_write() {
+    let rows = [
+        ("+442071838750", Some("+442071838750")),
+        ("442071838750", Some("+442071838750")),
+        ("00442071838750", Some("+442071838750")),
+        ("+44 (20) 7183-8750", Some("+442071838750")),
+        ("+44.20.7183.8750", Some("+442071838750")),
+        (" +1-555-012-3456 ", Some("+15550123456")),
+        ("+123456789012345", Some("+123456789012345")),
+        ("00123456789012345", Some("+123456789012345")),
+        ("+1234567890123456", None),
+        ("02071838750", None),
+        ("+02071838750", None),
+        ("+0044207183875", None),
+        ("101", None),
+        ("+1", None),
+        ("", None),
+        ("+", None),
+        ("alice", None),
+        ("+44x2071838750", None),
+        ("+44٢٠٧١٨٣٨٧٥٠", None),
+        ("1-800-FLOWERS", None),
+    ];
+    for (text, expected) in rows {
+        assert_eq!(e164(text).as_deref(), expected, "{text}");
+    }
+}
+
+#[test]
+fn called_party_is_the_request_uris_user_else_tos() {
+    let rows = [
+        (
+            "sip:+442071838750@192.0.2.1",
+            "+442071838750",
+            Some("+442071838750"),
+        ),
+        (
+            "sip:442071838750@192.0.2.1;user=phone",
+            "442071838750",
+            Some("+442071838750"),
+        ),
+        ("sip:101@trunkline", "101", None),
+        (
+            "sip:%2B442071838750@192.0.2.1",
+            "+442071838750",
+            Some("+442071838750"),
+        ),
+        (
+            "tel:+44-20-7183-8750",
+            "+44-20-7183-8750",
+            Some("+442071838750"),
+        ),
+        (
+            "tel:7183-8750;phone-context=+4420",
+            "+44207183-8750",
+            Some("+442071838750"),
+        ),
+        ("tel:7183;phone-context=example.com", "7183", None),
+        (
+            "sip:+442071838750;npdi;rn=+442071@192.0.2.1;user=phone",
+            "+442071838750",
+            Some("+442071838750"),
+        ),
+        ("sip:alice.b%C3%BCro@trunkline", "alice.büro", None),
+        ("sip:al;ice@trunkline", "al;ice", None),
+        ("sip:192.0.2.1:5060", "+442071838750", Some("+442071838750")),
+    ];
+    for (uri, user, number) in rows {
+        let called = called(&invite(uri, "<sip:a@b>;tag=1", "")).expect(uri);
+        assert_eq!(
+            (called.user.as_str(), called.number.as_deref()),
+            (user, number),
+            "{uri}"
+        );
+    }
+    let nobody = parse(invite_bytes(
+        "sip:192.0.2.1",
+        "<sip:192.0.2.1>",
+        "<sip:a@b>;tag=1",
+        b"",
+    ));
+    assert_eq!(called(&nobody), None);
+}
+
+#[test]
+fn caller_is_taken_from_from_with_its_name() {
+    let rows = [
+        (
+            "\"Ann \\\"A\\\" Other\" <sip:+15550123456@h>;tag=1",
+            Some("+15550123456"),
+            Some("+15550123456"),
+            Some("Ann \"A\" Other"),
+        ),
+        (
+            "Ann Other <sip:ann@h>;tag=1",
+            Some("ann"),
+            None,
+            Some("Ann Other"),
+        ),
+        (
+            "sip:+15550123456@h;tag=1",
+            Some("+15550123456"),
+            Some("+15550123456"),
+            None,
+        ),
+        ("<sip:02071838750@h>;tag=1", Some("02071838750"), None, None),
+        ("<sip:5550123456@h>;tag=1", Some("5550123456"), None, None),
+        (
+            "<sip:0015550123456@h>;tag=1",
+            Some("0015550123456"),
+            Some("+15550123456"),
+            None,
+        ),
+        ("\"\" <sip:ann@h>;tag=1", Some("ann"), None, None),
+        (
+            "<tel:+1-555-012-3456>;tag=1",
+            Some("+1-555-012-3456"),
+            Some("+15550123456"),
+            None,
+        ),
+        ("<sip:h>;tag=1", None, None, None),
+    ];
+    for (from, user, number, name) in rows {
+        let caller = caller(&invite("sip:101@h", from, ""), Trust::Trusted);
+        assert_eq!(caller.user.as_deref(), user, "{from}");
+        assert_eq!(caller.number.as_deref(), number, "{from}");
+        assert_eq!(caller.display_name.as_deref(), name, "{from}");
+        assert!(!caller.is_withheld && !caller.is_asserted, "{from}");
+    }
+}
+
+#[test]
+fn asserted_identity_is_believed_from_trunks_alone() {
+    let from = "\"Ann\" <sip:ann@pbx.example>;tag=1";
+    let headers = "P-Asserted-Identity: <sip:ann@pbx.example>, <tel:+15550123456>\r\n";
+    let request = invite("sip:101@h", from, headers);
+    let trusted = caller(&request, Trust::Trusted);
+    assert_eq!(trusted.number.as_deref(), Some("+15550123456"));
+    assert_eq!(trusted.display_name.as_deref(), Some("Ann"));
+    assert!(trusted.is_asserted);
+    let untrusted = caller(&request, Trust::Untrusted);
+    assert_eq!(
+        (untrusted.user.as_deref(), untrusted.is_asserted),
+        (Some("ann"), false)
+    );
+}
+
+#[test]
+fn verstat_and_other_parameters_inside_an_asserted_uri_do_no_harm() {
+    let headers = "P-Asserted-Identity: \"Bob\" <sip:+15550123456;verstat=TN-Validation-Passed@h;user=phone>\r\n";
+    let caller = caller(
+        &invite("sip:101@h", "<sip:x@h>;tag=1", headers),
+        Trust::Trusted,
+    );
+    assert_eq!(caller.number.as_deref(), Some("+15550123456"));
+    assert_eq!(caller.display_name.as_deref(), Some("Bob"));
+}
+
+#[test]
+fn anonymous_caller_has_no_user_but_the_trunk_may_still_know_the_number() {
+    let anonymous = "\"Anonymous\" <sip:anonymous@anonymous.invalid>;tag=1";
+    let caller_of =
+        |headers: &str| caller(&invite("sip:101@h", anonymous, headers), Trust::Trusted);
+    let unknown = caller_of("");
+    assert_eq!(
+        (unknown.user, unknown.display_name, unknown.is_withheld),
+        (None, None, true)
+    );
+    let known = caller_of("P-Asserted-Identity: <sip:+15550123456@h>\r\nPrivacy: id\r\n");
+    assert_eq!(known.number.as_deref(), Some("+15550123456"));
+    assert!(known.is_withheld && known.is_asserted);
+}
+
+#[test]
+fn privacy_header_withholds_for_the_values_that_concern_identity() {
+    let rows = [
+        ("id", true),
+        ("user;critical", true),
+        ("header", true),
+        ("none", false),
+        ("session", false),
+    ];
+    for (value, expected) in rows {
+        let request = invite(
+            "sip:101@h",
+            "<sip:ann@h>;tag=1",
+            &format!("Privacy: {value}\r\n"),
+        );
+        assert_eq!(
+            caller(&request, Trust::Untrusted).is_withheld,
+            expected,
+            "{value}"
+        );
+    }
+}
+
+#[test]
+fn bytes_that_are_not_text_are_replaced_and_control_characters_dropped() {
+    let mut bytes = invite_bytes(
+        "sip:101@h",
+        "<sip:101@h>",
+        "\"@\" <sip:null-%00-%FF@h>;tag=1",
+        b"",
+    );
+    let at = bytes
+        .iter()
+        .position(|byte| *byte == b'@')
+        .expect("the URI's");
+    let name = bytes[at + 1..]
+        .windows(3)
+        .position(|w| w == b"\"@\"")
+        .expect("present")
+        + at
+        + 2;
+    bytes[name] = 0xe9;
+    let caller = caller(&parse(bytes), Trust::Untrusted);
+    assert_eq!(caller.display_name.as_deref(), Some("\u{fffd}"));
+    assert_eq!(caller.user.as_deref(), Some("null--\u{fffd}"));
+}
+
+#[test]
+fn numbers_do_not_print() {
+    let request = invite(
+        "sip:+442071838750@h",
+        "\"Ann\" <sip:+15550123456@h>;tag=1",
+        "",
+    );
+    let shown = format!(
+        "{:?} {:?}",
+        called(&request),
+        caller(&request, Trust::Untrusted)
+    );
+    assert!(shown.contains("…50") && shown.contains("…56"), "{shown}");
+    assert!(
+        !shown.contains("2071838") && !shown.contains("555") && !shown.contains("Ann"),
+        "{shown}"
+    );
+}
+
+/// Parts of an INVITE that both parsers must understand alike. rsip loses user parts with dots and
+/// reads neither compact header names nor `tel:` URIs, so these are tested above.
+fn well_formed() -> impl Strategy<Value = (String, String, String)> {
+    let user = "[a-z][a-z0-9-]{0,12}|\\+[1-9][0-9]{6,14}|[0-9]{2,5}";
+    let host = "[a-z]{1,8}\\.example|192\\.0\\.2\\.[1-9]";
+    let uri = (user, host, prop::option::of(1u16..), any::<bool>()).prop_map(
+        |(user, host, port, phone)| {
+            let port = port.map_or_else(String::new, |port| format!(":{port}"));
+            let phone = if phone { ";user=phone" } else { "" };
+            format!("sip:{user}@{host}{port}{phone}")
+        },
+    );
+    (uri.clone(), uri, "[A-Za-z][A-Za-z0-9 ]{0,20}[A-Za-z]")
+}
+
+proptest! {
+    #[test]
+    fn users_and_names_are_those_that_rsip_reads((uri, from, name) in well_formed()) {
+        let from = format!("\"{name}\" <{from}>;tag=1");
+        let bytes = invite_bytes(&uri, &format!("<{uri}>"), &from, b"");
+        let theirs = rsip::Request::try_from(bytes.clone()).expect("rsip reads it");
+        let their_from = theirs.from_header().expect("present").typed().expect("well-formed");
+        let ours = parse(bytes);
+
+        let called = called(&ours);
+        prop_assert_eq!(called.map(|c| c.user), theirs.uri.user().map(str::to_owned));
+        let caller = caller(&ours, Trust::Untrusted);
+        prop_assert_eq!(caller.user.as_deref(), their_from.uri.user());
+        // rsip keeps the quotes.
+        let theirs = their_from.display_name.map(|name| name.trim_matches('"').to_owned());
+        prop_assert_eq!(caller.display_name, theirs);
+    }
+
+    #[test]
+    fn no_header_panics(from in prop::collection::vec(any::<u8>(), 0..80), pai in "[ -~]{0,80}", text in "\\PC{0,40}") {
+        let mut headers = b"P-Asserted-Identity: ".to_vec();
+        headers.extend_from_slice(pai.as_bytes());
+        headers.extend_from_slice(b"\r\nPrivacy: ");
+        headers.extend(from.iter().filter(|byte| !matches!(byte, b'\r' | b'\n')));
+        headers.extend_from_slice(b"\r\nX-Name: ");
+        headers.extend(from.iter().filter(|byte| !matches!(byte, b'\r' | b'\n')));
+        headers.extend_from_slice(b"\r\n");
+        let request = parse(invite_bytes("sip:101@h", "<sip:101@h>", "<sip:a@b>;tag=1", &headers));
+        for trust in [Trust::Trusted, Trust::Untrusted] {
+            let _ = format!("{:?}", caller(&request, trust));
+        }
+        if let Some(number) = e164(&text) {
+            prop_assert!((8..=16).contains(&number.len()));
+            prop_assert_eq!(e164(&number), Some(number));
+        }
+    }
+}
