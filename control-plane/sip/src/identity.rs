@@ -7,10 +7,15 @@
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
+use std::fmt::{self, Write as _};
+use std::net::IpAddr;
 
-use sipx_sip::headers::address::{From, To};
-use sipx_sip::{Address, HeaderName, PAssertedIdentityList, Request, Scheme, Uri};
+use bytes::Bytes;
+use sipx_sip::headers::address::{Contact, From, To};
+use sipx_sip::headers::misc::MaxForwards;
+use sipx_sip::{Address, CallId, HeaderName, Host, PAssertedIdentityList, Request, Scheme, Uri};
+
+use crate::flow::Flow;
 
 /// Longest name or user part that is handed on, characters.
 const TEXT_LEN_MAX: usize = 128;
@@ -19,44 +24,29 @@ const TEXT_LEN_MAX: usize = 128;
 const DIGITS_MIN: usize = 7;
 const DIGITS_MAX: usize = 15;
 
-/// Whom a request is for.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Called {
-    /// The user part, escapes decoded: an extension, a number as it was dialled, a name.
-    pub user: String,
-    /// The same as an E.164 number with `+`, if it is one; see [`e164`].
-    pub number: Option<String>,
-}
-
 /// Who a request is from.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Caller {
-    /// The user part, escapes decoded. `None` when the caller has none or is anonymous.
-    pub user: Option<String>,
-    /// The same as an E.164 number with `+`, when it was written as an international one: a
-    /// caller's bare digits may as well be a national number.
-    pub number: Option<String>,
+    /// An E.164 number with `+` when the caller's was written as an international one; bare digits
+    /// may as well be a national number, so they stay as they are, as does the name of a user.
+    /// [`ANONYMOUS`] when there is nothing.
+    pub number: String,
     /// The display name.
     pub display_name: Option<String>,
     /// The caller asked that none of this be shown to the callee (RFC 3323 `id`, `user` or
-    /// `header`, or an anonymous `From`).
+    /// `header`, or an anonymous `From`). Records may keep it, a call to an untrusted party must
+    /// not.
     pub is_withheld: bool,
-    /// Vouched for by a trunk.
-    pub is_asserted: bool,
 }
 
-impl fmt::Debug for Called {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Called({})", Redacted(&self.user))
-    }
-}
+/// The user part that RFC 3323 §4.1.1.3 gives to callers without a name.
+pub const ANONYMOUS: &str = "anonymous";
 
 impl fmt::Debug for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Caller")
-            .field("user", &self.user.as_deref().map(Redacted))
+            .field("number", &Redacted(&self.number))
             .field("is_withheld", &self.is_withheld)
-            .field("is_asserted", &self.is_asserted)
             .finish_non_exhaustive()
     }
 }
@@ -77,78 +67,110 @@ impl fmt::Debug for Redacted<'_> {
     }
 }
 
-/// Whether the peer is inside the trust domain of RFC 3325.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trust {
-    /// A trunk: its `P-Asserted-Identity` is taken.
-    Trusted,
-    /// Anybody else.
-    Untrusted,
-}
-
 /// Whom `request` is for: the user of its request URI, else that of `To` (a trunk that registered
-/// us may call a contact without one). `None` when neither names a user.
+/// us may call a contact without one), escapes decoded: an extension, a number as it was dialled
+/// ([`e164`] reads it), a name. `None` when neither names a user.
 #[must_use]
-pub fn called(request: &Request) -> Option<Called> {
-    let user = user_of(&request.uri).or_else(|| to_user(request))?;
-    Some(Called {
-        number: e164(&user),
-        user,
-    })
+pub fn called(request: &Request) -> Option<String> {
+    user_of(&request.uri).or_else(|| address_of_record(request))
 }
 
 /// The user of `To`: in a REGISTER the address of record.
 #[must_use]
-pub fn to_user(request: &Request) -> Option<String> {
+pub fn address_of_record(request: &Request) -> Option<String> {
     let to: To = request.headers.typed()?.ok()?;
     user_of(&to.uri)
 }
 
-/// Who `request` is from: a believed `P-Asserted-Identity`, else `From`.
+/// Who `request` is from: a believed `P-Asserted-Identity`, else `From`. `is_trusted` says that
+/// the peer is inside the trust domain of RFC 3325: a trunk.
 #[must_use]
-pub fn caller(request: &Request, trust: Trust) -> Caller {
+pub fn caller(request: &Request, is_trusted: bool) -> Caller {
     let from = request
         .headers
         .typed::<From>()
         .and_then(Result::ok)
         .map(|From(from)| from);
-    let asserted = match trust {
-        Trust::Trusted => asserted_identity(request),
-        Trust::Untrusted => None,
+    let is_anonymous = from.as_ref().is_none_or(is_anonymous);
+    let from = from.filter(|_| !is_anonymous);
+    let asserted = if is_trusted {
+        asserted_identity(request)
+    } else {
+        None
     };
-    let is_anonymous = from.as_ref().is_some_and(is_anonymous);
-    let mut caller = match (&asserted, from.filter(|_| !is_anonymous)) {
-        (Some(address), from) => {
-            let mut caller = Caller::of(address);
-            // Networks assert the number and leave the name to From.
-            caller.display_name = caller
-                .display_name
-                .or_else(|| from.as_ref().and_then(display_name));
-            caller
-        }
-        (None, Some(from)) => Caller::of(&from),
-        (None, None) => Caller::default(),
+    let user = asserted
+        .as_ref()
+        .or(from.as_ref())
+        .and_then(|address| user_of(&address.uri));
+    let number = match user {
+        None => ANONYMOUS.to_owned(),
+        Some(user) if is_international(&user) => e164(&user).unwrap_or(user),
+        Some(user) => user,
     };
-    caller.is_asserted = asserted.is_some();
-    caller.is_withheld = is_anonymous || wants_privacy(request);
-    caller
+    // Networks assert the number and often leave the name to From.
+    let names = [asserted.as_ref(), from.as_ref()];
+    Caller {
+        number,
+        display_name: names.into_iter().flatten().find_map(display_name),
+        is_withheld: is_anonymous || wants_privacy(request),
+    }
 }
 
-impl Caller {
-    fn of(address: &Address) -> Self {
-        let user = user_of(&address.uri);
-        let number = user
-            .as_deref()
-            .filter(|user| is_international(user))
-            .and_then(e164);
-        Self {
-            number,
-            user,
-            display_name: display_name(address),
-            is_withheld: false,
-            is_asserted: false,
+/// Whether the peer's own idea of its address, its `Contact`, is not where we see it (`flow`): it
+/// is behind NAT, and the media address it names cannot be believed either.
+#[must_use]
+pub fn is_behind_nat(request: &Request, flow: &Flow) -> bool {
+    let contact = request.headers.typed::<Contact>().and_then(Result::ok);
+    contact.is_some_and(|contact| names_another_address(&contact.uri, flow.remote.ip()))
+}
+
+/// Whether `uri` names another address than `seen`. Host names decide nothing, save those under
+/// `.invalid`, which peers without an address put there.
+pub(crate) fn names_another_address(uri: &Uri, seen: IpAddr) -> bool {
+    match uri.host() {
+        Some(Host::Ip(ip)) => ip.to_canonical() != seen.to_canonical(),
+        Some(Host::Name(name)) => name.as_bytes().to_ascii_lowercase().ends_with(b".invalid"),
+        None => false,
+    }
+}
+
+/// `sip:user@host`, with what the grammar does not allow in a user part escaped. `None` when
+/// `host` is no host or `user` is empty.
+#[must_use]
+pub fn user_at(user: &str, host: &str) -> Option<Uri> {
+    let mut text = String::from("sip:");
+    for byte in user.bytes() {
+        // `unreserved` and `user-unreserved` of RFC 3261 §25.1 but for `;`, `?` and `/`, which
+        // careless parsers stop at.
+        if byte.is_ascii_alphanumeric() || b"-_.!~*'()&=+$,".contains(&byte) {
+            text.push(char::from(byte));
+        } else {
+            let _ = write!(text, "%{byte:02X}");
         }
     }
+    text.push('@');
+    text.push_str(host);
+    let uri = Uri::parse(Bytes::from(text)).ok()?;
+    uri.user()
+        .is_some_and(|user| !user.is_empty())
+        .then_some(uri)
+}
+
+/// `Max-Forwards`; 70 when there is none that can be read (RFC 3261 §16.6 step 3).
+#[must_use]
+pub fn max_forwards(request: &Request) -> u8 {
+    request
+        .headers
+        .typed()
+        .and_then(Result::ok)
+        .map_or(70, |MaxForwards(hops)| hops)
+}
+
+/// The peer's `Call-ID`, fit for a log line; empty when there is none.
+#[must_use]
+pub fn call_id(request: &Request) -> String {
+    let call_id = request.headers.typed().and_then(Result::ok);
+    call_id.map_or_else(String::new, |CallId(call_id)| clean(&call_id))
 }
 
 /// `text` as an E.164 number: `+` and 7 to 15 digits. Read are `+44…`, `0044…` and bare `44…`,
@@ -253,7 +275,7 @@ fn is_anonymous(from: &Address) -> bool {
         .uri
         .host()
         .is_some_and(|host| host.to_bytes().to_ascii_lowercase().ends_with(b".invalid"));
-    user.eq_ignore_ascii_case(b"anonymous") || is_invalid_host
+    user.eq_ignore_ascii_case(ANONYMOUS.as_bytes()) || is_invalid_host
 }
 
 /// The identity a trunk vouches for: of the two that RFC 3325 §9.1 allows, the one with a number.

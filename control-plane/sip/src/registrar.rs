@@ -33,7 +33,7 @@ pub struct RegistrarConfig {
     /// Contacts per address of record.
     pub contacts_max: usize,
     /// Contacts in total: `[sip] registrations_max`.
-    pub registrations_max: usize,
+    pub bindings_max: usize,
     /// Shorter intervals are refused with 423, seconds. 60: any phone that insists on less
     /// refreshes a NAT binding, for which keep-alives are cheaper.
     pub expires_min_secs: u32,
@@ -47,7 +47,7 @@ impl Default for RegistrarConfig {
     fn default() -> Self {
         Self {
             contacts_max: 10,
-            registrations_max: 20_000,
+            bindings_max: 20_000,
             expires_min_secs: 60,
             expires_default_secs: 3_600,
             expires_max_secs: 3_600,
@@ -164,7 +164,7 @@ impl Registrar {
             return Err(RegisterError::TooManyContacts);
         }
         let total = self.bindings_len - old.len() + new.len();
-        if total > self.config.registrations_max && new.len() > old.len() {
+        if total > self.config.bindings_max && new.len() > old.len() {
             return Err(RegisterError::Full);
         }
         let headers = contact_headers(now, &new);

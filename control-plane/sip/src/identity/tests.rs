@@ -104,7 +104,7 @@ fn called_party_is_the_request_uris_user_else_tos() {
     for (uri, user, number) in rows {
         let called = called(&invite(uri, "<sip:a@b>;tag=1", "")).expect(uri);
         assert_eq!(
-            (called.user.as_str(), called.number.as_deref()),
+            (called.as_str(), e164(&called).as_deref()),
             (user, number),
             "{uri}"
         );
@@ -123,45 +123,23 @@ fn caller_is_taken_from_from_with_its_name() {
     let rows = [
         (
             "\"Ann \\\"A\\\" Other\" <sip:+15550123456@h>;tag=1",
-            Some("+15550123456"),
-            Some("+15550123456"),
+            "+15550123456",
             Some("Ann \"A\" Other"),
         ),
-        (
-            "Ann Other <sip:ann@h>;tag=1",
-            Some("ann"),
-            None,
-            Some("Ann Other"),
-        ),
-        (
-            "sip:+15550123456@h;tag=1",
-            Some("+15550123456"),
-            Some("+15550123456"),
-            None,
-        ),
-        ("<sip:02071838750@h>;tag=1", Some("02071838750"), None, None),
-        ("<sip:5550123456@h>;tag=1", Some("5550123456"), None, None),
-        (
-            "<sip:0015550123456@h>;tag=1",
-            Some("0015550123456"),
-            Some("+15550123456"),
-            None,
-        ),
-        ("\"\" <sip:ann@h>;tag=1", Some("ann"), None, None),
-        (
-            "<tel:+1-555-012-3456>;tag=1",
-            Some("+1-555-012-3456"),
-            Some("+15550123456"),
-            None,
-        ),
-        ("<sip:h>;tag=1", None, None, None),
+        ("Ann Other <sip:ann@h>;tag=1", "ann", Some("Ann Other")),
+        ("sip:+15550123456@h;tag=1", "+15550123456", None),
+        ("<sip:02071838750@h>;tag=1", "02071838750", None),
+        ("<sip:5550123456@h>;tag=1", "5550123456", None),
+        ("<sip:0015550123456@h>;tag=1", "+15550123456", None),
+        ("\"\" <sip:ann@h>;tag=1", "ann", None),
+        ("<tel:+1-555-012-3456>;tag=1", "+15550123456", None),
+        ("<sip:h>;tag=1", "anonymous", None),
     ];
-    for (from, user, number, name) in rows {
-        let caller = caller(&invite("sip:101@h", from, ""), Trust::Trusted);
-        assert_eq!(caller.user.as_deref(), user, "{from}");
-        assert_eq!(caller.number.as_deref(), number, "{from}");
+    for (from, number, name) in rows {
+        let caller = caller(&invite("sip:101@h", from, ""), true);
+        assert_eq!(caller.number, number, "{from}");
         assert_eq!(caller.display_name.as_deref(), name, "{from}");
-        assert!(!caller.is_withheld && !caller.is_asserted, "{from}");
+        assert!(!caller.is_withheld, "{from}");
     }
 }
 
@@ -170,41 +148,89 @@ fn asserted_identity_is_believed_from_trunks_alone() {
     let from = "\"Ann\" <sip:ann@pbx.example>;tag=1";
     let headers = "P-Asserted-Identity: <sip:ann@pbx.example>, <tel:+15550123456>\r\n";
     let request = invite("sip:101@h", from, headers);
-    let trusted = caller(&request, Trust::Trusted);
-    assert_eq!(trusted.number.as_deref(), Some("+15550123456"));
+    let trusted = caller(&request, true);
+    assert_eq!(trusted.number, "+15550123456");
     assert_eq!(trusted.display_name.as_deref(), Some("Ann"));
-    assert!(trusted.is_asserted);
-    let untrusted = caller(&request, Trust::Untrusted);
-    assert_eq!(
-        (untrusted.user.as_deref(), untrusted.is_asserted),
-        (Some("ann"), false)
-    );
+    assert_eq!(caller(&request, false).number, "ann");
 }
 
 #[test]
 fn verstat_and_other_parameters_inside_an_asserted_uri_do_no_harm() {
-    let headers = "P-Asserted-Identity: \"Bob\" <sip:+15550123456;verstat=TN-Validation-Passed@h;user=phone>\r\n";
-    let caller = caller(
-        &invite("sip:101@h", "<sip:x@h>;tag=1", headers),
-        Trust::Trusted,
-    );
-    assert_eq!(caller.number.as_deref(), Some("+15550123456"));
+    let headers = "P-Asserted-Identity: \"Bob\" \
+        <sip:+15550123456;verstat=TN-Validation-Passed@h;user=phone>\r\n";
+    let caller = caller(&invite("sip:101@h", "<sip:x@h>;tag=1", headers), true);
+    assert_eq!(caller.number, "+15550123456");
     assert_eq!(caller.display_name.as_deref(), Some("Bob"));
 }
 
 #[test]
-fn anonymous_caller_has_no_user_but_the_trunk_may_still_know_the_number() {
+fn anonymous_caller_has_no_number_unless_the_trunk_knows_it() {
     let anonymous = "\"Anonymous\" <sip:anonymous@anonymous.invalid>;tag=1";
-    let caller_of =
-        |headers: &str| caller(&invite("sip:101@h", anonymous, headers), Trust::Trusted);
+    let caller_of = |headers: &str| caller(&invite("sip:101@h", anonymous, headers), true);
     let unknown = caller_of("");
     assert_eq!(
-        (unknown.user, unknown.display_name, unknown.is_withheld),
-        (None, None, true)
+        (unknown.number.as_str(), unknown.display_name),
+        (ANONYMOUS, None)
     );
+    assert!(unknown.is_withheld);
     let known = caller_of("P-Asserted-Identity: <sip:+15550123456@h>\r\nPrivacy: id\r\n");
-    assert_eq!(known.number.as_deref(), Some("+15550123456"));
-    assert!(known.is_withheld && known.is_asserted);
+    assert_eq!(known.number, "+15550123456");
+    assert!(known.is_withheld);
+}
+
+#[test]
+fn peer_is_behind_nat_when_its_contact_is_not_where_we_see_it() {
+    let flow = Flow::udp(
+        "192.0.2.1:5060".parse().expect("valid"),
+        "198.51.100.1:41000".parse().expect("valid"),
+    );
+    let rows = [
+        ("Contact: <sip:a@10.0.0.7>\r\n", true),
+        ("Contact: <sip:a@198.51.100.1:5060>\r\n", false),
+        ("m: <sip:a@8sjd9.invalid;transport=ws>\r\n", true),
+        ("Contact: <sip:a@phone.example>\r\n", false),
+        ("", false),
+    ];
+    for (headers, expected) in rows {
+        let request = invite("sip:101@h", "<sip:ann@h>;tag=1", headers);
+        assert_eq!(is_behind_nat(&request, &flow), expected, "{headers}");
+    }
+}
+
+#[test]
+fn uri_of_a_user_escapes_what_the_grammar_forbids() {
+    let rows = [
+        (
+            "+15550123456",
+            "trunkline",
+            Some("sip:+15550123456@trunkline"),
+        ),
+        (
+            "alice.büro",
+            "192.0.2.1",
+            Some("sip:alice.b%C3%BCro@192.0.2.1"),
+        ),
+        ("a@b;c\r\n", "h", Some("sip:a%40b%3Bc%0D%0A@h")),
+        ("", "h", None),
+        ("a", "", None),
+        ("a", "h\r\nX: y", None),
+    ];
+    for (user, host, expected) in rows {
+        let uri = user_at(user, host).map(|uri| uri.to_string());
+        assert_eq!(uri.as_deref(), expected, "{user}");
+    }
+}
+
+#[test]
+fn hops_and_call_id_are_read_with_defaults() {
+    let request = invite("sip:101@h", "<sip:ann@h>;tag=1", "");
+    assert_eq!(
+        (max_forwards(&request), call_id(&request).as_str()),
+        (70, "a")
+    );
+    let text = b"INVITE sip:a@h SIP/2.0\r\nMax-Forwards: many\r\nFrom: <sip:a@b>\r\n\r\n";
+    let bare = parse(text.to_vec());
+    assert_eq!((max_forwards(&bare), call_id(&bare).as_str()), (70, ""));
 }
 
 #[test]
@@ -222,11 +248,7 @@ fn privacy_header_withholds_for_the_values_that_concern_identity() {
             "<sip:ann@h>;tag=1",
             &format!("Privacy: {value}\r\n"),
         );
-        assert_eq!(
-            caller(&request, Trust::Untrusted).is_withheld,
-            expected,
-            "{value}"
-        );
+        assert_eq!(caller(&request, false).is_withheld, expected, "{value}");
     }
 }
 
@@ -249,28 +271,17 @@ fn bytes_that_are_not_text_are_replaced_and_control_characters_dropped() {
         + at
         + 2;
     bytes[name] = 0xe9;
-    let caller = caller(&parse(bytes), Trust::Untrusted);
+    let caller = caller(&parse(bytes), false);
     assert_eq!(caller.display_name.as_deref(), Some("\u{fffd}"));
-    assert_eq!(caller.user.as_deref(), Some("null--\u{fffd}"));
+    assert_eq!(caller.number, "null--\u{fffd}");
 }
 
 #[test]
 fn numbers_do_not_print() {
-    let request = invite(
-        "sip:+442071838750@h",
-        "\"Ann\" <sip:+15550123456@h>;tag=1",
-        "",
-    );
-    let shown = format!(
-        "{:?} {:?}",
-        called(&request),
-        caller(&request, Trust::Untrusted)
-    );
-    assert!(shown.contains("…50") && shown.contains("…56"), "{shown}");
-    assert!(
-        !shown.contains("2071838") && !shown.contains("555") && !shown.contains("Ann"),
-        "{shown}"
-    );
+    let request = invite("sip:101@h", "\"Ann\" <sip:+15550123456@h>;tag=1", "");
+    let shown = format!("{:?}", caller(&request, false));
+    assert!(shown.contains("…56"), "{shown}");
+    assert!(!shown.contains("555") && !shown.contains("Ann"), "{shown}");
 }
 
 /// Parts of an INVITE that both parsers must understand alike. rsip loses user parts with dots and
@@ -298,9 +309,9 @@ proptest! {
         let ours = parse(bytes);
 
         let called = called(&ours);
-        prop_assert_eq!(called.map(|c| c.user), theirs.uri.user().map(str::to_owned));
-        let caller = caller(&ours, Trust::Untrusted);
-        prop_assert_eq!(caller.user.as_deref(), their_from.uri.user());
+        prop_assert_eq!(called, theirs.uri.user().map(str::to_owned));
+        let caller = caller(&ours, false);
+        prop_assert_eq!(Some(caller.number.as_str()), their_from.uri.user());
         // rsip keeps the quotes.
         let theirs = their_from.display_name.map(|name| name.trim_matches('"').to_owned());
         prop_assert_eq!(caller.display_name, theirs);
@@ -316,8 +327,8 @@ proptest! {
         headers.extend(from.iter().filter(|byte| !matches!(byte, b'\r' | b'\n')));
         headers.extend_from_slice(b"\r\n");
         let request = parse(invite_bytes("sip:101@h", "<sip:101@h>", "<sip:a@b>;tag=1", &headers));
-        for trust in [Trust::Trusted, Trust::Untrusted] {
-            let _ = format!("{:?}", caller(&request, trust));
+        for is_trusted in [true, false] {
+            let _ = format!("{:?}", caller(&request, is_trusted));
         }
         if let Some(number) = e164(&text) {
             prop_assert!((8..=16).contains(&number.len()));

@@ -10,6 +10,7 @@ use trunkline_edge_api::MonoTime;
 
 use super::{RegisterError, RegistrarConfig};
 use crate::flow::Flow;
+use crate::identity::names_another_address;
 
 /// Longest contact URI and instance id kept, bytes. Together with the table's size they bound its
 /// memory; phones stay below 200.
@@ -44,11 +45,7 @@ impl Binding {
     /// cannot be believed either.
     #[must_use]
     pub fn is_behind_nat(&self) -> bool {
-        match self.contact.host() {
-            Some(Host::Ip(ip)) => ip.to_canonical() != self.flow.remote.ip().to_canonical(),
-            Some(Host::Name(name)) => name.as_bytes().ends_with(b".invalid"),
-            None => false,
-        }
+        names_another_address(&self.contact, self.flow.remote.ip())
     }
 
     /// Higher is better.

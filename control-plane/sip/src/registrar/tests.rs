@@ -39,7 +39,7 @@ fn put(
 ) -> Result<Vec<String>, u16> {
     let request = register(call_id, cseq, headers);
     let result = registrar.handle_register(at(secs), "1001", &request, &flow(NAT));
-    assert!(registrar.len() <= registrar.config.registrations_max);
+    assert!(registrar.len() <= registrar.config.bindings_max);
     result
         .map(|headers| values(&headers))
         .map_err(|error| error.status())
@@ -231,7 +231,7 @@ fn instance_that_moves_replaces_its_old_contact_and_another_flow_of_it_does_not(
 fn contacts_and_registrations_are_bounded_but_refreshing_stays_possible() {
     let mut table = Registrar::new(RegistrarConfig {
         contacts_max: 2,
-        registrations_max: 3,
+        bindings_max: 3,
         ..RegistrarConfig::default()
     });
     let contact = |n: u32| format!("Contact: <sip:{n}@10.0.0.7>\r\n");
