@@ -1,16 +1,47 @@
 //! The user agent of a B2BUA: RFC 3261 with the transaction rules of RFC 6026, UPDATE (RFC 3311)
 //! from the peer, symmetric responses (RFC 3581).
+//!
+//! One call through it, caller on the left leg, callee on the right one:
+//!
+//! ```text
+//!   INVITE ─▶ Event::Invite ─▶ (call machine) ─▶ invite() ─▶ INVITE
+//!      180 ◀─ provisional() ◀─────────────────── Event::Progress ◀─ 180
+//!      200 ◀─ answer()      ◀─────────────────── Event::Answered ◀─ 200, ACK ─▶
+//!      ACK ─▶ Event::Confirmed
+//!      BYE ─▶ Event::Ended, 200 ◀─ ────────────▶ hangup() ─▶ BYE
+//! ```
+//!
+//! The legs share nothing but the call machine: each has its own Call-ID, tags, `CSeq`, `Contact`
+//! and route set, and every message is built anew, so neither peer sees the other's topology.
+//!
+//! Order on unknown traffic: `Via` (or nobody can be answered), known transaction, form, method,
+//! dialog, limits, and only then is anything allocated. What is refused before that is answered
+//! without a transaction.
 
+pub(crate) mod core;
 mod counters;
 mod event;
+mod inbound;
+mod salvage;
+
+use std::collections::HashMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use sipx_sip::{Header, Timers, Uri};
+use sipx_sip::error::ParseError;
+use sipx_sip::{Header, Message, Timers, TransactionKey, TuEvent, Uri};
+use thiserror::Error;
+use trunkline_edge_api::MonoTime;
 
 pub use counters::{AgentCounters, ClassCounts, MethodCounts};
 pub use event::{AgentEvent, EndedBy, ServerRequestId, SipLegId};
 
-use crate::flow::Flow;
+use self::core::{ClientOwner, Core, Due, Notice, ServerOwner};
+use crate::dialog::Dialog;
+use crate::entropy::Entropy;
+use crate::flow::{ConnectionId, Flow};
+use crate::leg::{InviteParts, Leg};
+use crate::message::{self, LocalTag, set_body};
 
 /// Bounds and names of an [`Agent`].
 #[derive(Debug, Clone)]
@@ -72,7 +103,7 @@ pub struct InviteRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TransmitId {
     side: Side,
-    key: std::sync::Arc<sipx_sip::TransactionKey>,
+    key: Arc<TransactionKey>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -90,4 +121,432 @@ pub struct Transmit {
     pub bytes: Bytes,
     /// What to report a failure of delivery under; `None` where nobody waits to hear of it.
     pub id: Option<TransmitId>,
+}
+
+/// Why a call on a leg did nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum LegError {
+    /// The leg has ended, or never was. Harmless after `Ended` or `Rejected`.
+    #[error("no such leg")]
+    UnknownLeg,
+    /// The leg's state does not allow it, say an answer to a call already answered.
+    #[error("not possible in the state of the leg")]
+    WrongState,
+    /// Another offer is open on the leg, or an ACK is outstanding; the far side's offer is best
+    /// refused with 491, its owner tries again.
+    #[error("another offer is open on the leg")]
+    OfferPending,
+    /// The status is not one for this kind of response.
+    #[error("status {0} does not fit this response")]
+    Status(u16),
+}
+
+/// Why no INVITE was sent.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum InviteError {
+    /// `legs_max` or `transactions_max` is reached.
+    #[error("too many calls or transactions; raise calls_max or transactions_max")]
+    Overloaded,
+    /// The request URI is neither sip nor sips.
+    #[error("the target is not a SIP URI")]
+    Target,
+}
+
+/// Why a request was not answered.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum RespondError {
+    /// Answered before, or given up after 64·T1.
+    #[error("the request no longer waits for a response")]
+    UnknownRequest,
+    /// Not 200 … 699.
+    #[error("status {0} is not final")]
+    Status(u16),
+}
+
+/// The user agent: every transaction, dialog and leg of one call thread.
+pub struct Agent {
+    core: Core,
+    legs: HashMap<SipLegId, Leg>,
+    by_tag: HashMap<LocalTag, SipLegId>,
+    /// Initial INVITEs in progress by Call-ID, `From` tag and `CSeq` (RFC 3261 §8.2.2.2).
+    by_merge_key: HashMap<Bytes, SipLegId>,
+    /// Legs that have not ended for the user.
+    live_legs: usize,
+    next_id: u64,
+}
+
+impl std::fmt::Debug for Agent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Agent")
+            .field("legs", &self.live_legs)
+            .field("transactions", &self.transactions_len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Agent {
+    /// An agent without calls. `entropy` must be the operating system's outside of simulations.
+    #[must_use]
+    pub fn new(config: AgentConfig, entropy: Box<dyn Entropy + Send>) -> Self {
+        Self {
+            core: Core::new(config, entropy),
+            legs: HashMap::new(),
+            by_tag: HashMap::new(),
+            by_merge_key: HashMap::new(),
+            live_legs: 0,
+            next_id: 0,
+        }
+    }
+
+    // ---- input --------------------------------------------------------------------------------
+
+    /// A message that parsed, with the flow it came in on.
+    pub fn handle_message(&mut self, now: MonoTime, flow: Flow, message: Message) {
+        match message {
+            Message::Request(request) => self.handle_request(now, flow, request),
+            Message::Response(response) => self.handle_response(now, &flow, response),
+        }
+        self.settle();
+    }
+
+    /// Bytes that did not parse. Answered when they show a request and where its response would
+    /// go; counted in any case. On a stream the transport sends what this gives and closes.
+    pub fn handle_malformed(&mut self, flow: &Flow, bytes: &[u8], error: &ParseError) {
+        self.core.counters.malformed += 1;
+        if let Some((flow, response)) = salvage::answer(flow, bytes, error) {
+            self.core
+                .counters
+                .responses_sent
+                .add(response.status.class());
+            let bytes = message::to_wire(&Message::Response(response));
+            self.core.transmit(flow, bytes);
+        }
+    }
+
+    /// Fires what is due. To be called at or after the time `poll_timeout` named.
+    pub fn handle_timeout(&mut self, now: MonoTime) {
+        while let Some(due) = self.core.pop_due(now) {
+            match due {
+                Due::Client(key, timer) => {
+                    if let Some((owner, event)) = self.core.on_client_timer(now, &key, timer) {
+                        self.on_client_event(now, &key, owner, event);
+                    }
+                }
+                Due::Server(key, timer) => self.core.on_server_timer(now, &key, timer),
+                Due::Unanswered(key) => self.core.abandon_server(&key),
+                Due::Leg(id, timer) => {
+                    if let Some(leg) = self.legs.get_mut(&id) {
+                        leg.handle_timer(&mut self.core, now, timer);
+                    }
+                }
+            }
+            self.settle();
+        }
+    }
+
+    /// A [`Transmit`] with this id could not be delivered.
+    pub fn handle_transport_error(&mut self, now: MonoTime, id: &TransmitId) {
+        self.core.counters.transport_errors += 1;
+        match id.side {
+            Side::Client => {
+                if let Some((owner, event)) = self.core.on_client_failure(now, &id.key) {
+                    self.on_client_event(now, &id.key, owner, event);
+                }
+            }
+            Side::Server => {
+                if let Some(ServerOwner::Leg(leg)) = self.core.on_server_failure(now, &id.key)
+                    && let Some(leg) = self.legs.get_mut(&leg)
+                {
+                    leg.handle_server_failure(&mut self.core, now, &id.key);
+                }
+            }
+        }
+        self.settle();
+    }
+
+    /// A connection closed. Requests that wait for a response on it fail as undeliverable; dialogs
+    /// go on, their next request opens a connection to the address of the next hop.
+    pub fn handle_connection_closed(&mut self, now: MonoTime, connection: ConnectionId) {
+        for key in self.core.waiting_on(connection) {
+            if let Some((owner, event)) = self.core.on_client_failure(now, &key) {
+                self.on_client_event(now, &key, owner, event);
+            }
+        }
+        self.settle();
+    }
+
+    // ---- output -------------------------------------------------------------------------------
+
+    /// The next message to put on the wire.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.core.poll_transmit()
+    }
+
+    /// The next thing the call machine must hear.
+    pub fn poll_event(&mut self) -> Option<AgentEvent> {
+        self.core.poll_event()
+    }
+
+    /// When `handle_timeout` is due next; `None` when nothing runs.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<MonoTime> {
+        self.core.poll_timeout()
+    }
+
+    /// What has been counted so far.
+    #[must_use]
+    pub fn counters(&self) -> &AgentCounters {
+        &self.core.counters
+    }
+
+    /// Legs that have not ended.
+    #[must_use]
+    pub fn legs_len(&self) -> usize {
+        self.live_legs
+    }
+
+    /// Transactions in flight, those included that only absorb copies any more.
+    #[must_use]
+    pub fn transactions_len(&self) -> usize {
+        self.core.transactions_len()
+    }
+
+    /// Whether nothing at all is left: no leg, transaction, timer, index entry, event or message.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.core.is_idle()
+            && self.live_legs == 0
+            && self.legs.is_empty()
+            && self.by_tag.is_empty()
+            && self.by_merge_key.is_empty()
+    }
+
+    // ---- requests outside dialogs -------------------------------------------------------------
+
+    /// Answers a request of [`AgentEvent::Request`] with 200 … 699. A body is `application/sdp`.
+    pub fn respond(
+        &mut self,
+        now: MonoTime,
+        request: ServerRequestId,
+        status: u16,
+        headers: Vec<Header>,
+        body: Bytes,
+    ) -> Result<(), RespondError> {
+        if !(200..=699).contains(&status) {
+            return Err(RespondError::Status(status));
+        }
+        let waiting = self.core.waiting_request(request);
+        let key = waiting.ok_or(RespondError::UnknownRequest)?;
+        let tag = LocalTag(self.core.random());
+        let response = self.core.response(&key, status, None, tag);
+        let mut response = response.ok_or(RespondError::UnknownRequest)?;
+        headers
+            .into_iter()
+            .for_each(|row| response.headers.push(row));
+        set_body(&mut response.headers, &body);
+        response.set_body(body);
+        self.core.respond(now, &key, response);
+        self.settle();
+        Ok(())
+    }
+
+    // ---- legs ---------------------------------------------------------------------------------
+
+    /// Calls a peer. The leg reports `Progress` and then `Answered` or `Rejected`; how long it may
+    /// ring is the caller's business (`cancel`).
+    pub fn invite(
+        &mut self,
+        now: MonoTime,
+        request: InviteRequest,
+    ) -> Result<SipLegId, InviteError> {
+        if !request.target.scheme().is_sip() {
+            return Err(InviteError::Target);
+        }
+        if self.live_legs >= self.core.config.legs_max || self.core.is_full() {
+            return Err(InviteError::Overloaded);
+        }
+        let call_id = format!("{:016x}{:016x}", self.core.random(), self.core.random());
+        let contact = message::contact_value(request.from.uri.user(), &request.flow);
+        let dialog = Dialog::calling(
+            Bytes::from(call_id),
+            self.free_tag(),
+            &message::name_addr_value(&request.from),
+            Bytes::from(message::name_addr_value(&request.to)),
+            request.target,
+            contact,
+            request.flow,
+        );
+        let parts = InviteParts {
+            max_forwards: request.max_forwards,
+            headers: request.headers,
+            offer: request.offer,
+        };
+        let id = self.take_leg_id();
+        let tag = dialog.local_tag;
+        let leg = Leg::calling(&mut self.core, now, id, dialog, parts);
+        self.keep_leg(id, tag, leg);
+        self.settle();
+        Ok(id)
+    }
+
+    /// Server leg: sends a provisional response, 101 … 199, with early media when `sdp` is given.
+    pub fn provisional(
+        &mut self,
+        now: MonoTime,
+        leg: SipLegId,
+        status: u16,
+        sdp: Option<Bytes>,
+    ) -> Result<(), LegError> {
+        self.on_leg(leg, |leg, core| leg.provisional(core, now, status, sdp))
+    }
+
+    /// Server leg: accepts the call. The 200 is repeated until its ACK (`Confirmed`); without one
+    /// for 64·T1 the leg is hung up (`Ended`).
+    pub fn answer(&mut self, now: MonoTime, leg: SipLegId, sdp: Bytes) -> Result<(), LegError> {
+        self.on_leg(leg, |leg, core| leg.answer(core, now, sdp))
+    }
+
+    /// Server leg: refuses the call with 300 … 699; `headers` may bring `Retry-After`,
+    /// `WWW-Authenticate` and the like. `Ended` follows at once.
+    pub fn reject(
+        &mut self,
+        now: MonoTime,
+        leg: SipLegId,
+        status: u16,
+        reason: Option<&str>,
+        headers: Vec<Header>,
+    ) -> Result<(), LegError> {
+        self.on_leg(leg, |leg, core| {
+            leg.reject(core, now, status, reason, headers)
+        })
+    }
+
+    /// Client leg: gives the call up before its answer. `Ended` follows at once; the CANCEL waits
+    /// for a provisional response if there was none, and an answer that crosses it is
+    /// acknowledged and hung up.
+    pub fn cancel(&mut self, now: MonoTime, leg: SipLegId) -> Result<(), LegError> {
+        self.on_leg(leg, |leg, core| leg.cancel(core, now))
+    }
+
+    /// Ends the leg as its state demands: 480, CANCEL or BYE. `reason` is the value of a `Reason`
+    /// header (RFC 3326), say `Q.850;cause=16`. `Ended` follows at once.
+    pub fn hangup(
+        &mut self,
+        now: MonoTime,
+        leg: SipLegId,
+        reason: Option<&str>,
+    ) -> Result<(), LegError> {
+        self.on_leg(leg, |leg, core| leg.hangup(core, now, reason))
+    }
+
+    /// Offers `sdp` in a re-INVITE; `OfferAnswered` follows, unless the leg ends before.
+    pub fn reinvite(&mut self, now: MonoTime, leg: SipLegId, sdp: Bytes) -> Result<(), LegError> {
+        self.on_leg(leg, |leg, core| leg.reinvite(core, now, sdp))
+    }
+
+    /// Answers the offer of [`AgentEvent::Offer`].
+    pub fn accept_offer(
+        &mut self,
+        now: MonoTime,
+        leg: SipLegId,
+        sdp: Bytes,
+    ) -> Result<(), LegError> {
+        self.on_leg(leg, |leg, core| leg.accept_offer(core, now, sdp))
+    }
+
+    /// Refuses the offer of [`AgentEvent::Offer`] with 300 … 699; the session stays as it was.
+    pub fn reject_offer(
+        &mut self,
+        now: MonoTime,
+        leg: SipLegId,
+        status: u16,
+    ) -> Result<(), LegError> {
+        self.on_leg(leg, |leg, core| leg.reject_offer(core, now, status))
+    }
+
+    fn on_leg(
+        &mut self,
+        id: SipLegId,
+        act: impl FnOnce(&mut Leg, &mut Core) -> Result<(), LegError>,
+    ) -> Result<(), LegError> {
+        let leg = self.legs.get_mut(&id).filter(|leg| !leg.is_terminated());
+        let result = act(leg.ok_or(LegError::UnknownLeg)?, &mut self.core);
+        self.settle();
+        result
+    }
+
+    // ---- inside -------------------------------------------------------------------------------
+
+    fn on_client_event(
+        &mut self,
+        now: MonoTime,
+        key: &Arc<TransactionKey>,
+        owner: ClientOwner,
+        event: TuEvent,
+    ) {
+        let Some(leg) = self.legs.get_mut(&owner.leg) else {
+            return;
+        };
+        match event {
+            TuEvent::Response(response) => {
+                leg.handle_response(&mut self.core, now, key, owner.purpose, &response);
+            }
+            TuEvent::Timeout => leg.handle_client_failure(&mut self.core, now, owner.purpose, 408),
+            TuEvent::TransportError => {
+                leg.handle_client_failure(&mut self.core, now, owner.purpose, 503);
+            }
+            _ => {}
+        }
+    }
+
+    fn take_leg_id(&mut self) -> SipLegId {
+        self.next_id += 1;
+        SipLegId(self.next_id)
+    }
+
+    /// A tag no other leg has. With 64 random bits the loop is for the reader's peace of mind.
+    fn free_tag(&mut self) -> LocalTag {
+        loop {
+            let tag = LocalTag(self.core.random());
+            if !self.by_tag.contains_key(&tag) {
+                return tag;
+            }
+        }
+    }
+
+    fn keep_leg(&mut self, id: SipLegId, tag: LocalTag, leg: Leg) {
+        if let Some(merge_key) = leg.merge_key() {
+            self.by_merge_key.insert(merge_key.clone(), id);
+        }
+        self.by_tag.insert(tag, id);
+        self.legs.insert(id, leg);
+        self.live_legs += 1;
+    }
+
+    /// Drops the legs for which the last step left nothing to do.
+    fn settle(&mut self) {
+        while let Some(notice) = self.core.notices.pop() {
+            let id = match notice {
+                Notice::TransactionOver { leg: id, purpose } => {
+                    if let Some(leg) = self.legs.get_mut(&id) {
+                        leg.transaction_ended(purpose);
+                    }
+                    id
+                }
+                Notice::LegTerminated(id) => {
+                    self.live_legs -= 1;
+                    id
+                }
+            };
+            if self.legs.get(&id).is_some_and(Leg::is_spent)
+                && let Some(leg) = self.legs.remove(&id)
+            {
+                leg.disarm(&mut self.core);
+                self.by_tag.remove(&leg.dialog().local_tag);
+                if let Some(merge_key) = leg.merge_key() {
+                    self.by_merge_key.remove(merge_key);
+                }
+            }
+        }
+    }
 }

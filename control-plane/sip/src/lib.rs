@@ -17,16 +17,20 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
+mod dialog;
 pub mod digest;
 pub mod entropy;
 pub mod flow;
 pub mod identity;
+mod leg;
+mod message;
 pub mod offer_answer;
 pub mod registrar;
+mod timer_queue;
 
 pub use agent::{
-    AgentConfig, AgentCounters, AgentEvent, EndedBy, InviteRequest, NameAddr, ServerRequestId,
-    SipLegId, Transmit, TransmitId,
+    Agent, AgentConfig, AgentCounters, AgentEvent, EndedBy, InviteError, InviteRequest, LegError,
+    NameAddr, RespondError, ServerRequestId, SipLegId, Transmit, TransmitId,
 };
 pub use entropy::Entropy;
 pub use flow::{ConnectionId, Flow, TransportKind};

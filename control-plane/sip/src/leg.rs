@@ -1,0 +1,513 @@
+//! One leg of a call: an INVITE session with one peer.
+//!
+//! ```text
+//!            INVITE                                  INVITE
+//!   caller ─────────▶ Incoming            Calling ─────────▶ callee
+//!              18x ◀─    │ answer           │  ◀─ 1xx
+//!              200 ◀─    ▼                  ▼
+//!                     Answered           Proceeding
+//!              ACK ─▶    │                  │  ◀─ 200, ACK ─▶
+//!                        ▼                  ▼
+//!                     Confirmed ────────────┘  re-INVITE, UPDATE: Negotiation
+//!              BYE  ◀─▶  │
+//!                        ▼
+//!                    Terminated   only the leftovers: Aftermath
+//! ```
+//!
+//! RFC 3261 §13 to §15; the offers and answers inside a session are in [`offer`]. A leg is told
+//! apart from its call: it knows one peer, and nothing of the other leg reaches a message of its.
+//!
+//! Left out here, for want of a user so far: reliable provisional responses (RFC 3262), session
+//! timers (RFC 4028), REFER and SUBSCRIBE. A request that requires them is refused with 420 or
+//! 405, as the RFCs ask.
+
+mod client;
+mod offer;
+mod server;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use sipx_sip::headers::CSeq;
+use sipx_sip::{HeaderName, Method, Request, Response};
+use trunkline_edge_api::MonoTime;
+
+use crate::agent::core::{ClientOwner, Core, Key, LegTimer, Notice, Purpose, after};
+use crate::agent::{AgentEvent, EndedBy, LegError, SipLegId};
+use crate::dialog::Dialog;
+use crate::flow::Flow;
+use crate::message::{ACCEPT, ALLOW, header, set_body, unsupported_options};
+use crate::timer_queue::TimerHandle;
+
+pub(crate) use client::InviteParts;
+use offer::Negotiation;
+
+/// Transactions one leg may have open at once; more are refused with 503. An ordinary call has
+/// one or two, a caller who presses digits that travel as INFO some twenty within the 32 s that a
+/// transaction lives on UDP.
+pub(crate) const LEG_TRANSACTIONS_MAX: u32 = 64;
+
+/// The number of the INVITE that formed a dialog of ours.
+const FIRST_CSEQ: u32 = 1;
+
+/// Who sent the INVITE that formed the dialog. It decides who owns the Call-ID, and with that how
+/// long to wait after glare (RFC 3261 §14.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Server,
+    Client,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Server: no final response yet.
+    Incoming { invite: Key },
+    /// Server: our 2xx is out and repeated until its ACK arrives.
+    Answered(PendingAck),
+    /// Client: nothing came back yet.
+    Calling { invite: Key },
+    /// Client: a provisional response arrived.
+    Proceeding { invite: Key },
+    /// Both: the session stands.
+    Confirmed(Negotiation),
+    /// Over for the user of the agent.
+    Terminated(Aftermath),
+}
+
+/// What the network is still owed after the end.
+#[derive(Debug)]
+enum Aftermath {
+    Nothing,
+    /// A CANCEL, as soon as a provisional response shows that the INVITE has arrived
+    /// (RFC 3261 §9.1).
+    CancelOwed {
+        invite: Key,
+        reason: Option<Bytes>,
+    },
+    /// An INVITE of ours is open; a 2xx to it is acknowledged and hung up. Given up 64·T1 later.
+    InviteOpen {
+        invite: Key,
+        timer: TimerHandle,
+    },
+    /// A BYE, once the ACK is there: until then the callee must not send one (RFC 3261 §15).
+    ByeOwed {
+        pending: PendingAck,
+        reason: Option<Bytes>,
+    },
+}
+
+/// A 2xx to an INVITE until its ACK: RFC 3261 §13.3.1.4. It is repeated on every transport, for
+/// there may be a lossy hop behind a proxy.
+#[derive(Debug)]
+struct PendingAck {
+    cseq: u32,
+    response: Bytes,
+    flow: Flow,
+    interval: Duration,
+    give_up_at: MonoTime,
+    timer: TimerHandle,
+    /// The 2xx made an offer, so the ACK brings the answer.
+    made_offer: bool,
+}
+
+/// An ACK we sent, for the next copy of the 2xx it answers.
+#[derive(Debug)]
+struct SentAck {
+    cseq: u32,
+    remote_tag: Option<Bytes>,
+    flow: Flow,
+    bytes: Bytes,
+}
+
+#[derive(Debug)]
+pub(crate) struct Leg {
+    id: SipLegId,
+    role: Role,
+    dialog: Dialog,
+    state: State,
+    /// Transactions that name this leg as their owner.
+    transactions: u32,
+    /// The description we sent last that stands: what a re-INVITE without an offer is offered.
+    local_sdp: Bytes,
+    /// Client: the description of the last provisional response, with the branch it is from.
+    early_sdp: Option<(Option<Bytes>, Bytes)>,
+    /// Client: the ACKs that a copy of a 2xx calls for again, until the INVITE transaction ends.
+    acks: Vec<SentAck>,
+    /// Server: how the INVITE is known that reaches us twice (RFC 3261 §8.2.2.2).
+    merge_key: Option<Bytes>,
+}
+
+impl Leg {
+    fn new(id: SipLegId, role: Role, dialog: Dialog, state: State) -> Self {
+        Self {
+            id,
+            role,
+            dialog,
+            state,
+            transactions: 0,
+            local_sdp: Bytes::new(),
+            early_sdp: None,
+            acks: Vec::new(),
+            merge_key: None,
+        }
+    }
+
+    pub(crate) fn dialog(&self) -> &Dialog {
+        &self.dialog
+    }
+
+    pub(crate) fn merge_key(&self) -> Option<&Bytes> {
+        self.merge_key.as_ref()
+    }
+
+    pub(crate) fn transactions(&self) -> u32 {
+        self.transactions
+    }
+
+    pub(crate) fn transaction_began(&mut self) {
+        self.transactions += 1;
+    }
+
+    /// `purpose` is that of a client transaction. With it end the copies of its 2xx.
+    pub(crate) fn transaction_ended(&mut self, purpose: Option<Purpose>) {
+        self.transactions = self.transactions.saturating_sub(1);
+        match purpose {
+            Some(Purpose::Invite) => self.acks.retain(|ack| ack.cseq != FIRST_CSEQ),
+            Some(Purpose::Reinvite) => self.acks.retain(|ack| ack.cseq == FIRST_CSEQ),
+            Some(Purpose::Farewell) | None => {}
+        }
+    }
+
+    pub(crate) fn is_terminated(&self) -> bool {
+        matches!(self.state, State::Terminated(_))
+    }
+
+    /// Nothing refers to the leg any more and it owes nothing: it can be dropped.
+    pub(crate) fn is_spent(&self) -> bool {
+        self.transactions == 0
+            && match &self.state {
+                State::Terminated(Aftermath::ByeOwed { .. }) => false,
+                State::Terminated(_) => true,
+                _ => false,
+            }
+    }
+
+    /// Takes the leg's last deadline off the queue before it is dropped.
+    pub(crate) fn disarm(&self, core: &mut Core) {
+        if let State::Terminated(Aftermath::InviteOpen { timer, .. }) = &self.state {
+            core.cancel_timer(*timer);
+        }
+    }
+
+    // ---- hanging up ---------------------------------------------------------------------------
+
+    /// Ends the leg as its state demands: 480, CANCEL or BYE.
+    pub(crate) fn hangup(
+        &mut self,
+        core: &mut Core,
+        now: MonoTime,
+        reason: Option<&str>,
+    ) -> Result<(), LegError> {
+        let reason = reason.map(|text| Bytes::copy_from_slice(text.as_bytes()));
+        match &self.state {
+            State::Terminated(_) => return Err(LegError::UnknownLeg),
+            State::Incoming { invite } => {
+                let invite = invite.clone();
+                if let Some(mut response) = core.response(&invite, 480, None, self.dialog.local_tag)
+                {
+                    push_reason(&mut response.headers, reason);
+                    set_body(&mut response.headers, &Bytes::new());
+                    core.respond(now, &invite, response);
+                }
+                self.end(core, now, EndedBy::LocalHangup, None);
+            }
+            State::Calling { .. } | State::Proceeding { .. } => {
+                self.end(core, now, EndedBy::LocalHangup, reason);
+            }
+            State::Answered(_) => {
+                let nothing = State::Terminated(Aftermath::Nothing);
+                if let State::Answered(pending) = std::mem::replace(&mut self.state, nothing) {
+                    self.state = State::Terminated(Aftermath::ByeOwed { pending, reason });
+                }
+                core.notices.push(Notice::LegTerminated(self.id));
+                core.emit(AgentEvent::Ended {
+                    leg: self.id,
+                    by: EndedBy::LocalHangup,
+                });
+            }
+            State::Confirmed(_) => {
+                self.send_bye(core, now, reason);
+                self.end(core, now, EndedBy::LocalHangup, None);
+            }
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, core: &mut Core, now: MonoTime, by: EndedBy, reason: Option<Bytes>) {
+        self.leave(core, now, reason);
+        core.emit(AgentEvent::Ended { leg: self.id, by });
+    }
+
+    /// Settles what the state holds and moves to `Terminated`.
+    fn leave(&mut self, core: &mut Core, now: MonoTime, reason: Option<Bytes>) {
+        let nothing = State::Terminated(Aftermath::Nothing);
+        let aftermath = match std::mem::replace(&mut self.state, nothing) {
+            State::Terminated(aftermath) => aftermath,
+            State::Incoming { .. } | State::Confirmed(Negotiation::Idle) => Aftermath::Nothing,
+            State::Answered(pending) | State::Confirmed(Negotiation::AwaitingAck(pending)) => {
+                core.cancel_timer(pending.timer);
+                Aftermath::Nothing
+            }
+            State::Calling { invite } => Aftermath::CancelOwed { invite, reason },
+            State::Proceeding { invite } => {
+                self.send_cancel(core, now, &invite, reason);
+                self.wait_for_invite(core, now, invite)
+            }
+            State::Confirmed(Negotiation::PeerOffer { request, .. }) => {
+                self.refuse(core, now, &request, 487);
+                Aftermath::Nothing
+            }
+            State::Confirmed(Negotiation::OwnOffer { invite, .. }) => {
+                self.wait_for_invite(core, now, invite)
+            }
+            State::Confirmed(Negotiation::Glare { timer, .. }) => {
+                core.cancel_timer(timer);
+                Aftermath::Nothing
+            }
+        };
+        self.state = State::Terminated(aftermath);
+        core.notices.push(Notice::LegTerminated(self.id));
+    }
+
+    fn wait_for_invite(&self, core: &mut Core, now: MonoTime, invite: Key) -> Aftermath {
+        let at = after(now, core.config.timers.timeout());
+        let timer = core.set_leg_timer(at, self.id, LegTimer::AbandonInvite);
+        Aftermath::InviteOpen { invite, timer }
+    }
+
+    fn send_bye(&mut self, core: &mut Core, now: MonoTime, reason: Option<Bytes>) {
+        let cseq = self.dialog.next_cseq();
+        let dialog = self.dialog.clone();
+        self.send_bye_in(core, now, &dialog, cseq, reason);
+    }
+
+    /// A BYE in `dialog`, which is ours or that of another branch of a forked INVITE.
+    fn send_bye_in(
+        &mut self,
+        core: &mut Core,
+        now: MonoTime,
+        dialog: &Dialog,
+        cseq: u32,
+        reason: Option<Bytes>,
+    ) {
+        let (mut bye, flow) = dialog.request(Method::Bye, cseq, core.random());
+        push_reason(&mut bye.headers, reason);
+        self.send(core, now, bye, flow, Purpose::Farewell);
+    }
+
+    /// Sends a request through a transaction of this leg.
+    fn send(
+        &mut self,
+        core: &mut Core,
+        now: MonoTime,
+        mut request: Request,
+        flow: Flow,
+        purpose: Purpose,
+    ) -> Key {
+        complete(core, &mut request);
+        self.transactions += 1;
+        let owner = ClientOwner {
+            leg: self.id,
+            purpose,
+        };
+        core.send_request(now, request, flow, owner)
+    }
+
+    /// Sends a final response without a body.
+    fn refuse(&self, core: &mut Core, now: MonoTime, request: &Key, status: u16) {
+        self.reply(core, now, request, status, None);
+    }
+
+    fn reply(
+        &self,
+        core: &mut Core,
+        now: MonoTime,
+        request: &Key,
+        status: u16,
+        extra: Option<(HeaderName, &str)>,
+    ) {
+        if let Some(mut response) = core.response(request, status, None, self.dialog.local_tag) {
+            if let Some((name, value)) = extra {
+                response.headers.push(header(name, value.to_owned()));
+            }
+            set_body(&mut response.headers, &Bytes::new());
+            core.respond(now, request, response);
+        }
+    }
+
+    // ---- requests of the peer inside the dialog -----------------------------------------------
+
+    /// A new request with a transaction, that names this leg's dialog.
+    pub(crate) fn handle_request(&mut self, core: &mut Core, now: MonoTime, key: &Key, flow: Flow) {
+        let Some(request) = core.server_request(key).cloned() else {
+            return;
+        };
+        let sequence = match request.headers.typed::<CSeq>() {
+            Some(Ok(cseq)) => cseq.sequence,
+            _ => return self.refuse(core, now, key, 400),
+        };
+        // RFC 3261 §12.2.2: a number below the last is out of order. So is the same one: a copy of
+        // the request would have found its transaction.
+        if self.dialog.remote_cseq.is_some_and(|last| sequence <= last) {
+            return self.refuse(core, now, key, 500);
+        }
+        self.dialog.remote_cseq = Some(sequence);
+
+        if let State::Terminated(_) = self.state {
+            // Both hung up at once, and each BYE is right.
+            let status = if request.method == Method::Bye {
+                200
+            } else {
+                481
+            };
+            self.refuse(core, now, key, status);
+            if request.method == Method::Bye {
+                self.drop_owed_bye(core);
+            }
+            return;
+        }
+        if let Some(options) = unsupported_options(&request) {
+            let unsupported = (HeaderName::Unsupported, options.as_str());
+            return self.reply(core, now, key, 420, Some(unsupported));
+        }
+        match request.method {
+            Method::Bye => self.handle_bye(core, now, key),
+            Method::Invite | Method::Update => {
+                self.handle_offer_request(core, now, key, &request, flow);
+            }
+            Method::Options => self.answer_options(core, now, key),
+            Method::Info if request.body().is_empty() => self.refuse(core, now, key, 200),
+            // Digits or pictures nobody here would act on: a 200 would claim they arrived.
+            Method::Info => self.reply(core, now, key, 415, Some((HeaderName::Accept, ACCEPT))),
+            // No provisional response of ours was reliable, so none is acknowledged.
+            Method::Prack => self.refuse(core, now, key, 481),
+            Method::Other(_) => {
+                self.reply(core, now, key, 501, Some((HeaderName::Allow, ALLOW)));
+            }
+            _ => self.reply(core, now, key, 405, Some((HeaderName::Allow, ALLOW))),
+        }
+    }
+
+    fn answer_options(&self, core: &mut Core, now: MonoTime, key: &Key) {
+        if let Some(mut response) = core.response(key, 200, None, self.dialog.local_tag) {
+            response.headers.push(header(HeaderName::Allow, ALLOW));
+            response.headers.push(header(HeaderName::Accept, ACCEPT));
+            set_body(&mut response.headers, &Bytes::new());
+            core.respond(now, key, response);
+        }
+    }
+
+    fn handle_bye(&mut self, core: &mut Core, now: MonoTime, key: &Key) {
+        match &self.state {
+            // RFC 3261 §15: before its ACK a callee sends no BYE.
+            State::Calling { .. } | State::Proceeding { .. } => self.refuse(core, now, key, 481),
+            State::Incoming { invite } => {
+                // A caller may say BYE to an early dialog; its INVITE is over with it.
+                let invite = invite.clone();
+                self.refuse(core, now, key, 200);
+                self.refuse(core, now, &invite, 487);
+                self.end(core, now, EndedBy::Bye, None);
+            }
+            State::Answered(_) | State::Confirmed(_) => {
+                self.refuse(core, now, key, 200);
+                self.end(core, now, EndedBy::Bye, None);
+            }
+            State::Terminated(_) => {}
+        }
+    }
+
+    fn drop_owed_bye(&mut self, core: &mut Core) {
+        if let State::Terminated(Aftermath::ByeOwed { pending, .. }) = &self.state {
+            core.cancel_timer(pending.timer);
+            self.state = State::Terminated(Aftermath::Nothing);
+        }
+    }
+
+    // ---- deadlines and failures ---------------------------------------------------------------
+
+    pub(crate) fn handle_timer(&mut self, core: &mut Core, now: MonoTime, timer: LegTimer) {
+        match timer {
+            LegTimer::RepeatAnswer => self.repeat_answer(core, now),
+            LegTimer::RetryReinvite => self.retry_reinvite(core, now),
+            LegTimer::AbandonInvite => {
+                if let State::Terminated(Aftermath::InviteOpen { invite, .. }) = &self.state {
+                    let invite = invite.clone();
+                    self.state = State::Terminated(Aftermath::Nothing);
+                    core.abandon_client(now, &invite);
+                }
+            }
+        }
+    }
+
+    /// A response could not be delivered and its transaction is gone.
+    pub(crate) fn handle_server_failure(&mut self, core: &mut Core, now: MonoTime, key: &Key) {
+        match &self.state {
+            State::Incoming { invite } if invite == key => {
+                self.end(core, now, EndedBy::TransportFailed, None);
+            }
+            State::Confirmed(Negotiation::PeerOffer { request, .. }) if request == key => {
+                self.state = State::Confirmed(Negotiation::Idle);
+                core.emit(AgentEvent::OfferCancelled { leg: self.id });
+            }
+            _ => {}
+        }
+    }
+
+    /// A response to a request of ours.
+    pub(crate) fn handle_response(
+        &mut self,
+        core: &mut Core,
+        now: MonoTime,
+        key: &Key,
+        purpose: Purpose,
+        response: &Response,
+    ) {
+        match purpose {
+            Purpose::Invite => self.handle_invite_response(core, now, response),
+            Purpose::Reinvite => self.handle_reinvite_response(core, now, key, response),
+            Purpose::Farewell => {}
+        }
+    }
+
+    /// A request of ours that got no response: 408 for silence, 503 for a failed transport
+    /// (RFC 3261 §8.1.3.1).
+    pub(crate) fn handle_client_failure(
+        &mut self,
+        core: &mut Core,
+        now: MonoTime,
+        purpose: Purpose,
+        status: u16,
+    ) {
+        match purpose {
+            Purpose::Invite => self.invite_failed(core, status),
+            Purpose::Reinvite => self.reinvite_failed(core, now, status),
+            Purpose::Farewell => {}
+        }
+    }
+}
+
+/// Adds what ends the head of every request of ours.
+fn complete(core: &Core, request: &mut Request) {
+    request.headers.push(header(
+        HeaderName::UserAgent,
+        core.config.user_agent.clone(),
+    ));
+    let body = request.body().clone();
+    set_body(&mut request.headers, &body);
+}
+
+fn push_reason(headers: &mut sipx_sip::Headers, reason: Option<Bytes>) {
+    if let Some(reason) = reason {
+        headers.push(header(HeaderName::Reason, reason));
+    }
+}

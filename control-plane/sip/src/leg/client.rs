@@ -1,0 +1,275 @@
+//! The leg to a callee: RFC 3261 §13.2, and its CANCEL, §9.1.
+
+use bytes::Bytes;
+use sipx_sip::headers::CSeq;
+use sipx_sip::{Header, HeaderName, Method, Request, Response};
+use trunkline_edge_api::MonoTime;
+
+use super::{Aftermath, Leg, Negotiation, Role, SentAck, State, complete, push_reason};
+use crate::agent::core::{ClientOwner, Core, Key, Notice, Purpose};
+use crate::agent::{AgentEvent, LegError, SipLegId};
+use crate::dialog::{Dialog, to_tag};
+use crate::message::{ALLOW, Body, MAX_FORWARDS, header, reason_phrase};
+
+/// 2xx responses of one INVITE, its own included, that are acknowledged; those of further branches
+/// are left to the timers of their senders. A callee's phones are rarely more than five.
+const ANSWERS_MAX: usize = 8;
+
+/// What an INVITE has beyond its dialog.
+pub(crate) struct InviteParts {
+    pub(crate) max_forwards: u8,
+    pub(crate) headers: Vec<Header>,
+    pub(crate) offer: Bytes,
+}
+
+impl Leg {
+    /// Sends an INVITE and makes its leg.
+    pub(crate) fn calling(
+        core: &mut Core,
+        now: MonoTime,
+        id: SipLegId,
+        mut dialog: Dialog,
+        parts: InviteParts,
+    ) -> Self {
+        let cseq = dialog.next_cseq();
+        let mut invite = dialog.request_along_flow(Method::Invite, cseq, core.random());
+        let hops = parts.max_forwards.min(MAX_FORWARDS).to_string();
+        invite.headers.remove_all(&HeaderName::MaxForwards);
+        invite
+            .headers
+            .insert(1, header(HeaderName::MaxForwards, hops));
+        for row in parts.headers {
+            if !is_written_here(row.name()) {
+                invite.headers.push(row);
+            }
+        }
+        offer_in(&mut invite, &dialog, &parts.offer);
+        complete(core, &mut invite);
+        let owner = ClientOwner {
+            leg: id,
+            purpose: Purpose::Invite,
+        };
+        let invite = core.send_request(now, invite, dialog.flow.clone(), owner);
+        let mut leg = Self::new(id, Role::Client, dialog, State::Calling { invite });
+        leg.transactions = 1;
+        leg.local_sdp = parts.offer;
+        leg
+    }
+
+    /// Ends an INVITE that has no final response yet.
+    pub(crate) fn cancel(&mut self, core: &mut Core, now: MonoTime) -> Result<(), LegError> {
+        match self.state {
+            State::Calling { .. } | State::Proceeding { .. } => self.hangup(core, now, None),
+            State::Terminated(_) => Err(LegError::UnknownLeg),
+            _ => Err(LegError::WrongState),
+        }
+    }
+
+    pub(super) fn handle_invite_response(
+        &mut self,
+        core: &mut Core,
+        now: MonoTime,
+        response: &Response,
+    ) {
+        if response.status.is_provisional() {
+            self.handle_provisional(core, now, response);
+        } else if response.status.is_success() {
+            self.handle_answer(core, now, response);
+        } else if matches!(self.state, State::Calling { .. } | State::Proceeding { .. }) {
+            self.reject_with(
+                core,
+                response.status.code(),
+                String::from_utf8_lossy(&response.reason).into_owned(),
+            );
+        }
+    }
+
+    fn handle_provisional(&mut self, core: &mut Core, now: MonoTime, response: &Response) {
+        let nothing = State::Terminated(Aftermath::Nothing);
+        match std::mem::replace(&mut self.state, nothing) {
+            State::Calling { invite } | State::Proceeding { invite } => {
+                self.state = State::Proceeding { invite };
+                let status = response.status.code();
+                if status > 100 {
+                    let sdp = Body::sdp_of(&response.headers, response.body());
+                    if let Some(sdp) = &sdp {
+                        self.early_sdp = Some((to_tag(&response.headers), sdp.clone()));
+                    }
+                    core.emit(AgentEvent::Progress {
+                        leg: self.id,
+                        status,
+                        sdp,
+                    });
+                }
+            }
+            State::Terminated(Aftermath::CancelOwed { invite, reason }) => {
+                self.send_cancel(core, now, &invite, reason);
+                self.state = State::Terminated(self.wait_for_invite(core, now, invite));
+            }
+            other => self.state = other,
+        }
+    }
+
+    fn handle_answer(&mut self, core: &mut Core, now: MonoTime, response: &Response) {
+        if !matches!(self.state, State::Calling { .. } | State::Proceeding { .. }) {
+            return self.handle_late_answer(core, now, response);
+        }
+        self.dialog.adopt(response);
+        self.state = State::Confirmed(Negotiation::Idle);
+        let dialog = self.dialog.clone();
+        self.acknowledge(core, &dialog, response);
+        let early = self.early_sdp.take();
+        let sdp = Body::sdp_of(&response.headers, response.body()).or_else(|| {
+            // The description in an unreliable provisional response is the answer already; the
+            // 2xx repeats it (RFC 3261 §13.2.1), and some peers forget to.
+            early
+                .filter(|(tag, _)| *tag == dialog.remote_tag)
+                .map(|(_, sdp)| sdp)
+        });
+        core.emit(AgentEvent::Answered { leg: self.id, sdp });
+    }
+
+    /// A 2xx that does not begin the session: a copy of one, another branch of a fork, or one that
+    /// crossed our CANCEL (RFC 3261 §13.2.2.4 and §9.1).
+    fn handle_late_answer(&mut self, core: &mut Core, now: MonoTime, response: &Response) {
+        if self.acknowledge_again(core, response) || self.acks.len() >= ANSWERS_MAX {
+            return;
+        }
+        let tag = to_tag(&response.headers);
+        if tag.is_some() && tag == self.dialog.remote_tag {
+            let dialog = self.dialog.clone();
+            self.acknowledge(core, &dialog, response);
+            return;
+        }
+        core.counters.late_answers += 1;
+        let mut branch = self.dialog.clone();
+        branch.adopt(response);
+        let Some(cseq) = self.acknowledge(core, &branch, response) else {
+            return;
+        };
+        self.send_bye_in(core, now, &branch, cseq + 1, None);
+    }
+
+    /// Sends the ACK to a 2xx in `dialog` and keeps it for copies of the 2xx. The number of the
+    /// INVITE, or `None` when the response does not say.
+    pub(super) fn acknowledge(
+        &mut self,
+        core: &mut Core,
+        dialog: &Dialog,
+        response: &Response,
+    ) -> Option<u32> {
+        let Some(Ok(CSeq { sequence, .. })) = response.headers.typed::<CSeq>() else {
+            return None;
+        };
+        let (mut ack, flow) = dialog.request(Method::Ack, sequence, core.random());
+        complete(core, &mut ack);
+        let bytes = core.transmit_request(flow.clone(), ack);
+        self.acks.push(SentAck {
+            cseq: sequence,
+            remote_tag: to_tag(&response.headers),
+            flow,
+            bytes,
+        });
+        Some(sequence)
+    }
+
+    /// Sends the ACK of a 2xx again that was acknowledged before.
+    pub(super) fn acknowledge_again(&mut self, core: &mut Core, response: &Response) -> bool {
+        let Some(Ok(CSeq { sequence, .. })) = response.headers.typed::<CSeq>() else {
+            return false;
+        };
+        let tag = to_tag(&response.headers);
+        let sent = self
+            .acks
+            .iter()
+            .find(|ack| ack.cseq == sequence && ack.remote_tag == tag);
+        if let Some(ack) = sent {
+            core.counters.retransmissions_sent += 1;
+            core.transmit(ack.flow.clone(), ack.bytes.clone());
+        }
+        sent.is_some()
+    }
+
+    /// RFC 3261 §9.1: the same request line, `Via`, `From`, `To`, `Call-ID`, number and route.
+    pub(super) fn send_cancel(
+        &mut self,
+        core: &mut Core,
+        now: MonoTime,
+        invite: &Key,
+        reason: Option<Bytes>,
+    ) {
+        let Some((request, flow)) = core.client_request(invite) else {
+            return;
+        };
+        let flow = flow.clone();
+        let mut cancel = Request::new(Method::Cancel, request.uri.clone());
+        for row in request.headers.iter() {
+            match row.name() {
+                HeaderName::Via
+                | HeaderName::Route
+                | HeaderName::From
+                | HeaderName::To
+                | HeaderName::CallId => cancel.headers.push(row.clone()),
+                HeaderName::CSeq => {
+                    let sequence = match request.headers.typed::<CSeq>() {
+                        Some(Ok(cseq)) => cseq.sequence,
+                        _ => continue,
+                    };
+                    let value = format!("{sequence} {}", Method::Cancel);
+                    cancel.headers.push(header(HeaderName::CSeq, value));
+                }
+                _ => {}
+            }
+        }
+        let hops = MAX_FORWARDS.to_string();
+        cancel.headers.push(header(HeaderName::MaxForwards, hops));
+        push_reason(&mut cancel.headers, reason);
+        self.send(core, now, cancel, flow, Purpose::Farewell);
+    }
+
+    /// The INVITE got no final response.
+    pub(super) fn invite_failed(&mut self, core: &mut Core, status: u16) {
+        if matches!(self.state, State::Calling { .. } | State::Proceeding { .. }) {
+            self.reject_with(core, status, reason_phrase(status).to_owned());
+        }
+    }
+
+    fn reject_with(&mut self, core: &mut Core, status: u16, reason: String) {
+        self.state = State::Terminated(Aftermath::Nothing);
+        core.notices.push(Notice::LegTerminated(self.id));
+        core.emit(AgentEvent::Rejected {
+            leg: self.id,
+            status,
+            reason,
+        });
+    }
+}
+
+/// Puts an offer into an INVITE or re-INVITE, with what goes with it.
+pub(super) fn offer_in(invite: &mut Request, dialog: &Dialog, offer: &Bytes) {
+    invite
+        .headers
+        .push(header(HeaderName::Contact, dialog.contact.clone()));
+    invite.headers.push(header(HeaderName::Allow, ALLOW));
+    invite.set_body(offer.clone());
+}
+
+/// Headers of an INVITE that the agent writes itself.
+fn is_written_here(name: &HeaderName) -> bool {
+    matches!(
+        name,
+        HeaderName::Via
+            | HeaderName::MaxForwards
+            | HeaderName::Route
+            | HeaderName::RecordRoute
+            | HeaderName::From
+            | HeaderName::To
+            | HeaderName::CallId
+            | HeaderName::CSeq
+            | HeaderName::Contact
+            | HeaderName::Allow
+            | HeaderName::UserAgent
+            | HeaderName::ContentType
+            | HeaderName::ContentLength
+    )
+}
