@@ -69,6 +69,8 @@ pub struct PhoneConfig {
     pub transport: Transport,
     /// Address to bind; with [`Transport::Tcp`] the kernel chooses.
     pub local: IpAddr,
+    /// Port to bind, 0 for any; with [`Transport::Tcp`] the kernel chooses.
+    pub port: u16,
     /// Answer to a digest challenge.
     pub credentials: Option<Credentials>,
     /// Which challenge it answers.
@@ -84,6 +86,7 @@ impl PhoneConfig {
             server,
             transport: Transport::Udp,
             local: server.ip(),
+            port: 0,
             credentials: None,
             digest: DigestChoice::Strongest,
         }
@@ -129,13 +132,17 @@ struct Shared {
 impl Phone {
     /// Opens the socket and starts the thread that listens to it.
     pub fn start(config: PhoneConfig) -> Result<Self> {
-        let (link, mut receiver, local) = Link::open(config.transport, config.local, config.server)
-            .with_context(|| {
-                format!(
-                    "phone {} cannot open {:?} from {} to {}",
-                    config.user, config.transport, config.local, config.server
-                )
-            })?;
+        let (link, mut receiver, local) = Link::open(
+            config.transport,
+            SocketAddr::new(config.local, config.port),
+            config.server,
+        )
+        .with_context(|| {
+            format!(
+                "phone {} cannot open {:?} from {} to {}",
+                config.user, config.transport, config.local, config.server
+            )
+        })?;
         let (transport, suffix) = match config.transport {
             Transport::Udp => ("UDP", ""),
             Transport::Tcp => ("TCP", ";transport=tcp"),

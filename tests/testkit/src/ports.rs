@@ -13,7 +13,7 @@ const BLOCK_LEN: u16 = 1_000;
 /// Blocks end below 30,000, where the default media range begins, and below the kernel's
 /// ephemeral ports at 32,768.
 const BLOCK_COUNT: u16 = 20;
-/// Offset of the media range in a block.
+/// Offset of the edge's media range in a block.
 const MEDIA_OFFSET: u16 = 400;
 
 /// A claimed block; free again when dropped.
@@ -64,7 +64,7 @@ impl PortBlock {
         bail!("the port block at {} has no free port left", self.first)
     }
 
-    /// `first-last` of the block's media ports, as the configuration writes it.
+    /// `first-last` of the edge's media ports, as the configuration writes it.
     #[must_use]
     pub fn media_range(&self) -> String {
         format!(

@@ -18,6 +18,8 @@ pub struct Sipp {
     pub scenario: PathBuf,
     /// Address and port of its signalling.
     pub local: SocketAddr,
+    /// Port of its media; all its calls send from there and name it in their SDP.
+    pub media_port: u16,
     /// Whom it talks to.
     pub server: SocketAddr,
     /// Over TCP (one connection) instead of UDP.
@@ -45,11 +47,18 @@ pub struct Running {
 impl Sipp {
     /// One call of `scenario` from `local` to `server` over UDP.
     #[must_use]
-    pub fn new(name: &str, scenario: &Path, local: SocketAddr, server: SocketAddr) -> Self {
+    pub fn new(
+        name: &str,
+        scenario: &Path,
+        local: SocketAddr,
+        media_port: u16,
+        server: SocketAddr,
+    ) -> Self {
         Self {
             name: name.to_owned(),
             scenario: scenario.to_owned(),
             local,
+            media_port,
             server,
             tcp: false,
             calls: 1,
@@ -76,6 +85,7 @@ impl Sipp {
             .args(["-i", &ip(self.local.ip())])
             .args(["-mi", &ip(self.local.ip())])
             .args(["-p", &self.local.port().to_string()])
+            .args(["-mp", &self.media_port.to_string()])
             .args(["-t", if self.tcp { "t1" } else { "u1" }])
             .args(["-m", &self.calls.to_string()])
             .args(["-r", &self.rate.to_string()])

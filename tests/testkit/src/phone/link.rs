@@ -1,7 +1,7 @@
 //! The socket under a phone.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -36,12 +36,12 @@ pub(super) enum Received {
 impl Link {
     pub(super) fn open(
         transport: Transport,
-        local: IpAddr,
+        local: SocketAddr,
         server: SocketAddr,
     ) -> io::Result<(Self, Receiver, SocketAddr)> {
         match transport {
             Transport::Udp => {
-                let socket = UdpSocket::bind((local, 0))?;
+                let socket = UdpSocket::bind(local)?;
                 socket.set_read_timeout(Some(POLL))?;
                 // Best effort: a burst of calls to one phone needs more than the default.
                 let _ = rustix::net::sockopt::set_socket_recv_buffer_size(&socket, 1 << 20);
