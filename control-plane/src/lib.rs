@@ -1,3 +1,14 @@
 //! The control plane: SIP signalling, routing, calls, store and operator surface.
 
 #![forbid(unsafe_code)]
+
+pub mod call;
+pub mod cdr;
+pub mod config;
+pub mod credential;
+pub mod edge;
+pub mod metrics;
+pub mod routing;
+pub mod site;
+pub mod store;
+pub mod switch;

@@ -72,7 +72,8 @@ pub struct DidRoute {
 impl RoutingSnapshot {
     /// Builds the look-up tables. A DID whose member is missing is left out; the store's foreign
     /// keys rule that out.
-    pub(super) fn new(
+    #[must_use]
+    pub fn new(
         trunks: Vec<TrunkRoute>,
         members: Vec<MemberRoute>,
         dids: Vec<(E164, Name, Extension)>,

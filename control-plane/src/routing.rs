@@ -1,0 +1,120 @@
+//! Who answers: a pure decision over the [`RoutingSnapshot`].
+//!
+//! | caller | dials | decision |
+//! |---|---|---|
+//! | trunk | DID of the trunk's tenant | its member |
+//! | trunk | anything else | 404 |
+//! | member | extension or DID of the own tenant | that member |
+//! | member | anything else | 404 |
+//!
+//! A member found is rung only when online: offline is 480, busy is 486. Whether a phone is
+//! registered is asked afterwards, by the caller of this module.
+
+use std::sync::Arc;
+
+use crate::cdr::{CallDirection, CallResult};
+use crate::site::{Availability, E164, Extension, Name};
+use crate::store::{MemberRoute, RoutingSnapshot, TrunkRoute};
+
+/// Who is calling, after admission: a trunk by its source address, a member by digest.
+#[derive(Debug, Clone)]
+pub enum Origin {
+    /// A carrier.
+    Trunk(Arc<TrunkRoute>),
+    /// A member's phone.
+    Member(Arc<MemberRoute>),
+}
+
+impl Origin {
+    /// Whose numbers may be reached from here.
+    #[must_use]
+    pub fn tenant(&self) -> &Name {
+        match self {
+            Origin::Trunk(trunk) => &trunk.tenant,
+            Origin::Member(member) => &member.tenant,
+        }
+    }
+
+    /// For the call record.
+    #[must_use]
+    pub fn direction(&self) -> CallDirection {
+        match self {
+            Origin::Trunk(_) => CallDirection::Inbound,
+            Origin::Member(_) => CallDirection::Internal,
+        }
+    }
+
+    /// For the call record.
+    #[must_use]
+    pub fn trunk_name(&self) -> Option<&Name> {
+        match self {
+            Origin::Trunk(trunk) => Some(&trunk.name),
+            Origin::Member(_) => None,
+        }
+    }
+}
+
+/// A call that may be put through.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// Who is to be rung.
+    pub member: Arc<MemberRoute>,
+    /// The DID that was dialled; `None` for an extension.
+    pub did: Option<E164>,
+}
+
+/// A call that ends before it begins.
+#[derive(Debug, Clone)]
+pub struct Refused {
+    /// SIP status owed to the caller.
+    pub status: u16,
+    /// For the call record.
+    pub result: CallResult,
+    /// Who would have been rung, when that much is known.
+    pub route: Option<Route>,
+}
+
+/// Decides who answers `called`, a number or extension as it was dialled; `None` when the request
+/// names nobody.
+///
+/// # Errors
+/// [`Refused`] with the status that the caller is owed.
+pub fn route(
+    snapshot: &RoutingSnapshot,
+    origin: &Origin,
+    called: Option<&str>,
+) -> Result<Route, Refused> {
+    let route = called.and_then(|called| match origin {
+        Origin::Trunk(trunk) => find_did(snapshot, &trunk.tenant, called),
+        Origin::Member(member) => find_extension(snapshot, &member.tenant, called)
+            .or_else(|| find_did(snapshot, &member.tenant, called)),
+    });
+    let Some(route) = route else {
+        return Err(Refused { status: 404, result: CallResult::UnknownNumber, route: None });
+    };
+    match route.member.availability {
+        Availability::Online => Ok(route),
+        Availability::Busy => {
+            Err(Refused { status: 486, result: CallResult::Busy, route: Some(route) })
+        }
+        Availability::Offline => {
+            Err(Refused { status: 480, result: CallResult::Offline, route: Some(route) })
+        }
+    }
+}
+
+fn find_extension(snapshot: &RoutingSnapshot, tenant: &Name, called: &str) -> Option<Route> {
+    let extension: Extension = called.parse().ok()?;
+    let member = Arc::clone(snapshot.member(tenant, &extension)?);
+    Some(Route { member, did: None })
+}
+
+/// Numbers of another tenant are not found: nothing crosses between tenants.
+fn find_did(snapshot: &RoutingSnapshot, tenant: &Name, called: &str) -> Option<Route> {
+    let number = trunkline_sip::identity::e164(called)?.parse().ok()?;
+    let did = snapshot.did(&number).filter(|did| did.tenant == *tenant)?;
+    Some(Route { member: Arc::clone(&did.member), did: Some(number) })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,377 @@
+//! The call thread's mind: everything that decides, nothing that does I/O.
+//!
+//! The [`Switch`] joins the user agent, the registrar, routing, the calls and the edge proxy. The
+//! shell ([`crate::node`]) feeds it messages, worker events, timers and snapshots, and carries
+//! away what it wants sent. One turn of it:
+//!
+//! ```text
+//!  SIP message ─▶ agent ─▶ AgentEvent ─▶ admission ─▶ new call ┐
+//!                                     └▶ a live call's Input ──┼─▶ call machine ─▶ Output
+//!  worker event ─▶ edge proxy ─▶ MediaEvent ───────────────────┘      │
+//!        ▲                                                            ▼
+//!        └───────────── commands ◀── edge proxy        messages ◀── agent
+//! ```
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+
+use sipx_sip::Message;
+use sipx_sip::error::ParseError;
+use trunkline_edge_api::{Event, MonoTime, SessionId, WorkerIndex, command::CorrelatedCommand};
+use trunkline_sip::agent::{Agent, AgentConfig, AgentEvent, SipLegId, Transmit};
+use trunkline_sip::digest::{DigestConfig, DigestServer, InvalidRealm};
+use trunkline_sip::flow::{ConnectionId, Flow};
+use trunkline_sip::offer_answer::MediaAddresses;
+use trunkline_sip::registrar::{Registrar, RegistrarConfig};
+use trunkline_sip::{AgentCounters, Entropy};
+
+use crate::call::Input;
+use crate::cdr::{CallDirection, CallRecord};
+use crate::edge::{EdgeProxy, MediaEvent, WorkerInfo};
+use crate::store::RoutingSnapshot;
+
+mod admission;
+mod calls;
+
+use calls::{CallKey, Entry};
+
+/// Seconds that a refused caller is asked to wait before it tries again (RFC 3261 §20.33). Long
+/// enough to shed load, short enough that a person who redials gets through.
+const RETRY_AFTER_SECS: u32 = 5;
+
+/// Limits and names of a [`Switch`].
+#[derive(Debug, Clone)]
+pub struct SwitchConfig {
+    /// Digest realm; also the host part of addresses we write.
+    pub realm: String,
+    /// Seconds a member's phone rings.
+    pub ring_timeout_secs: u32,
+    /// Calls at one time.
+    pub calls_max: usize,
+    /// SIP transactions at one time.
+    pub transactions_max: usize,
+    /// Registered contacts at one time.
+    pub registrations_max: usize,
+    /// The edge's media addresses.
+    pub media_addresses: MediaAddresses,
+    /// This life of control; higher than any before.
+    pub epoch: trunkline_edge_api::Epoch,
+}
+
+/// A live call, for people to look at.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct CallView {
+    /// Our call id, as in logs and records.
+    pub call_id: String,
+    /// `opening`, `ringing`, `up`, `reoffering`, `closing`.
+    pub state: String,
+    /// Who calls.
+    pub caller: String,
+    /// The DID that was dialled, if one was.
+    pub did: Option<String>,
+    /// The member's extension.
+    pub callee: Option<String>,
+    /// The trunk it came through, if one.
+    pub trunk: Option<String>,
+    /// Since the INVITE, milliseconds.
+    pub age_ms: u64,
+    /// Codec in use, once agreed.
+    pub codec: Option<String>,
+}
+
+/// See the module's description.
+pub struct Switch {
+    config: SwitchConfig,
+    agent: Agent,
+    digest: DigestServer,
+    registrar: Registrar,
+    proxy: EdgeProxy,
+    snapshot: Arc<RoutingSnapshot>,
+    entropy: Box<dyn Entropy + Send>,
+    calls: HashMap<CallKey, Entry>,
+    by_leg: HashMap<SipLegId, (CallKey, trunkline_edge_api::LegIndex)>,
+    by_session: HashMap<SessionId, CallKey>,
+    deadlines: BTreeSet<(MonoTime, CallKey)>,
+    inputs: VecDeque<(CallKey, Input)>,
+    records: VecDeque<CallRecord>,
+    call_serial_next: u64,
+    is_draining: bool,
+}
+
+impl Switch {
+    /// `agent_entropy` and `entropy` are two independent sources of the operating system's
+    /// randomness, or seeded ones in tests.
+    ///
+    /// # Errors
+    /// The realm cannot stand in a header.
+    pub fn new(
+        config: SwitchConfig,
+        agent_entropy: Box<dyn Entropy + Send>,
+        mut entropy: Box<dyn Entropy + Send>,
+    ) -> Result<Self, InvalidRealm> {
+        let agent_config = AgentConfig {
+            transactions_max: config.transactions_max,
+            // Two legs a call, and as many again that are still saying goodbye.
+            legs_max: config.calls_max.saturating_mul(4),
+            ..AgentConfig::default()
+        };
+        let mut secret = [0; 32];
+        entropy.fill(&mut secret);
+        Ok(Self {
+            agent: Agent::new(agent_config, agent_entropy),
+            digest: DigestServer::new(DigestConfig::new(config.realm.clone()), secret)?,
+            registrar: Registrar::new(RegistrarConfig {
+                bindings_max: config.registrations_max,
+                ..RegistrarConfig::default()
+            }),
+            proxy: EdgeProxy::new(config.epoch),
+            snapshot: Arc::default(),
+            entropy,
+            calls: HashMap::new(),
+            by_leg: HashMap::new(),
+            by_session: HashMap::new(),
+            deadlines: BTreeSet::new(),
+            inputs: VecDeque::new(),
+            records: VecDeque::new(),
+            call_serial_next: 0,
+            is_draining: false,
+            config,
+        })
+    }
+
+    /// Takes a message that the transport received. `unix_ms` is the wall clock here and below;
+    /// call records need it.
+    pub fn handle_message(&mut self, now: MonoTime, unix_ms: i64, flow: Flow, message: Message) {
+        self.agent.handle_message(now, flow, message);
+        self.turn(now, unix_ms);
+    }
+
+    /// Takes bytes that the transport could not read as a message.
+    pub fn handle_malformed(&mut self, flow: &Flow, bytes: &[u8], error: &ParseError) {
+        self.agent.handle_malformed(flow, bytes, error);
+    }
+
+    /// A connection has closed.
+    pub fn handle_connection_closed(
+        &mut self,
+        now: MonoTime,
+        unix_ms: i64,
+        connection: ConnectionId,
+    ) {
+        self.registrar.handle_connection_closed(connection);
+        self.agent.handle_connection_closed(now, connection);
+        self.turn(now, unix_ms);
+    }
+
+    /// The transport could not deliver what [`Self::poll_transmit`] gave.
+    pub fn handle_transport_error(&mut self, now: MonoTime, unix_ms: i64, transmit: &Transmit) {
+        if let Some(id) = &transmit.id {
+            self.agent.handle_transport_error(now, id);
+            self.turn(now, unix_ms);
+        }
+    }
+
+    /// Takes what a worker said.
+    pub fn handle_worker_event(&mut self, now: MonoTime, unix_ms: i64, event: Event) {
+        self.proxy.handle_event(now, event);
+        self.turn(now, unix_ms);
+    }
+
+    /// An edge is connected.
+    pub fn handle_edge_connected(&mut self, now: MonoTime, unix_ms: i64, workers: &[WorkerInfo]) {
+        self.proxy.handle_connected(workers);
+        self.turn(now, unix_ms);
+    }
+
+    /// The edge is gone.
+    pub fn handle_edge_disconnected(&mut self) {
+        self.proxy.handle_disconnected();
+    }
+
+    /// Something that [`Self::poll_timeout`] announced is due.
+    pub fn handle_timeout(&mut self, now: MonoTime, unix_ms: i64) {
+        self.agent.handle_timeout(now);
+        self.registrar.handle_timeout(now);
+        self.proxy.handle_timeout(now);
+        while let Some(&(at, key)) = self.deadlines.first() {
+            if at > now {
+                break;
+            }
+            self.deadlines.pop_first();
+            self.inputs.push_back((key, Input::Timeout));
+        }
+        self.turn(now, unix_ms);
+    }
+
+    /// When [`Self::handle_timeout`] has something to do.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<MonoTime> {
+        [
+            self.agent.poll_timeout(),
+            self.registrar.poll_timeout(),
+            self.proxy.poll_timeout(),
+            self.deadlines.first().map(|&(at, _)| at),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Replaces the routing data; calls in progress go on as they were routed.
+    pub fn set_snapshot(&mut self, snapshot: Arc<RoutingSnapshot>) {
+        self.snapshot = snapshot;
+    }
+
+    /// New calls get 503 from now on.
+    pub fn drain(&mut self) {
+        self.is_draining = true;
+    }
+
+    /// Ends every call, as a stopping daemon does.
+    pub fn hang_up_all(&mut self, now: MonoTime, unix_ms: i64) {
+        self.drain();
+        let keys: Vec<CallKey> = self.calls.keys().copied().collect();
+        self.inputs.extend(keys.into_iter().map(|key| (key, Input::Shutdown)));
+        self.turn(now, unix_ms);
+    }
+
+    /// The next message to send.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.agent.poll_transmit()
+    }
+
+    /// The next call record to write.
+    pub fn poll_record(&mut self) -> Option<CallRecord> {
+        self.records.pop_front()
+    }
+
+    /// The next command for `worker`; see [`EdgeProxy::peek_command`].
+    #[must_use]
+    pub fn peek_command(&self, worker: WorkerIndex) -> Option<&CorrelatedCommand> {
+        self.proxy.peek_command(worker)
+    }
+
+    /// The edge proxy, for what concerns the rings alone.
+    pub fn proxy_mut(&mut self) -> &mut EdgeProxy {
+        &mut self.proxy
+    }
+
+    /// The edge proxy, for its counts.
+    #[must_use]
+    pub fn proxy(&self) -> &EdgeProxy {
+        &self.proxy
+    }
+
+    /// What the agent counted.
+    #[must_use]
+    pub fn agent_counters(&self) -> &AgentCounters {
+        self.agent.counters()
+    }
+
+    /// Open SIP transactions.
+    #[must_use]
+    pub fn transaction_count(&self) -> usize {
+        self.agent.transactions_len()
+    }
+
+    /// Registered contacts.
+    #[must_use]
+    pub fn registration_count(&self) -> usize {
+        self.registrar.len()
+    }
+
+    /// Calls in any state.
+    #[must_use]
+    pub fn call_count(&self) -> usize {
+        self.calls.len()
+    }
+
+    /// Calls in any state, of one direction.
+    #[must_use]
+    pub fn calls_active(&self, direction: CallDirection) -> usize {
+        let calls = self.calls.values();
+        calls.filter(|entry| entry.call.record().direction == direction).count()
+    }
+
+    /// Up to `limit` live calls, the oldest first.
+    #[must_use]
+    pub fn calls(&self, now: MonoTime, limit: usize) -> Vec<CallView> {
+        let mut entries: Vec<&Entry> = self.calls.values().collect();
+        entries.sort_unstable_by_key(|entry| entry.started_at);
+        entries.into_iter().take(limit).map(|entry| entry.view(now)).collect()
+    }
+
+    /// Works off everything that one input set in motion.
+    fn turn(&mut self, now: MonoTime, unix_ms: i64) {
+        loop {
+            if let Some((key, input)) = self.inputs.pop_front() {
+                self.drive(now, key, input);
+            } else if let Some(event) = self.agent.poll_event() {
+                self.handle_agent_event(now, unix_ms, event);
+            } else if let Some(event) = self.proxy.poll_event() {
+                self.handle_media_event(event);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn handle_agent_event(&mut self, now: MonoTime, unix_ms: i64, event: AgentEvent) {
+        match event {
+            AgentEvent::Invite { leg, request, flow } => {
+                self.admit_call(now, unix_ms, leg, &request, flow);
+            }
+            AgentEvent::Request { id, request, flow } => {
+                self.serve_request(now, id, &request, &flow);
+            }
+            AgentEvent::Progress { leg, status, sdp } => {
+                self.leg_input(leg, |_| Input::MemberProgress { status, sdp });
+            }
+            AgentEvent::Answered { leg, sdp } => {
+                self.leg_input(leg, |_| Input::MemberAnswered { sdp });
+            }
+            AgentEvent::Rejected { leg, status, .. } => {
+                self.leg_input(leg, |_| Input::MemberRejected { status });
+                self.forget_leg(leg);
+            }
+            AgentEvent::Confirmed { .. } => {}
+            // The peer re-invited without an offer and its ACK changes something: to the far side
+            // that is an offer like any other.
+            AgentEvent::Offer { leg, sdp } | AgentEvent::AnswerInAck { leg, sdp } => {
+                self.leg_input(leg, |leg| Input::Offer { leg, sdp });
+            }
+            AgentEvent::OfferCancelled { leg } => {
+                self.leg_input(leg, |leg| Input::OfferCancelled { leg });
+            }
+            AgentEvent::OfferAnswered { leg, result } => {
+                self.leg_input(leg, |leg| Input::OfferAnswered { leg, result });
+            }
+            AgentEvent::Ended { leg, by } => {
+                self.leg_input(leg, |leg| Input::LegEnded { leg, by });
+                self.forget_leg(leg);
+            }
+        }
+    }
+
+    fn handle_media_event(&mut self, event: MediaEvent) {
+        let (session, input) = match event {
+            MediaEvent::Opened { session, local } => (session, Input::MediaOpened(local)),
+            MediaEvent::Refused { session, refusal } => {
+                tracing::warn!(%session, %refusal, "media session refused");
+                (session, Input::MediaRefused)
+            }
+            MediaEvent::Closed { session, cause, legs } => {
+                (session, Input::MediaClosed { cause, legs })
+            }
+        };
+        let is_over = !matches!(input, Input::MediaOpened(_));
+        let Some(&key) = self.by_session.get(&session) else { return };
+        if is_over {
+            self.by_session.remove(&session);
+            if let Some(entry) = self.calls.get_mut(&key) {
+                entry.session = None;
+            }
+        }
+        self.inputs.push_back((key, input));
+    }
+}

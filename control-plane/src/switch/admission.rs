@@ -1,0 +1,346 @@
+//! The door: who may call and register, and how everybody else is told.
+//!
+//! | request | from | answer |
+//! |---|---|---|
+//! | INVITE | a trunk's network | routed |
+//! | INVITE, REGISTER | elsewhere, no credentials | 401 with a challenge |
+//! | INVITE, REGISTER | elsewhere, wrong user or password | 403, the same for both |
+//! | INVITE | a member by digest | routed inside its tenant |
+//! | OPTIONS | anybody | 200 |
+//!
+//! Unknown users and wrong passwords look alike on purpose: nobody learns here who exists.
+
+use std::sync::Arc;
+
+use sipx_sip::{Header, HeaderName, Method, Request, Uri};
+use trunkline_edge_api::{LegIndex, MonoTime};
+use trunkline_sip::agent::{NameAddr, ServerRequestId, SipLegId};
+use trunkline_sip::digest::DigestError;
+use trunkline_sip::flow::Flow;
+use trunkline_sip::identity::{self, Caller};
+use trunkline_sip::offer_answer::{MediaNegotiation, OfferAnswerError};
+
+use super::Switch;
+use super::calls::{CallKey, Entry, MemberTarget, retry_after};
+use crate::call::{Call, CallSetup};
+use crate::cdr::{CallRecord, CallResult, EndedBySide, LegMedia};
+use crate::routing::{self, Origin, Route};
+use crate::store::MemberRoute;
+
+/// Methods we understand (RFC 3261 §20.5).
+const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, REGISTER, UPDATE, INFO";
+
+/// How a request outside a dialog is refused.
+struct Denial {
+    status: u16,
+    headers: Vec<Header>,
+}
+
+impl Denial {
+    fn plain(status: u16) -> Self {
+        Self { status, headers: Vec::new() }
+    }
+
+    fn overloaded() -> Self {
+        Self { status: 503, headers: retry_after() }
+    }
+}
+
+impl Switch {
+    /// A new INVITE: admits and routes it, and starts its call or refuses it.
+    pub(super) fn admit_call(
+        &mut self,
+        now: MonoTime,
+        unix_ms: i64,
+        leg: SipLegId,
+        request: &Request,
+        flow: Flow,
+    ) {
+        let denial = if self.is_draining || self.calls.len() >= self.config.calls_max {
+            Denial::overloaded()
+        } else {
+            match self.authenticate_caller(now, request, &flow) {
+                Ok(origin) => {
+                    self.route_call(now, unix_ms, leg, request, flow, &origin);
+                    return;
+                }
+                Err(denial) => denial,
+            }
+        };
+        tracing::info!(source = %flow.remote, status = denial.status, "INVITE not admitted");
+        self.deny(now, leg, denial);
+    }
+
+    /// REGISTER and OPTIONS.
+    pub(super) fn serve_request(
+        &mut self,
+        now: MonoTime,
+        id: ServerRequestId,
+        request: &Request,
+        flow: &Flow,
+    ) {
+        let (status, headers) = match request.method {
+            Method::Register => match self.register(now, request, flow) {
+                Ok(headers) => (200, headers),
+                Err(denial) => (denial.status, denial.headers),
+            },
+            Method::Options => (200, capabilities()),
+            _ => (405, header(HeaderName::Allow, ALLOW)),
+        };
+        // Fails only for a request that its sender has cancelled or waited too long for.
+        if let Err(error) = self.agent.respond(now, id, status, headers, bytes::Bytes::new()) {
+            tracing::debug!(source = %flow.remote, %error, "response not wanted any more");
+        }
+    }
+
+    /// The leg is new, so only a caller that has hung up in the meantime does not get this.
+    fn deny(&mut self, now: MonoTime, leg: SipLegId, denial: Denial) {
+        if let Err(error) = self.agent.reject(now, leg, denial.status, None, denial.headers) {
+            tracing::debug!(%leg, %error, "refusal not wanted any more");
+        }
+    }
+
+    fn register(
+        &mut self,
+        now: MonoTime,
+        request: &Request,
+        flow: &Flow,
+    ) -> Result<Vec<Header>, Denial> {
+        let member = self.authenticate_member(now, request, flow)?;
+        // Nobody registers a phone for somebody else (RFC 3261 §10.3 step 4).
+        if identity::address_of_record(request).as_deref() != Some(member.sip_user.as_str()) {
+            return Err(Denial::plain(403));
+        }
+        self.registrar
+            .handle_register(now, member.sip_user.as_str(), request, flow)
+            .map_err(|error| {
+                tracing::info!(source = %flow.remote, %error, "REGISTER refused");
+                Denial { status: error.status(), headers: error.headers() }
+            })
+    }
+
+    fn authenticate_caller(
+        &mut self,
+        now: MonoTime,
+        request: &Request,
+        flow: &Flow,
+    ) -> Result<Origin, Denial> {
+        match self.snapshot.trunk_for(flow.remote.ip()) {
+            Some(trunk) => Ok(Origin::Trunk(Arc::clone(trunk))),
+            None => self.authenticate_member(now, request, flow).map(Origin::Member),
+        }
+    }
+
+    fn authenticate_member(
+        &mut self,
+        now: MonoTime,
+        request: &Request,
+        flow: &Flow,
+    ) -> Result<Arc<MemberRoute>, Denial> {
+        let source = flow.remote.ip();
+        let snapshot = Arc::clone(&self.snapshot);
+        let verified = self.digest.verify(now, source, request, |user| {
+            snapshot.member_by_sip_user(user).map(|member| member.credential.ha1().clone())
+        });
+        let error = match verified {
+            Ok(user) => match snapshot.member_by_sip_user(&user) {
+                Some(member) => return Ok(Arc::clone(member)),
+                None => DigestError::UnknownUser,
+            },
+            Err(error) => error,
+        };
+        if error.is_guess() {
+            tracing::warn!(%source, "wrong user name or password");
+            return Err(Denial::plain(403));
+        }
+        let headers = match error.status() {
+            401 => self.digest.challenge(now, source, error.is_stale()),
+            _ => Vec::new(),
+        };
+        Err(Denial { status: error.status(), headers })
+    }
+
+    fn route_call(
+        &mut self,
+        now: MonoTime,
+        unix_ms: i64,
+        leg: SipLegId,
+        request: &Request,
+        flow: Flow,
+        origin: &Origin,
+    ) {
+        let key = CallKey(self.call_serial_next);
+        self.call_serial_next += 1;
+        let caller = match origin {
+            Origin::Trunk(_) => identity::caller(request, true),
+            // A member is who it proved to be, whatever its From says.
+            Origin::Member(member) => Caller {
+                number: member.extension.to_string(),
+                display_name: Some(member.name.clone()),
+                is_withheld: identity::caller(request, false).is_withheld,
+            },
+        };
+        let mut record = self.new_record(key, unix_ms, origin, &caller);
+
+        let called = identity::called(request);
+        let route = match routing::route(&self.snapshot, origin, called.as_deref()) {
+            Ok(route) => route,
+            Err(refused) => {
+                describe_route(&mut record, refused.route.as_ref());
+                record.result = refused.result;
+                self.refuse(now, leg, record, Denial::plain(refused.status));
+                return;
+            }
+        };
+        describe_route(&mut record, Some(&route));
+        let bindings = self.registrar.bindings(now, route.member.sip_user.as_str());
+        let Some(binding) = bindings.first() else {
+            record.result = CallResult::Offline;
+            self.refuse(now, leg, record, Denial::plain(480));
+            return;
+        };
+        let (contact, member_flow) = (binding.contact.clone(), binding.flow.clone());
+        let member_ip = member_flow.remote.ip();
+        let nat = [
+            identity::is_behind_nat(request, &flow).then(|| flow.remote.ip()),
+            binding.is_behind_nat().then_some(member_ip),
+        ];
+
+        let mut negotiation = MediaNegotiation::new(self.config.media_addresses);
+        if let Err(error) = negotiation.offer_from_caller(request.body()) {
+            record.result = match error {
+                OfferAnswerError::NoCommonCodec => CallResult::NoCommonCodec,
+                _ => CallResult::Failed,
+            };
+            tracing::info!(call_id = record.call_id, %error, "offer refused");
+            self.refuse(now, leg, record, Denial::plain(error.status()));
+            return;
+        }
+        let Some(target) = Self::member_target(request, &caller, &route, contact, member_flow) else {
+            self.refuse(now, leg, record, Denial::plain(500));
+            return;
+        };
+        tracing::info!(
+            call_id = record.call_id,
+            sip_call_id = identity::call_id(request),
+            trunk = record.trunk,
+            member = record.callee,
+            "call begins"
+        );
+        let media_ips = [
+            negotiation.caller_media_address(),
+            self.config
+                .media_addresses
+                .towards(member_ip)
+                .unwrap_or_else(|| self.config.media_addresses.preferred()),
+        ];
+        let call = Call::new(CallSetup {
+            record,
+            started_at: now,
+            ring_timeout_secs: self.config.ring_timeout_secs,
+            // A trunk says where its media is, and is believed; a phone behind NAT cannot know.
+            nat: match origin {
+                Origin::Trunk(_) => [None, nat[1]],
+                Origin::Member(_) => nat,
+            },
+            sdp_session_ids: [self.entropy.next_u64(), self.entropy.next_u64()],
+            negotiation,
+        });
+        self.by_leg.insert(leg, (key, LegIndex::A));
+        self.calls.insert(
+            key,
+            Entry {
+                call,
+                started_at: now,
+                legs: [Some(leg), None],
+                session: None,
+                target,
+                media_ips,
+                deadline: None,
+            },
+        );
+        self.perform_outputs(now, key);
+    }
+
+    /// How the call is shown to the member: our own addresses, the caller's number and name.
+    fn member_target(
+        request: &Request,
+        caller: &Caller,
+        route: &Route,
+        contact: Uri,
+        flow: Flow,
+    ) -> Option<MemberTarget> {
+        let host = flow.local.ip().to_string();
+        let from = if caller.is_withheld {
+            // RFC 3323 §4.1.
+            NameAddr {
+                display_name: Some("Anonymous".to_owned()),
+                uri: identity::user_at(identity::ANONYMOUS, "anonymous.invalid")?,
+            }
+        } else {
+            NameAddr {
+                display_name: caller.display_name.clone(),
+                uri: identity::user_at(&caller.number, &host)?,
+            }
+        };
+        let to = NameAddr {
+            display_name: None,
+            uri: identity::user_at(route.member.sip_user.as_str(), &host)?,
+        };
+        let max_forwards = identity::max_forwards(request).saturating_sub(1);
+        Some(MemberTarget { contact, flow, from, to, max_forwards })
+    }
+
+    /// Refuses an admitted caller, and writes that down.
+    fn refuse(&mut self, now: MonoTime, leg: SipLegId, mut record: CallRecord, denial: Denial) {
+        record.sip_status = Some(denial.status);
+        self.deny(now, leg, denial);
+        self.write_record(record);
+    }
+
+    fn new_record(
+        &self,
+        key: CallKey,
+        unix_ms: i64,
+        origin: &Origin,
+        caller: &Caller,
+    ) -> CallRecord {
+        CallRecord {
+            call_id: format!("{:x}-{:x}", self.config.epoch.0, key.0),
+            start_unix_ms: unix_ms,
+            answer_unix_ms: None,
+            end_unix_ms: unix_ms,
+            direction: origin.direction(),
+            trunk: origin.trunk_name().map(ToString::to_string),
+            tenant: Some(origin.tenant().to_string()),
+            did: None,
+            caller: caller.number.clone(),
+            callee: None,
+            result: CallResult::Failed,
+            sip_status: None,
+            ended_by: EndedBySide::Node,
+            setup_ms: None,
+            duration_ms: 0,
+            caller_codec: None,
+            callee_codec: None,
+            caller_media: LegMedia::default(),
+            callee_media: LegMedia::default(),
+        }
+    }
+}
+
+fn describe_route(record: &mut CallRecord, route: Option<&Route>) {
+    record.did = route.and_then(|route| route.did.as_ref()).map(|did| did.as_str().to_owned());
+    record.callee = route.map(|route| route.member.extension.to_string());
+}
+
+/// Headers of a 200 to OPTIONS (RFC 3261 §11.2).
+fn capabilities() -> Vec<Header> {
+    let mut headers = header(HeaderName::Allow, ALLOW);
+    headers.extend(header(HeaderName::Accept, "application/sdp"));
+    headers
+}
+
+fn header(name: HeaderName, value: &'static str) -> Vec<Header> {
+    Header::build(name, value).into_iter().collect()
+}

@@ -1,0 +1,241 @@
+//! Live calls: which SIP legs and media session each has, and what its machine wants done.
+
+use std::net::IpAddr;
+
+use sipx_sip::{Header, HeaderName};
+use trunkline_edge_api::{LegIndex, MonoTime, SessionId, Ssrc};
+use trunkline_sip::agent::{Agent, InviteRequest, LegError, NameAddr, SipLegId};
+use trunkline_sip::flow::Flow;
+
+use super::{CallView, RETRY_AFTER_SECS, Switch};
+use crate::call::{Call, Input, Output};
+use crate::cdr::CallRecord;
+
+/// Names a live call inside the switch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct CallKey(pub(super) u64);
+
+/// Where the member's phone is, and how the call is presented to it.
+#[derive(Debug)]
+pub(super) struct MemberTarget {
+    /// The registered contact.
+    pub(super) contact: sipx_sip::Uri,
+    /// The way its registration came.
+    pub(super) flow: Flow,
+    /// `From` of our INVITE.
+    pub(super) from: NameAddr,
+    /// `To` of our INVITE.
+    pub(super) to: NameAddr,
+    /// What the caller's INVITE had left, less one.
+    pub(super) max_forwards: u8,
+}
+
+/// A live call.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) call: Call,
+    pub(super) started_at: MonoTime,
+    pub(super) legs: [Option<SipLegId>; 2],
+    pub(super) session: Option<SessionId>,
+    pub(super) target: MemberTarget,
+    pub(super) media_ips: [IpAddr; 2],
+    pub(super) deadline: Option<MonoTime>,
+}
+
+impl Entry {
+    pub(super) fn view(&self, now: MonoTime) -> CallView {
+        let record = self.call.record();
+        CallView {
+            call_id: record.call_id.clone(),
+            state: self.call.state_name().to_owned(),
+            caller: record.caller.clone(),
+            did: record.did.clone(),
+            callee: record.callee.clone(),
+            trunk: record.trunk.clone(),
+            age_ms: now.nanos_since(self.started_at) / 1_000_000,
+            codec: record.caller_codec.clone(),
+        }
+    }
+}
+
+impl Switch {
+    /// Gives a call its input and does what it then wants.
+    pub(super) fn drive(&mut self, now: MonoTime, key: CallKey, input: Input) {
+        let Some(entry) = self.calls.get_mut(&key) else { return };
+        entry.call.handle(now, input);
+        self.perform_outputs(now, key);
+        let Some(entry) = self.calls.get_mut(&key) else { return };
+        let deadline = entry.call.poll_timeout();
+        if entry.deadline != deadline {
+            if let Some(old) = entry.deadline.take() {
+                self.deadlines.remove(&(old, key));
+            }
+            entry.deadline = deadline;
+            self.deadlines.extend(deadline.map(|at| (at, key)));
+        }
+    }
+
+    /// Does what a call wants, until it wants nothing.
+    pub(super) fn perform_outputs(&mut self, now: MonoTime, key: CallKey) {
+        while let Some(entry) = self.calls.get_mut(&key) {
+            let Some(output) = entry.call.poll_output() else { return };
+            self.perform(now, key, output);
+        }
+    }
+
+    fn perform(&mut self, now: MonoTime, key: CallKey, output: Output) {
+        match output {
+            Output::OpenMedia => self.open_media(now, key),
+            Output::ConfigureMedia(leg, config) => {
+                if let Some(session) = self.calls.get(&key).and_then(|entry| entry.session) {
+                    self.proxy.configure(session, leg, config);
+                }
+            }
+            Output::CloseMedia => match self.calls.get(&key).and_then(|entry| entry.session) {
+                Some(session) => self.proxy.close(now, session),
+                None => {
+                    let nothing = Input::MediaClosed { cause: None, legs: None };
+                    self.inputs.push_back((key, nothing));
+                }
+            },
+            Output::InviteMember(offer) => self.invite_member(now, key, offer),
+            Output::Progress { status, sdp } => {
+                self.on_leg(key, LegIndex::A, |agent, leg| agent.provisional(now, leg, status, sdp));
+            }
+            Output::AnswerCaller(sdp) => {
+                self.on_leg(key, LegIndex::A, |agent, leg| agent.answer(now, leg, sdp));
+            }
+            Output::RejectCaller { status, reason } => {
+                let headers = if status == 503 { retry_after() } else { Vec::new() };
+                self.on_leg(key, LegIndex::A, |agent, leg| {
+                    agent.reject(now, leg, status, reason, headers)
+                });
+            }
+            Output::Reinvite(leg, sdp) => {
+                let is_sent = self.on_leg(key, leg, |agent, leg| agent.reinvite(now, leg, sdp));
+                if !is_sent {
+                    // The far leg is busy with an offer of its own, or just ending.
+                    self.inputs.push_back((key, Input::OfferAnswered { leg, result: Err(491) }));
+                }
+            }
+            Output::AcceptOffer(leg, sdp) => {
+                self.on_leg(key, leg, |agent, leg| agent.accept_offer(now, leg, sdp));
+            }
+            Output::RejectOffer(leg, status) => {
+                self.on_leg(key, leg, |agent, leg| agent.reject_offer(now, leg, status));
+            }
+            Output::Hangup(leg) => {
+                self.on_leg(key, leg, |agent, leg| agent.hangup(now, leg, None));
+            }
+            Output::Record(record) => self.finish(key, *record),
+        }
+    }
+
+    /// Gives an order to a leg, and says whether it was taken. One that crossed the leg's end or
+    /// a change of its state is not; the agent's event about that is on its way.
+    fn on_leg(
+        &mut self,
+        key: CallKey,
+        leg: LegIndex,
+        order: impl FnOnce(&mut Agent, SipLegId) -> Result<(), LegError>,
+    ) -> bool {
+        let Some(entry) = self.calls.get(&key) else { return false };
+        let Some(id) = entry.legs[leg.as_usize()] else { return false };
+        match order(&mut self.agent, id) {
+            Ok(()) => true,
+            Err(error) => {
+                let call_id = &entry.call.record().call_id;
+                tracing::debug!(call_id, ?leg, %error, "order not taken");
+                false
+            }
+        }
+    }
+
+    fn open_media(&mut self, now: MonoTime, key: CallKey) {
+        let Some(entry) = self.calls.get_mut(&key) else { return };
+        let ssrcs = [0, 1].map(|_| Ssrc(self.entropy.next_u64() as u32));
+        match self.proxy.open(now, entry.media_ips, ssrcs) {
+            Ok(session) => {
+                entry.session = Some(session);
+                self.by_session.insert(session, key);
+            }
+            Err(error) => {
+                tracing::warn!(call_id = entry.call.record().call_id, %error, "call refused");
+                self.inputs.push_back((key, Input::MediaRefused));
+            }
+        }
+    }
+
+    fn invite_member(&mut self, now: MonoTime, key: CallKey, offer: bytes::Bytes) {
+        let Some(entry) = self.calls.get_mut(&key) else { return };
+        let target = &entry.target;
+        let request = InviteRequest {
+            target: target.contact.clone(),
+            flow: target.flow.clone(),
+            from: target.from.clone(),
+            to: target.to.clone(),
+            max_forwards: target.max_forwards,
+            headers: Vec::new(),
+            offer,
+        };
+        match self.agent.invite(now, request) {
+            Ok(leg) => {
+                entry.legs[LegIndex::B.as_usize()] = Some(leg);
+                self.by_leg.insert(leg, (key, LegIndex::B));
+            }
+            Err(error) => {
+                tracing::warn!(call_id = entry.call.record().call_id, %error, "member not invited");
+                self.inputs.push_back((key, Input::MemberRejected { status: 503 }));
+            }
+        }
+    }
+
+    /// Queues an input for the call that `leg` belongs to.
+    pub(super) fn leg_input(&mut self, leg: SipLegId, input: impl FnOnce(LegIndex) -> Input) {
+        if let Some(&(key, index)) = self.by_leg.get(&leg) {
+            self.inputs.push_back((key, input(index)));
+        }
+    }
+
+    /// The agent no longer knows `leg`.
+    pub(super) fn forget_leg(&mut self, leg: SipLegId) {
+        if let Some((key, index)) = self.by_leg.remove(&leg)
+            && let Some(entry) = self.calls.get_mut(&key)
+        {
+            entry.legs[index.as_usize()] = None;
+        }
+    }
+
+    fn finish(&mut self, key: CallKey, record: CallRecord) {
+        if let Some(entry) = self.calls.remove(&key) {
+            if let Some(deadline) = entry.deadline {
+                self.deadlines.remove(&(deadline, key));
+            }
+            for leg in entry.legs.into_iter().flatten() {
+                self.by_leg.remove(&leg);
+            }
+            if let Some(session) = entry.session {
+                self.by_session.remove(&session);
+            }
+        }
+        self.write_record(record);
+    }
+
+    /// Sends a call record on its way.
+    pub(super) fn write_record(&mut self, record: CallRecord) {
+        tracing::info!(
+            call_id = record.call_id,
+            result = %record.result,
+            sip_status = record.sip_status,
+            ended_by = %record.ended_by,
+            duration_ms = record.duration_ms,
+            "call ended"
+        );
+        self.records.push_back(record);
+    }
+}
+
+/// `Retry-After`, for every 503.
+pub(super) fn retry_after() -> Vec<Header> {
+    Header::build(HeaderName::RetryAfter, RETRY_AFTER_SECS.to_string()).into_iter().collect()
+}
