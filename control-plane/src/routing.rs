@@ -90,16 +90,24 @@ pub fn route(
             .or_else(|| find_did(snapshot, &member.tenant, called)),
     });
     let Some(route) = route else {
-        return Err(Refused { status: 404, result: CallResult::UnknownNumber, route: None });
+        return Err(Refused {
+            status: 404,
+            result: CallResult::UnknownNumber,
+            route: None,
+        });
     };
     match route.member.availability {
         Availability::Online => Ok(route),
-        Availability::Busy => {
-            Err(Refused { status: 486, result: CallResult::Busy, route: Some(route) })
-        }
-        Availability::Offline => {
-            Err(Refused { status: 480, result: CallResult::Offline, route: Some(route) })
-        }
+        Availability::Busy => Err(Refused {
+            status: 486,
+            result: CallResult::Busy,
+            route: Some(route),
+        }),
+        Availability::Offline => Err(Refused {
+            status: 480,
+            result: CallResult::Offline,
+            route: Some(route),
+        }),
     }
 }
 
@@ -113,7 +121,10 @@ fn find_extension(snapshot: &RoutingSnapshot, tenant: &Name, called: &str) -> Op
 fn find_did(snapshot: &RoutingSnapshot, tenant: &Name, called: &str) -> Option<Route> {
     let number = trunkline_sip::identity::e164(called)?.parse().ok()?;
     let did = snapshot.did(&number).filter(|did| did.tenant == *tenant)?;
-    Some(Route { member: Arc::clone(&did.member), did: Some(number) })
+    Some(Route {
+        member: Arc::clone(&did.member),
+        did: Some(number),
+    })
 }
 
 #[cfg(test)]

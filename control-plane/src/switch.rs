@@ -231,7 +231,8 @@ impl Switch {
     pub fn hang_up_all(&mut self, now: MonoTime, unix_ms: i64) {
         self.drain();
         let keys: Vec<CallKey> = self.calls.keys().copied().collect();
-        self.inputs.extend(keys.into_iter().map(|key| (key, Input::Shutdown)));
+        self.inputs
+            .extend(keys.into_iter().map(|key| (key, Input::Shutdown)));
         self.turn(now, unix_ms);
     }
 
@@ -290,7 +291,9 @@ impl Switch {
     #[must_use]
     pub fn calls_active(&self, direction: CallDirection) -> usize {
         let calls = self.calls.values();
-        calls.filter(|entry| entry.call.record().direction == direction).count()
+        calls
+            .filter(|entry| entry.call.record().direction == direction)
+            .count()
     }
 
     /// Up to `limit` live calls, the oldest first.
@@ -298,7 +301,11 @@ impl Switch {
     pub fn calls(&self, now: MonoTime, limit: usize) -> Vec<CallView> {
         let mut entries: Vec<&Entry> = self.calls.values().collect();
         entries.sort_unstable_by_key(|entry| entry.started_at);
-        entries.into_iter().take(limit).map(|entry| entry.view(now)).collect()
+        entries
+            .into_iter()
+            .take(limit)
+            .map(|entry| entry.view(now))
+            .collect()
     }
 
     /// Works off everything that one input set in motion.
@@ -360,12 +367,16 @@ impl Switch {
                 tracing::warn!(%session, %refusal, "media session refused");
                 (session, Input::MediaRefused)
             }
-            MediaEvent::Closed { session, cause, legs } => {
-                (session, Input::MediaClosed { cause, legs })
-            }
+            MediaEvent::Closed {
+                session,
+                cause,
+                legs,
+            } => (session, Input::MediaClosed { cause, legs }),
         };
         let is_over = !matches!(input, Input::MediaOpened(_));
-        let Some(&key) = self.by_session.get(&session) else { return };
+        let Some(&key) = self.by_session.get(&session) else {
+            return;
+        };
         if is_over {
             self.by_session.remove(&session);
             if let Some(entry) = self.calls.get_mut(&key) {
@@ -375,3 +386,6 @@ impl Switch {
         self.inputs.push_back((key, input));
     }
 }
+
+#[cfg(test)]
+mod tests;

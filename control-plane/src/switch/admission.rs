@@ -38,11 +38,17 @@ struct Denial {
 
 impl Denial {
     fn plain(status: u16) -> Self {
-        Self { status, headers: Vec::new() }
+        Self {
+            status,
+            headers: Vec::new(),
+        }
     }
 
     fn overloaded() -> Self {
-        Self { status: 503, headers: retry_after() }
+        Self {
+            status: 503,
+            headers: retry_after(),
+        }
     }
 }
 
@@ -88,14 +94,20 @@ impl Switch {
             _ => (405, header(HeaderName::Allow, ALLOW)),
         };
         // Fails only for a request that its sender has cancelled or waited too long for.
-        if let Err(error) = self.agent.respond(now, id, status, headers, bytes::Bytes::new()) {
+        if let Err(error) = self
+            .agent
+            .respond(now, id, status, headers, bytes::Bytes::new())
+        {
             tracing::debug!(source = %flow.remote, %error, "response not wanted any more");
         }
     }
 
     /// The leg is new, so only a caller that has hung up in the meantime does not get this.
     fn deny(&mut self, now: MonoTime, leg: SipLegId, denial: Denial) {
-        if let Err(error) = self.agent.reject(now, leg, denial.status, None, denial.headers) {
+        if let Err(error) = self
+            .agent
+            .reject(now, leg, denial.status, None, denial.headers)
+        {
             tracing::debug!(%leg, %error, "refusal not wanted any more");
         }
     }
@@ -115,7 +127,10 @@ impl Switch {
             .handle_register(now, member.sip_user.as_str(), request, flow)
             .map_err(|error| {
                 tracing::info!(source = %flow.remote, %error, "REGISTER refused");
-                Denial { status: error.status(), headers: error.headers() }
+                Denial {
+                    status: error.status(),
+                    headers: error.headers(),
+                }
             })
     }
 
@@ -127,7 +142,9 @@ impl Switch {
     ) -> Result<Origin, Denial> {
         match self.snapshot.trunk_for(flow.remote.ip()) {
             Some(trunk) => Ok(Origin::Trunk(Arc::clone(trunk))),
-            None => self.authenticate_member(now, request, flow).map(Origin::Member),
+            None => self
+                .authenticate_member(now, request, flow)
+                .map(Origin::Member),
         }
     }
 
@@ -140,7 +157,9 @@ impl Switch {
         let source = flow.remote.ip();
         let snapshot = Arc::clone(&self.snapshot);
         let verified = self.digest.verify(now, source, request, |user| {
-            snapshot.member_by_sip_user(user).map(|member| member.credential.ha1().clone())
+            snapshot
+                .member_by_sip_user(user)
+                .map(|member| member.credential.ha1().clone())
         });
         let error = match verified {
             Ok(user) => match snapshot.member_by_sip_user(&user) {
@@ -157,7 +176,10 @@ impl Switch {
             401 => self.digest.challenge(now, source, error.is_stale()),
             _ => Vec::new(),
         };
-        Err(Denial { status: error.status(), headers })
+        Err(Denial {
+            status: error.status(),
+            headers,
+        })
     }
 
     fn route_call(
@@ -216,7 +238,8 @@ impl Switch {
             self.refuse(now, leg, record, Denial::plain(error.status()));
             return;
         }
-        let Some(target) = Self::member_target(request, &caller, &route, contact, member_flow) else {
+        let Some(target) = Self::member_target(request, &caller, &route, contact, member_flow)
+        else {
             self.refuse(now, leg, record, Denial::plain(500));
             return;
         };
@@ -288,7 +311,13 @@ impl Switch {
             uri: identity::user_at(route.member.sip_user.as_str(), &host)?,
         };
         let max_forwards = identity::max_forwards(request).saturating_sub(1);
-        Some(MemberTarget { contact, flow, from, to, max_forwards })
+        Some(MemberTarget {
+            contact,
+            flow,
+            from,
+            to,
+            max_forwards,
+        })
     }
 
     /// Refuses an admitted caller, and writes that down.
@@ -330,7 +359,9 @@ impl Switch {
 }
 
 fn describe_route(record: &mut CallRecord, route: Option<&Route>) {
-    record.did = route.and_then(|route| route.did.as_ref()).map(|did| did.as_str().to_owned());
+    record.did = route
+        .and_then(|route| route.did.as_ref())
+        .map(|did| did.as_str().to_owned());
     record.callee = route.map(|route| route.member.extension.to_string());
 }
 

@@ -61,10 +61,14 @@ impl Entry {
 impl Switch {
     /// Gives a call its input and does what it then wants.
     pub(super) fn drive(&mut self, now: MonoTime, key: CallKey, input: Input) {
-        let Some(entry) = self.calls.get_mut(&key) else { return };
+        let Some(entry) = self.calls.get_mut(&key) else {
+            return;
+        };
         entry.call.handle(now, input);
         self.perform_outputs(now, key);
-        let Some(entry) = self.calls.get_mut(&key) else { return };
+        let Some(entry) = self.calls.get_mut(&key) else {
+            return;
+        };
         let deadline = entry.call.poll_timeout();
         if entry.deadline != deadline {
             if let Some(old) = entry.deadline.take() {
@@ -78,7 +82,9 @@ impl Switch {
     /// Does what a call wants, until it wants nothing.
     pub(super) fn perform_outputs(&mut self, now: MonoTime, key: CallKey) {
         while let Some(entry) = self.calls.get_mut(&key) {
-            let Some(output) = entry.call.poll_output() else { return };
+            let Some(output) = entry.call.poll_output() else {
+                return;
+            };
             self.perform(now, key, output);
         }
     }
@@ -94,19 +100,28 @@ impl Switch {
             Output::CloseMedia => match self.calls.get(&key).and_then(|entry| entry.session) {
                 Some(session) => self.proxy.close(now, session),
                 None => {
-                    let nothing = Input::MediaClosed { cause: None, legs: None };
+                    let nothing = Input::MediaClosed {
+                        cause: None,
+                        legs: None,
+                    };
                     self.inputs.push_back((key, nothing));
                 }
             },
             Output::InviteMember(offer) => self.invite_member(now, key, offer),
             Output::Progress { status, sdp } => {
-                self.on_leg(key, LegIndex::A, |agent, leg| agent.provisional(now, leg, status, sdp));
+                self.on_leg(key, LegIndex::A, |agent, leg| {
+                    agent.provisional(now, leg, status, sdp)
+                });
             }
             Output::AnswerCaller(sdp) => {
                 self.on_leg(key, LegIndex::A, |agent, leg| agent.answer(now, leg, sdp));
             }
             Output::RejectCaller { status, reason } => {
-                let headers = if status == 503 { retry_after() } else { Vec::new() };
+                let headers = if status == 503 {
+                    retry_after()
+                } else {
+                    Vec::new()
+                };
                 self.on_leg(key, LegIndex::A, |agent, leg| {
                     agent.reject(now, leg, status, reason, headers)
                 });
@@ -115,7 +130,13 @@ impl Switch {
                 let is_sent = self.on_leg(key, leg, |agent, leg| agent.reinvite(now, leg, sdp));
                 if !is_sent {
                     // The far leg is busy with an offer of its own, or just ending.
-                    self.inputs.push_back((key, Input::OfferAnswered { leg, result: Err(491) }));
+                    self.inputs.push_back((
+                        key,
+                        Input::OfferAnswered {
+                            leg,
+                            result: Err(491),
+                        },
+                    ));
                 }
             }
             Output::AcceptOffer(leg, sdp) => {
@@ -139,8 +160,12 @@ impl Switch {
         leg: LegIndex,
         order: impl FnOnce(&mut Agent, SipLegId) -> Result<(), LegError>,
     ) -> bool {
-        let Some(entry) = self.calls.get(&key) else { return false };
-        let Some(id) = entry.legs[leg.as_usize()] else { return false };
+        let Some(entry) = self.calls.get(&key) else {
+            return false;
+        };
+        let Some(id) = entry.legs[leg.as_usize()] else {
+            return false;
+        };
         match order(&mut self.agent, id) {
             Ok(()) => true,
             Err(error) => {
@@ -152,7 +177,9 @@ impl Switch {
     }
 
     fn open_media(&mut self, now: MonoTime, key: CallKey) {
-        let Some(entry) = self.calls.get_mut(&key) else { return };
+        let Some(entry) = self.calls.get_mut(&key) else {
+            return;
+        };
         let ssrcs = [0, 1].map(|_| Ssrc(self.entropy.next_u64() as u32));
         match self.proxy.open(now, entry.media_ips, ssrcs) {
             Ok(session) => {
@@ -167,7 +194,9 @@ impl Switch {
     }
 
     fn invite_member(&mut self, now: MonoTime, key: CallKey, offer: bytes::Bytes) {
-        let Some(entry) = self.calls.get_mut(&key) else { return };
+        let Some(entry) = self.calls.get_mut(&key) else {
+            return;
+        };
         let target = &entry.target;
         let request = InviteRequest {
             target: target.contact.clone(),
@@ -185,7 +214,8 @@ impl Switch {
             }
             Err(error) => {
                 tracing::warn!(call_id = entry.call.record().call_id, %error, "member not invited");
-                self.inputs.push_back((key, Input::MemberRejected { status: 503 }));
+                self.inputs
+                    .push_back((key, Input::MemberRejected { status: 503 }));
             }
         }
     }
@@ -237,5 +267,7 @@ impl Switch {
 
 /// `Retry-After`, for every 503.
 pub(super) fn retry_after() -> Vec<Header> {
-    Header::build(HeaderName::RetryAfter, RETRY_AFTER_SECS.to_string()).into_iter().collect()
+    Header::build(HeaderName::RetryAfter, RETRY_AFTER_SECS.to_string())
+        .into_iter()
+        .collect()
 }
