@@ -1,10 +1,10 @@
 //! A call between a carrier and a member's phone, from INVITE to BYE, with real media.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use trunkline_testkit::conversation::{Conversation, Party, talk};
+use trunkline_testkit::daemons::Daemons;
 use trunkline_testkit::phone::{Call, Phone};
 use trunkline_testkit::rtp::{MediaHub, RtpEndpoint};
 use trunkline_testkit::sdp::AudioDescription;
@@ -78,8 +78,15 @@ impl Answered {
     }
 }
 
-/// The loopback address a carrier of the test site calls from.
-#[must_use]
-pub fn carrier_address() -> IpAddr {
-    IpAddr::from([127, 0, 0, 2])
+/// A whole call to member 0 with phones that registered just now and half a second of speech:
+/// proof that the daemons live.
+pub fn prove_service(daemons: &mut Daemons) -> Result<()> {
+    daemons.check_alive()?;
+    let hub = MediaHub::start()?;
+    let (carrier, phone) = (daemons.carrier()?, daemons.member_phone(0)?);
+    let call = place(&hub, &carrier, &daemons.member(0)?.did, &phone)?;
+    let heard = call.talk(25)?;
+    ensure!(heard.is_perfect(), "{heard:?}");
+    call.hang_up()?;
+    daemons.check_alive()
 }

@@ -240,16 +240,16 @@ pub fn wait_idle(daemons: &Daemons, limit: Duration) -> Result<()> {
     loop {
         let page = daemons.metrics()?;
         let left = |name| trunkline_testkit::http::metric(&page, name, &[]).unwrap_or(0.0);
-        let (calls, streams) = (
+        let (calls, sessions) = (
             left("trunkline_calls_active"),
-            left("trunkline_streams_active"),
+            left("trunkline_sessions_active"),
         );
-        if calls == 0.0 && streams == 0.0 {
+        if calls == 0.0 && sessions == 0.0 {
             return Ok(());
         }
         ensure!(
             Instant::now() < deadline,
-            "{limit:?} after the last party ended {calls} calls and {streams} streams are left"
+            "{limit:?} after the last party ended {calls} calls and {sessions} media sessions are left"
         );
         std::thread::sleep(Duration::from_millis(50));
     }
@@ -259,7 +259,7 @@ pub fn wait_idle(daemons: &Daemons, limit: Duration) -> Result<()> {
 fn check_relay(daemons: &Daemons) -> Result<()> {
     let packets =
         |direction| daemons.metric("trunkline_rtp_packets_total", &[("direction", direction)]);
-    let (received, sent) = (packets("rx")?, packets("tx")?);
+    let (received, sent) = (packets("in")?, packets("out")?);
     let dropped = daemons.metric("trunkline_rtp_dropped_packets_total", &[])?;
     ensure!(received > 0.0, "no RTP packet reached the edge");
     ensure!(

@@ -1,4 +1,8 @@
 //! SIPp scenarios under `tests/sipp/`, one test each.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a failed unwrap is a failed test, in helpers too"
+)]
 
 use std::collections::BTreeSet;
 use std::fs;

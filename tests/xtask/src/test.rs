@@ -175,7 +175,7 @@ fn cargo(arguments: &[&str]) -> Command {
 
 /// `--cfg loom` changes every crate's build, so it has a target directory of its own.
 fn loom() -> Result<Command> {
-    let mut command = cargo(&["test", "-p", "trunkline-ring", "--lib", "loom"]);
+    let mut command = cargo(&["test", "-p", "trunkline-ring", "--test", "loom"]);
     command
         .env("RUSTFLAGS", "--cfg loom")
         .env("CARGO_TARGET_DIR", workspace::target_dir()?.join("loom"));
