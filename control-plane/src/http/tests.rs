@@ -1,0 +1,191 @@
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Instant;
+
+use trunkline_edge_api::MonoTime;
+
+use super::*;
+use crate::cdr;
+use crate::store::{self, StoreOptions};
+
+struct Fixture {
+    health: Arc<Health>,
+    sources: HttpSources,
+    server: HttpServer,
+    dir: tempfile::TempDir,
+    _writer: cdr::CdrWriter,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let mut options = StoreOptions::new(dir.path().join("trunkline.db"), "trunkline");
+        options.busy_timeout = Duration::from_millis(50);
+        let (store, _) = store::open(options).expect("opened");
+        let (writer, _) =
+            cdr::spawn(&dir.path().join("cdr.spool"), store.clone()).expect("spawned");
+        let health = Arc::new(Health::default());
+        let sources = HttpSources {
+            metrics: Arc::new(Metrics::new().expect("made")),
+            health: Arc::clone(&health),
+            store,
+            cdr: writer.status(),
+        };
+        let config = HttpConfig {
+            listen: "127.0.0.1:0".parse().expect("address"),
+        };
+        Self {
+            health,
+            server: spawn(&config, sources.clone()).expect("bound"),
+            sources,
+            dir,
+            _writer: writer,
+        }
+    }
+
+    fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.server.local_addr()).expect("connected")
+    }
+
+    /// Status line and headers, then the body.
+    fn get(&self, path: &str) -> (String, String) {
+        let mut stream = self.connect();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("sent");
+        let mut answer = String::new();
+        stream
+            .read_to_string(&mut answer)
+            .expect("answered and closed");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("head and body");
+        (head.to_owned(), body.to_owned())
+    }
+}
+
+#[test]
+fn healthz_follows_the_call_thread() {
+    let fixture = Fixture::new();
+    assert!(fixture.get("/healthz").0.starts_with("HTTP/1.1 503"));
+    fixture.health.beat(monotonic_now());
+    assert_eq!(fixture.get("/healthz").1, "ok\n");
+    let long_ago = MonoTime(monotonic_now().0 - 6_000_000_000);
+    fixture.health.beat(long_ago);
+    assert!(fixture.get("/healthz").0.starts_with("HTTP/1.1 503"));
+}
+
+#[test]
+fn readyz_names_what_is_missing() {
+    let fixture = Fixture::new();
+    fixture.health.beat(monotonic_now());
+    let (head, body) = fixture.get("/readyz");
+    assert!(head.starts_with("HTTP/1.1 503"), "{head}");
+    let body: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+    assert_eq!(body["ready"], false);
+    let failed: Vec<_> = body["checks"]
+        .as_array()
+        .expect("checks")
+        .iter()
+        .filter(|check| check["ok"] == false)
+        .collect();
+    assert_eq!(failed.len(), 1, "{body}");
+    assert_eq!(failed[0]["name"], "edge");
+
+    fixture.health.set_edge_connected(true);
+    assert!(fixture.get("/readyz").0.starts_with("HTTP/1.1 200"));
+
+    fixture.health.set_draining();
+    assert!(fixture.get("/readyz").1.contains("the daemon is stopping"));
+}
+
+#[test]
+fn readyz_stays_ready_while_another_process_writes() {
+    let fixture = Fixture::new();
+    fixture.health.beat(monotonic_now());
+    fixture.health.set_edge_connected(true);
+    let path = fixture.dir.path().join("trunkline.db");
+    let lock = crate::store::tests::Lock::take(&path);
+    assert!(fixture.get("/readyz").0.starts_with("HTTP/1.1 200"));
+    lock.release();
+}
+
+#[test]
+fn metrics_are_prometheus_text() {
+    let fixture = Fixture::new();
+    let (head, body) = fixture.get("/metrics");
+    assert!(head.contains("text/plain; version=0.0.4"), "{head}");
+    assert!(body.contains("\ntrunkline_build_info{"), "{body}");
+}
+
+#[test]
+fn other_paths_and_methods_are_refused() {
+    let fixture = Fixture::new();
+    assert!(fixture.get("/").0.starts_with("HTTP/1.1 404"));
+    let mut stream = fixture.connect();
+    write!(
+        stream,
+        "POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
+    )
+    .expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("answered");
+    assert!(answer.starts_with("HTTP/1.1 405"), "{answer}");
+}
+
+#[test]
+fn garbage_and_silence_do_not_keep_others_out() {
+    let fixture = Fixture::new();
+    fixture.health.beat(monotonic_now());
+    let _silent: Vec<_> = (0..CONNECTION_COUNT_MAX - 1)
+        .map(|_| fixture.connect())
+        .collect();
+    let mut garbage = fixture.connect();
+    // The server may cut the connection before it has read everything.
+    let _ = garbage.write_all(&[0xff; 100_000]);
+    drop(garbage);
+    assert_eq!(fixture.get("/healthz").1, "ok\n");
+}
+
+#[test]
+fn silent_connections_are_cut_in_the_end() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("runtime");
+    runtime.block_on(async {
+        use axum::serve::Listener as _;
+        let inner = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("bound");
+        let mut listener = LimitedListener::new(inner, 1, Duration::from_millis(20));
+        let address = listener.local_addr().expect("bound");
+        let _client = TcpStream::connect(address).expect("connected");
+        let (mut stream, _) = listener.accept().await;
+        let mut byte = [0];
+        let begun = Instant::now();
+        let read = tokio::io::AsyncReadExt::read(&mut stream, &mut byte).await;
+        assert_eq!(
+            read.map_err(|error| error.kind()),
+            Err(io::ErrorKind::TimedOut)
+        );
+        assert!(begun.elapsed() >= Duration::from_millis(20));
+    });
+}
+
+#[test]
+fn address_in_use_is_named() {
+    let fixture = Fixture::new();
+    let config = HttpConfig {
+        listen: fixture.server.local_addr(),
+    };
+    let error = spawn(&config, fixture.sources.clone())
+        .expect_err("in use")
+        .to_string();
+    let expected = format!("[http] listen = \"{}\": ", config.listen);
+    assert!(error.starts_with(&expected), "{error}");
+}
+
+#[test]
+fn server_stops_when_told() {
+    let fixture = Fixture::new();
+    let address = fixture.server.local_addr();
+    fixture.server.stop();
+    assert!(TcpStream::connect(address).is_err());
+}

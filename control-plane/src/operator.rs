@@ -1,0 +1,170 @@
+//! The operator socket: how `trunkline-control status` and its siblings speak to the daemon.
+//!
+//! A Unix stream socket in `run_dir`, open to the daemon's own user and to root (the peer's uid
+//! is checked, whatever the file's mode). One JSON object per line each way:
+//!
+//! ```text
+//! → {"request":"calls","limit":50}
+//! ← {"reply":"calls","total":1,"calls":[…]}
+//! → {"request":"reload"}
+//! ← {"reply":"done"}
+//! → {"request":"sing"}
+//! ← {"reply":"error","message":"…"}
+//! ```
+//!
+//! What only the call thread knows is asked of it over a bounded channel of
+//! [`OperatorRequest`]s; it answers when it comes round, and is never waited for longer than
+//! [`CALL_THREAD_PATIENCE`].
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+mod client;
+mod server;
+#[cfg(test)]
+mod tests;
+
+pub use client::{AskError, ask};
+pub use server::{OperatorServer, OperatorSources, spawn};
+
+use crate::switch::CallView;
+
+/// Longest request line, bytes.
+const REQUEST_LEN_MAX: u64 = 4096;
+
+/// Longest reply line that a client takes, bytes: [`CALLS_LIMIT_MAX`] calls with room.
+const REPLY_LEN_MAX: u64 = 16 << 20;
+
+/// Calls in one reply.
+const CALLS_LIMIT_MAX: usize = 10_000;
+
+/// How long the call thread is waited for.
+const CALL_THREAD_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What the call thread is asked. It answers each; a reply that nobody waits for any more is not
+/// its concern.
+#[derive(Debug)]
+pub enum OperatorRequest {
+    /// How are you?
+    Status(oneshot::Sender<CallThreadStatus>),
+    /// Live calls.
+    Calls {
+        /// At most this many, the oldest first.
+        limit: usize,
+        /// Where the answer goes.
+        reply: oneshot::Sender<CallsReport>,
+    },
+}
+
+/// The call thread's part of [`StatusReport`].
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct CallThreadStatus {
+    /// Since the daemon began, seconds.
+    pub uptime_secs: u64,
+    /// Sockets it listens on, as the configuration writes them.
+    pub listen: Vec<String>,
+    /// Calls in any state.
+    pub calls_active: usize,
+    /// `[sip] calls_max`.
+    pub calls_max: usize,
+    /// Open SIP transactions.
+    pub transactions_active: usize,
+    /// Registered contacts.
+    pub registrations_active: usize,
+    /// Whether the edge's rings are attached.
+    pub edge_connected: bool,
+    /// One for each worker of the edge.
+    pub workers: Vec<WorkerStatus>,
+    /// Whether new calls are refused because the daemon is stopping.
+    pub draining: bool,
+}
+
+/// One worker of the edge.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct WorkerStatus {
+    /// Its index.
+    pub worker: u16,
+    /// Open media sessions.
+    pub sessions_active: u64,
+    /// Port pairs in use or set aside.
+    pub ports_used: u32,
+    /// Port pairs of its slice.
+    pub ports_capacity: u32,
+    /// Since its last heartbeat, milliseconds.
+    pub heartbeat_age_ms: u64,
+}
+
+/// Answer to `status`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusReport {
+    /// `[node] name`.
+    pub node: String,
+    /// Release that is running.
+    pub version: String,
+    /// Process id of the daemon.
+    pub pid: u32,
+    /// The call thread's part; `None` when it did not answer.
+    pub call_thread: Option<CallThreadStatus>,
+    /// Trunks, members and DIDs that routing knows.
+    pub directory: DirectoryStatus,
+    /// Why the store does not answer, if it does not.
+    pub store_problem: Option<String>,
+    /// Why call records may be in danger, if they may.
+    pub cdr_problem: Option<String>,
+    /// Bytes of call records that the store does not have yet.
+    pub cdr_spool_bytes: u64,
+}
+
+/// What routing knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct DirectoryStatus {
+    /// Trunks.
+    pub trunks: usize,
+    /// Members.
+    pub members: usize,
+    /// DIDs.
+    pub dids: usize,
+}
+
+/// Answer to `calls`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct CallsReport {
+    /// Calls in any state, those beyond the limit included.
+    pub total: usize,
+    /// The oldest first.
+    pub calls: Vec<CallView>,
+}
+
+/// A line to the daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "snake_case")]
+pub enum Request {
+    /// How the daemon is.
+    Status,
+    /// Live calls.
+    Calls {
+        /// At most this many.
+        limit: usize,
+    },
+    /// Another process changed the store: read the routing data again.
+    Reload,
+}
+
+/// A line from the daemon.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "snake_case")]
+pub enum Reply {
+    /// To [`Request::Status`].
+    Status(Box<StatusReport>),
+    /// To [`Request::Calls`].
+    Calls(CallsReport),
+    /// To [`Request::Reload`].
+    Done,
+    /// It could not be done.
+    Error {
+        /// Why, and what to do.
+        message: String,
+    },
+}

@@ -1,0 +1,231 @@
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::cdr;
+use crate::site::tests::{SMALL_SITE, site};
+use crate::store::{self, ApplyOptions, StoreHandle, StoreOptions};
+
+struct Fixture {
+    dir: tempfile::TempDir,
+    store: StoreHandle,
+    server: OperatorServer,
+    _writer: cdr::CdrWriter,
+}
+
+impl Fixture {
+    /// `serve` is the call thread; it ends when the server does.
+    fn new(mut serve: impl FnMut(OperatorRequest) + Send + 'static) -> Self {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let (store, _) =
+            store::open(StoreOptions::new(dir.path().join("t.db"), "trunkline")).expect("opened");
+        let (writer, _) =
+            cdr::spawn(&dir.path().join("cdr.spool"), store.clone()).expect("spawned");
+        let (calls, mut requests) = mpsc::channel(4);
+        std::thread::spawn(move || {
+            while let Some(request) = requests.blocking_recv() {
+                serve(request);
+            }
+        });
+        let sources = OperatorSources {
+            node: "here".to_owned(),
+            calls,
+            store: store.clone(),
+            cdr: writer.status(),
+        };
+        let server = spawn(&dir.path().join("control.sock"), sources).expect("bound");
+        Self {
+            dir,
+            store,
+            server,
+            _writer: writer,
+        }
+    }
+
+    fn answering() -> Self {
+        Self::new(|request| match request {
+            OperatorRequest::Status(reply) => {
+                let status = CallThreadStatus {
+                    calls_active: 3,
+                    ..CallThreadStatus::default()
+                };
+                let _ = reply.send(status);
+            }
+            OperatorRequest::Calls { limit, reply } => {
+                let _ = reply.send(CallsReport {
+                    total: limit,
+                    calls: Vec::new(),
+                });
+            }
+        })
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join("control.sock")
+    }
+
+    fn exchange(&self, line: &[u8]) -> String {
+        let mut stream = UnixStream::connect(self.path()).expect("connected");
+        stream.write_all(line).expect("sent");
+        let mut reply = String::new();
+        BufReader::new(stream)
+            .read_line(&mut reply)
+            .expect("answered");
+        reply
+    }
+}
+
+#[test]
+fn status_joins_the_call_thread_the_store_and_the_spool() {
+    let fixture = Fixture::answering();
+    let Ok(Reply::Status(status)) = ask(&fixture.path(), Request::Status) else {
+        panic!("status was not answered");
+    };
+    assert_eq!(status.node, "here");
+    assert_eq!(status.pid, std::process::id());
+    assert_eq!(status.call_thread.map(|c| c.calls_active), Some(3));
+    assert_eq!((status.store_problem, status.cdr_problem), (None, None));
+}
+
+#[test]
+fn calls_are_asked_of_the_call_thread_with_a_bounded_limit() {
+    let fixture = Fixture::answering();
+    let total = |limit| match ask(&fixture.path(), Request::Calls { limit }) {
+        Ok(Reply::Calls(report)) => report.total,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(total(7), 7);
+    assert_eq!(total(usize::MAX), CALLS_LIMIT_MAX);
+}
+
+#[test]
+fn reload_shows_routing_what_another_process_applied() {
+    let fixture = Fixture::answering();
+    let (other, _) = store::open(StoreOptions::new(
+        fixture.dir.path().join("t.db"),
+        "trunkline",
+    ))
+    .expect("opened");
+    tokio::runtime::Builder::new_current_thread()
+        .build()
+        .expect("runtime")
+        .block_on(other.apply(site(SMALL_SITE), ApplyOptions::default()))
+        .expect("applied");
+    assert_eq!(fixture.store.routing().borrow().counts(), (0, 0, 0));
+    assert!(matches!(
+        ask(&fixture.path(), Request::Reload),
+        Ok(Reply::Done)
+    ));
+    assert_eq!(fixture.store.routing().borrow().counts(), (1, 2, 1));
+}
+
+#[test]
+fn call_thread_that_stands_still_costs_its_part_of_the_answer_only() {
+    let fixture = Fixture::new(|request| std::mem::forget(request));
+    let Ok(Reply::Status(status)) = ask(&fixture.path(), Request::Status) else {
+        panic!("status was not answered");
+    };
+    assert_eq!(status.call_thread, None);
+    assert_eq!(status.store_problem, None);
+    let calls = ask(&fixture.path(), Request::Calls { limit: 1 }).expect_err("no answer");
+    assert!(
+        calls.to_string().contains("did not answer within 2 s"),
+        "{calls}"
+    );
+}
+
+#[test]
+fn nonsense_is_answered_with_an_error() {
+    let fixture = Fixture::answering();
+    for line in [
+        &b"\n"[..],
+        b"hello\n",
+        b"{\"request\":\"sing\"}\n",
+        b"{\"request\":\"calls\"}\n",
+        b"{\"request\":\"calls\",\"limit\":-1}\n",
+        b"\xff\xfe\n",
+    ] {
+        let reply = fixture.exchange(line);
+        assert!(
+            reply.starts_with("{\"reply\":\"error\",\"message\":\"not a request"),
+            "{reply}"
+        );
+    }
+    let endless = fixture.exchange(&[b'x'; 5000]);
+    assert!(endless.contains("at most 4096 bytes"), "{endless}");
+    assert!(ask(&fixture.path(), Request::Status).is_ok());
+}
+
+#[test]
+fn one_connection_may_ask_several_times() {
+    let fixture = Fixture::answering();
+    let mut stream = UnixStream::connect(fixture.path()).expect("connected");
+    let mut reader = BufReader::new(stream.try_clone().expect("cloned"));
+    for _ in 0..3 {
+        stream
+            .write_all(b"{\"request\":\"reload\"}\n")
+            .expect("sent");
+        let mut reply = String::new();
+        reader.read_line(&mut reply).expect("answered");
+        assert_eq!(reply, "{\"reply\":\"done\"}\n");
+    }
+}
+
+#[test]
+fn nobody_at_the_socket_is_said_so() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let path = dir.path().join("control.sock");
+    assert!(matches!(
+        ask(&path, Request::Status),
+        Err(AskError::NotRunning(_))
+    ));
+    // The socket of a daemon that was killed.
+    drop(std::os::unix::net::UnixListener::bind(&path).expect("bound"));
+    let error = ask(&path, Request::Status).expect_err("nobody").to_string();
+    assert!(
+        error.starts_with("trunkline-control is not running: "),
+        "{error}"
+    );
+}
+
+#[test]
+fn second_daemon_is_refused_and_a_dead_one_replaced() {
+    let fixture = Fixture::answering();
+    let sources = || OperatorSources {
+        node: "second".to_owned(),
+        calls: mpsc::channel(1).0,
+        store: fixture.store.clone(),
+        cdr: fixture._writer.status(),
+    };
+    let error = spawn(&fixture.path(), sources())
+        .expect_err("taken")
+        .to_string();
+    assert!(
+        error.contains("another trunkline-control listens here"),
+        "{error}"
+    );
+
+    let other = fixture.dir.path().join("dead.sock");
+    drop(std::os::unix::net::UnixListener::bind(&other).expect("bound"));
+    let second = spawn(&other, sources()).expect("replaced");
+    assert!(ask(&other, Request::Reload).is_ok());
+    second.stop();
+    assert!(!other.exists());
+}
+
+#[test]
+fn socket_is_closed_to_others() {
+    let fixture = Fixture::answering();
+    let mode = std::fs::metadata(fixture.path())
+        .expect("there")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o660);
+    let path = fixture.path();
+    fixture.server.stop();
+    assert!(!path.exists());
+}
