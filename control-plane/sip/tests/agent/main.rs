@@ -1,0 +1,9 @@
+//! The user agent against scripted peers and against itself over a bad network.
+
+mod hostile;
+mod races;
+mod renegotiation;
+mod requests;
+mod routing;
+mod simulation;
+mod support;
