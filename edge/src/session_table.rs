@@ -180,7 +180,8 @@ mod tests {
                 assert!(table.remove(key).is_some());
             }
         }
-        assert_eq!(table.by_id.capacity(), capacity);
+        // Traces of removed keys count against it, so it may be less, never more.
+        assert!(table.by_id.capacity() <= capacity);
         assert_eq!(table.len(), 0);
     }
 
