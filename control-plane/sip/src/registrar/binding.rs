@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use bytes::Bytes;
 use sipx_sip::headers::address::ContactValue;
 use sipx_sip::headers::misc::Expires;
-use sipx_sip::{Address, CSeq, CallId, HeaderName, Host, Request, Uri};
+use sipx_sip::{Address, CSeq, CallId, HeaderName, Request, Uri};
 use trunkline_edge_api::MonoTime;
 
 use super::{RegisterError, RegistrarConfig};
