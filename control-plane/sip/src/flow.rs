@@ -83,13 +83,15 @@ impl Flow {
     /// The flow to the next hop `uri` (a `Route`, a remote target) for a dialog that lives on
     /// `self`.
     ///
-    /// A numeric host is taken as it stands: the URI says address, port and transport. Three
-    /// kinds of next hop keep the flow instead, because its far end *is* that hop:
+    /// A numeric host is taken as it stands: the URI says address, port and transport. Some kinds
+    /// of next hop keep the flow instead, because its far end *is* that hop:
     /// - a host name: the adjacent proxy wrote itself into `Record-Route`, or the peer into
     ///   `Contact`, and we already talk to it (names are not resolved here);
     /// - an address of narrower scope than the one the peer is seen at, say a `Contact` of
     ///   192.168.1.20 from a phone whose packets come from a public address: it is behind a NAT,
     ///   and only the flow leads back in;
+    /// - an address that our end of the flow cannot send to: the other address family, or one off
+    ///   this host from a loopback address, as with a softphone on the machine it calls;
     /// - on TCP, a hop that is reached by TCP: the connection is reused (RFC 3261 §18), and the
     ///   URI's address is kept for the case that it has closed.
     #[must_use]
@@ -110,7 +112,8 @@ impl Flow {
             // A transport that is not spoken here: the flow at least is known to work.
             _ => return self.clone(),
         };
-        if ip.is_ipv4() != self.local.is_ipv4() {
+        let leaves_the_host = self.local.ip().is_loopback() && !ip.is_loopback();
+        if ip.is_ipv4() != self.local.is_ipv4() || leaves_the_host {
             return self.clone();
         }
         Flow {
@@ -201,6 +204,22 @@ mod tests {
         ] {
             assert_eq!(remote_after(&from_proxy, uri), remote, "{uri}");
         }
+    }
+
+    #[test]
+    fn softphone_on_our_own_host_is_reached_where_it_is_seen() {
+        let local = Flow::udp(
+            "127.0.0.1:5060".parse().expect("valid"),
+            "127.0.0.1:40000".parse().expect("valid"),
+        );
+        assert_eq!(
+            remote_after(&local, "sip:bob@192.168.1.20:5062"),
+            "127.0.0.1:40000"
+        );
+        assert_eq!(
+            remote_after(&local, "sip:bob@127.0.0.1:5062"),
+            "127.0.0.1:5062"
+        );
     }
 
     #[test]

@@ -348,20 +348,21 @@ impl Leg {
     // ---- requests of the peer inside the dialog -----------------------------------------------
 
     /// A new request with a transaction, that names this leg's dialog.
-    pub(crate) fn handle_request(&mut self, core: &mut Core, now: MonoTime, key: &Key, flow: Flow) {
-        let Some(request) = core.server_request(key).cloned() else {
-            return;
-        };
+    pub(crate) fn handle_request(
+        &mut self,
+        core: &mut Core,
+        now: MonoTime,
+        key: &Key,
+        request: &Request,
+        flow: Flow,
+    ) {
         let sequence = match request.headers.typed::<CSeq>() {
             Some(Ok(cseq)) => cseq.sequence,
             _ => return self.refuse(core, now, key, 400),
         };
-        // RFC 3261 §12.2.2: a number below the last is out of order. So is the same one: a copy of
-        // the request would have found its transaction.
-        if self.dialog.remote_cseq.is_some_and(|last| sequence <= last) {
+        if !self.is_in_order(sequence) {
             return self.refuse(core, now, key, 500);
         }
-        self.dialog.remote_cseq = Some(sequence);
 
         if let State::Terminated(_) = self.state {
             // Both hung up at once, and each BYE is right.
@@ -376,14 +377,14 @@ impl Leg {
             }
             return;
         }
-        if let Some(options) = unsupported_options(&request) {
+        if let Some(options) = unsupported_options(request) {
             let unsupported = (HeaderName::Unsupported, options.as_str());
             return self.reply(core, now, key, 420, Some(unsupported));
         }
-        match request.method {
+        match &request.method {
             Method::Bye => self.handle_bye(core, now, key),
             Method::Invite | Method::Update => {
-                self.handle_offer_request(core, now, key, &request, flow);
+                self.handle_offer_request(core, now, key, request, flow);
             }
             Method::Options => self.answer_options(core, now, key),
             Method::Info if request.body().is_empty() => self.refuse(core, now, key, 200),
@@ -396,6 +397,40 @@ impl Leg {
             }
             _ => self.reply(core, now, key, 405, Some((HeaderName::Allow, ALLOW))),
         }
+    }
+
+    /// RFC 3261 §12.2.2: a number below the last is out of order. So is the same one: a copy of the
+    /// request would have found its transaction. Until our INVITE is answered its branches count
+    /// each for itself, and nobody keeps the books.
+    fn is_in_order(&mut self, sequence: u32) -> bool {
+        if matches!(self.state, State::Calling { .. } | State::Proceeding { .. }) {
+            return true;
+        }
+        let in_order = self.dialog.remote_cseq.is_none_or(|last| sequence > last);
+        if in_order {
+            self.dialog.remote_cseq = Some(sequence);
+        }
+        in_order
+    }
+
+    /// A BYE for which there is no room for a transaction: a call must end all the same. Whether
+    /// it ends the leg, and with that is owed a 200.
+    pub(crate) fn handle_bye_in_passing(
+        &mut self,
+        core: &mut Core,
+        now: MonoTime,
+        bye: &Request,
+    ) -> bool {
+        let ends = match (&self.state, bye.headers.typed::<CSeq>()) {
+            (State::Answered(_) | State::Confirmed(_), Some(Ok(cseq))) => {
+                self.is_in_order(cseq.sequence)
+            }
+            _ => false,
+        };
+        if ends {
+            self.end(core, now, EndedBy::Bye, None);
+        }
+        ends
     }
 
     fn answer_options(&self, core: &mut Core, now: MonoTime, key: &Key) {
@@ -498,10 +533,9 @@ impl Leg {
 
 /// Adds what ends the head of every request of ours.
 fn complete(core: &Core, request: &mut Request) {
-    request.headers.push(header(
-        HeaderName::UserAgent,
-        core.config.user_agent.clone(),
-    ));
+    request
+        .headers
+        .push(header(HeaderName::UserAgent, core.product.clone()));
     let body = request.body().clone();
     set_body(&mut request.headers, &body);
 }

@@ -47,20 +47,13 @@ impl std::fmt::Display for LocalTag {
 
 /// A header of the agent's own making. Bytes that could end a line become spaces.
 pub(crate) fn header(name: HeaderName, value: impl Into<Bytes>) -> Header {
-    let value = value.into();
-    Header::build(name.clone(), value.clone()).unwrap_or_else(|_| {
-        let clean: Vec<u8> = value
-            .iter()
-            .map(|&b| {
-                if matches!(b, b'\r' | b'\n' | 0) {
-                    b' '
-                } else {
-                    b
-                }
-            })
-            .collect();
-        Header::build(name, clean).expect("known name, no line breaks")
-    })
+    let ends_line = |b: u8| matches!(b, b'\r' | b'\n' | 0);
+    let mut value = value.into();
+    if value.iter().any(|&b| ends_line(b)) {
+        let clean = value.iter().map(|&b| if ends_line(b) { b' ' } else { b });
+        value = clean.collect();
+    }
+    Header::build(name, value).expect("a known name and no line breaks")
 }
 
 /// The message as it goes on the wire.
@@ -246,8 +239,9 @@ pub(crate) fn stamp_via(headers: &mut Headers, flow: &Flow) -> Result<Flow, NoUs
     let asks_for_rport = via.rport().is_some();
     let shows_source = matches!(via.host, Host::Ip(ip) if ip == source.ip());
 
+    // On a stream the connection is what counts; the address is for the case that it has closed.
     let mut reply_flow = flow.clone();
-    if flow.kind == TransportKind::Udp && !asks_for_rport {
+    if flow.kind == TransportKind::Tcp || !asks_for_rport {
         reply_flow.remote = SocketAddr::new(source.ip(), via.port.unwrap_or(5060));
     }
     if asks_for_rport || !shows_source {

@@ -10,19 +10,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use sipx_sip::transaction::Dispatch;
 use sipx_sip::{
-    HeaderName, Message, Method, Output, Request, Response, Timer, TransactionKey,
-    TransactionLayer, TuEvent,
+    HeaderName, Message, Method, Request, Timer, TransactionKey, TransactionLayer, TuEvent,
 };
 use trunkline_edge_api::MonoTime;
 
-use super::{AgentConfig, AgentCounters, AgentEvent, ServerRequestId, Side, SipLegId, Transmit};
-use super::{TransmitId, event};
+use super::{AgentConfig, AgentCounters, AgentEvent, ServerRequestId, SipLegId, Transmit};
 use crate::entropy::Entropy;
 use crate::flow::{ConnectionId, Flow};
 use crate::message::{LocalTag, header, response_to, to_wire};
 use crate::timer_queue::{TimerHandle, TimerQueue};
+
+mod transactions;
 
 /// A shared transaction key: transactions, timers and legs name the same one.
 pub(crate) type Key = Arc<TransactionKey>;
@@ -105,6 +104,8 @@ struct Entry<O> {
 
 pub(crate) struct Core {
     pub(crate) config: AgentConfig,
+    /// `config.user_agent`, ready to be a header value.
+    pub(crate) product: Bytes,
     pub(crate) counters: AgentCounters,
     pub(crate) notices: Vec<Notice>,
     entropy: Box<dyn Entropy + Send>,
@@ -128,6 +129,7 @@ impl Core {
         config.timers.t2 = config.timers.t2.max(config.timers.t1);
         let timers = config.timers;
         Self {
+            product: Bytes::from(config.user_agent.clone().into_bytes()),
             config,
             counters: AgentCounters::default(),
             notices: Vec::new(),
@@ -183,7 +185,7 @@ impl Core {
         self.events.push_back(event);
     }
 
-    pub(crate) fn poll_event(&mut self) -> Option<event::AgentEvent> {
+    pub(crate) fn poll_event(&mut self) -> Option<AgentEvent> {
         self.events.pop_front()
     }
 
@@ -236,7 +238,7 @@ impl Core {
         }
         response
             .headers
-            .push(header(HeaderName::Server, self.config.user_agent.clone()));
+            .push(header(HeaderName::Server, self.product.clone()));
         response
             .headers
             .push(header(HeaderName::ContentLength, "0"));
@@ -261,406 +263,6 @@ impl Core {
 
     pub(crate) fn pop_due(&mut self, now: MonoTime) -> Option<Due> {
         self.timers.pop_due(now)
-    }
-
-    // ---- client transactions ------------------------------------------------------------------
-
-    /// Starts a client transaction.
-    pub(crate) fn send_request(
-        &mut self,
-        now: MonoTime,
-        request: Request,
-        flow: Flow,
-        owner: ClientOwner,
-    ) -> Key {
-        self.counters.requests_sent.add(&request.method);
-        let (key, outputs) = self
-            .clients
-            .send_request(request, flow.kind.reliability())
-            .expect("the Via of our own requests has a branch");
-        let key = Arc::new(key);
-        let serial = self.take_serial();
-        if let Some(connection) = flow.connection {
-            let waiting = self.on_connection.entry(connection).or_default();
-            waiting.insert(serial, key.clone());
-        }
-        self.client_entries.insert(
-            key.clone(),
-            Entry {
-                flow,
-                owner,
-                armed: Vec::new(),
-                unanswered: None,
-                serial,
-            },
-        );
-        self.perform(now, Side::Client, &key, outputs, false);
-        key
-    }
-
-    /// The request that began a client transaction, for its CANCEL.
-    pub(crate) fn client_request(&self, key: &Key) -> Option<(&Request, &Flow)> {
-        let flow = &self.client_entries.get(key)?.flow;
-        Some((self.clients.client_request(key)?, flow))
-    }
-
-    /// Ends a client transaction whose outcome no longer matters.
-    pub(crate) fn abandon_client(&mut self, now: MonoTime, key: &Key) {
-        if self.client_entries.contains_key(key) {
-            let outputs = self.clients.on_transport_error(key);
-            self.perform(now, Side::Client, key, outputs, false);
-        }
-    }
-
-    /// Routes a response. `None` when it belongs to no transaction; the response comes back then.
-    pub(crate) fn receive_response(
-        &mut self,
-        now: MonoTime,
-        response: Response,
-    ) -> Result<Option<(Key, ClientOwner, TuEvent)>, Box<Response>> {
-        // The layer looks at the branch alone, wherever the response came from (RFC 3261 §17.1.3).
-        match self
-            .clients
-            .receive(Message::Response(response), sipx_sip::Reliability::Reliable)
-        {
-            Dispatch::Matched { key, outputs } | Dispatch::Created { key, outputs } => {
-                let Some((key, entry)) = self.client_entries.get_key_value(&key) else {
-                    return Ok(None);
-                };
-                let (key, owner) = (key.clone(), entry.owner);
-                let step = self.perform(now, Side::Client, &key, outputs, false);
-                Ok(step.event.map(|event| (key, owner, event)))
-            }
-            Dispatch::Unmatched(message) => match *message {
-                Message::Response(response) => Err(Box::new(response)),
-                Message::Request(_) => Ok(None),
-            },
-        }
-    }
-
-    // ---- server transactions ------------------------------------------------------------------
-
-    pub(crate) fn has_server(&self, key: &TransactionKey) -> bool {
-        self.server_entries.contains_key(key)
-    }
-
-    pub(crate) fn server_owner(&self, key: &TransactionKey) -> Option<(Key, ServerOwner)> {
-        let (key, entry) = self.server_entries.get_key_value(key)?;
-        Some((key.clone(), entry.owner))
-    }
-
-    /// Starts a server transaction for a request that none has.
-    pub(crate) fn accept_request(
-        &mut self,
-        now: MonoTime,
-        key: TransactionKey,
-        request: Request,
-        flow: Flow,
-        owner: ServerOwner,
-    ) -> Key {
-        let key = Arc::new(key);
-        let reliability = flow.kind.reliability();
-        let unanswered = match owner {
-            ServerOwner::Leg(_) => None,
-            ServerOwner::Request(id) => {
-                self.requests.insert(id, key.clone());
-                let at = after(now, self.config.timers.timeout());
-                Some(self.timers.set(at, Due::Unanswered(key.clone())))
-            }
-        };
-        let serial = self.take_serial();
-        self.server_entries.insert(
-            key.clone(),
-            Entry {
-                flow,
-                owner,
-                armed: Vec::new(),
-                unanswered,
-                serial,
-            },
-        );
-        if let Dispatch::Matched { outputs, .. } | Dispatch::Created { outputs, .. } =
-            self.servers.receive(Message::Request(request), reliability)
-        {
-            self.perform(now, Side::Server, &key, outputs, false);
-        }
-        key
-    }
-
-    /// A copy of a request that has a transaction, or the ACK to a final response of one.
-    pub(crate) fn repeat_request(
-        &mut self,
-        now: MonoTime,
-        key: &TransactionKey,
-        request: Request,
-    ) -> Option<(ServerOwner, TuEvent)> {
-        let (key, entry) = self.server_entries.get_key_value(key)?;
-        let (key, owner, reliability) = (key.clone(), entry.owner, entry.flow.kind.reliability());
-        match self.servers.receive(Message::Request(request), reliability) {
-            Dispatch::Matched { outputs, .. } | Dispatch::Created { outputs, .. } => {
-                let step = self.perform(now, Side::Server, &key, outputs, true);
-                step.event.map(|event| (owner, event))
-            }
-            Dispatch::Unmatched(_) => None,
-        }
-    }
-
-    /// The start of a response to the request of a server transaction: `None` when the
-    /// transaction is gone.
-    pub(crate) fn response(
-        &self,
-        key: &Key,
-        status: u16,
-        reason: Option<&str>,
-        tag: LocalTag,
-    ) -> Option<Response> {
-        let request = self.servers.server_request(key)?;
-        let mut response = response_to(request, status, reason, Some(tag))?;
-        response
-            .headers
-            .push(header(HeaderName::Server, self.config.user_agent.clone()));
-        Some(response)
-    }
-
-    /// Sends a response through its transaction and returns it as sent, with the flow it took.
-    pub(crate) fn respond(
-        &mut self,
-        now: MonoTime,
-        key: &Key,
-        response: Response,
-    ) -> Option<(Bytes, Flow)> {
-        let entry = self.server_entries.get_mut(&**key)?;
-        let flow = entry.flow.clone();
-        if response.status.is_final() {
-            if let Some(handle) = entry.unanswered.take() {
-                self.timers.cancel(handle);
-            }
-            if let ServerOwner::Request(id) = entry.owner {
-                self.requests.remove(&id);
-            }
-        }
-        let outputs = self.servers.send_response(key, response);
-        let step = self.perform(now, Side::Server, key, outputs, false);
-        step.sent.map(|bytes| (bytes, flow))
-    }
-
-    /// The request that waits under `id`.
-    pub(crate) fn waiting_request(&self, id: ServerRequestId) -> Option<Key> {
-        self.requests.get(&id).cloned()
-    }
-
-    /// The request that began a server transaction.
-    pub(crate) fn server_request(&self, key: &Key) -> Option<&Request> {
-        self.servers.server_request(key)
-    }
-
-    /// Gives up a request that was passed up and not answered.
-    pub(crate) fn abandon_server(&mut self, key: &Key) {
-        self.counters.requests_abandoned += 1;
-        self.servers.abandon(key);
-        self.forget(Side::Server, key);
-    }
-
-    // ---- both ---------------------------------------------------------------------------------
-
-    pub(crate) fn on_client_timer(
-        &mut self,
-        now: MonoTime,
-        key: &Key,
-        timer: Timer,
-    ) -> Option<(ClientOwner, TuEvent)> {
-        let entry = self.client_entries.get_mut(&**key)?;
-        entry.armed.retain(|(armed, _)| *armed != timer);
-        let owner = entry.owner;
-        let outputs = self.clients.on_timer(key, timer);
-        let step = self.perform(now, Side::Client, key, outputs, true);
-        step.event.map(|event| (owner, event))
-    }
-
-    /// Server timers have nothing to say to their user: an INVITE refused and never acknowledged
-    /// is over for it already.
-    pub(crate) fn on_server_timer(&mut self, now: MonoTime, key: &Key, timer: Timer) {
-        if let Some(entry) = self.server_entries.get_mut(&**key) {
-            entry.armed.retain(|(armed, _)| *armed != timer);
-            let outputs = self.servers.on_timer(key, timer);
-            self.perform(now, Side::Server, key, outputs, timer != Timer::Trying100);
-        }
-    }
-
-    pub(crate) fn on_client_failure(
-        &mut self,
-        now: MonoTime,
-        key: &Key,
-    ) -> Option<(ClientOwner, TuEvent)> {
-        let owner = self.client_entries.get(&**key)?.owner;
-        let outputs = self.clients.on_transport_error(key);
-        let step = self.perform(now, Side::Client, key, outputs, false);
-        step.event.map(|event| (owner, event))
-    }
-
-    pub(crate) fn on_server_failure(&mut self, now: MonoTime, key: &Key) -> Option<ServerOwner> {
-        let owner = self.server_entries.get(&**key)?.owner;
-        let outputs = self.servers.on_transport_error(key);
-        self.perform(now, Side::Server, key, outputs, false);
-        Some(owner)
-    }
-
-    /// The requests that wait for a response on `connection`, oldest first.
-    pub(crate) fn waiting_on(&self, connection: ConnectionId) -> Vec<Key> {
-        self.on_connection
-            .get(&connection)
-            .map(|waiting| waiting.values().cloned().collect())
-            .unwrap_or_default()
-    }
-
-    fn take_serial(&mut self) -> u64 {
-        self.next_serial += 1;
-        self.next_serial
-    }
-
-    fn perform(
-        &mut self,
-        now: MonoTime,
-        side: Side,
-        key: &Key,
-        outputs: Vec<Output>,
-        is_repeat: bool,
-    ) -> Step {
-        let mut step = Step::default();
-        let mut batch = outputs;
-        // Timers of no length fire here, so that a reliable transport's transaction is over at
-        // once; each leads to the end of its transaction, so this loop is short.
-        while !batch.is_empty() {
-            let mut next = Vec::new();
-            for output in batch {
-                match output {
-                    Output::Send(message) => {
-                        step.sent = self.send(side, key, &message, is_repeat);
-                    }
-                    Output::SetTimer { timer, after } if after.is_zero() => {
-                        let layer = match side {
-                            Side::Client => &mut self.clients,
-                            Side::Server => &mut self.servers,
-                        };
-                        next.extend(layer.on_timer(key, timer));
-                    }
-                    Output::SetTimer {
-                        timer,
-                        after: delay,
-                    } => {
-                        self.arm(side, key, timer, after(now, delay));
-                    }
-                    Output::ClearTimer(timer) => self.disarm(side, key, timer),
-                    Output::ToTu(event) => step.event = step.event.or(Some(*event)),
-                    Output::Terminated(_) => self.forget(side, key),
-                    // The enum may grow; an output that is not known cannot be performed.
-                    _ => {}
-                }
-            }
-            batch = next;
-        }
-        step
-    }
-
-    fn send(&mut self, side: Side, key: &Key, message: &Message, is_repeat: bool) -> Option<Bytes> {
-        let flow = match side {
-            Side::Client => self.client_entries.get(&**key)?.flow.clone(),
-            Side::Server => self.server_entries.get(&**key)?.flow.clone(),
-        };
-        match message {
-            _ if is_repeat => self.counters.retransmissions_sent += 1,
-            Message::Request(request) if request.method == Method::Ack => {
-                self.counters.requests_sent.add(&Method::Ack);
-            }
-            Message::Request(_) => {}
-            Message::Response(response) => {
-                self.counters.responses_sent.add(response.status.class());
-            }
-        }
-        let bytes = to_wire(message);
-        self.transmits.push_back(Transmit {
-            flow,
-            bytes: bytes.clone(),
-            id: Some(TransmitId {
-                side,
-                key: key.clone(),
-            }),
-        });
-        Some(bytes)
-    }
-
-    fn armed(&mut self, side: Side, key: &Key) -> Option<&mut Vec<(Timer, TimerHandle)>> {
-        match side {
-            Side::Client => self.client_entries.get_mut(&**key).map(|e| &mut e.armed),
-            Side::Server => self.server_entries.get_mut(&**key).map(|e| &mut e.armed),
-        }
-    }
-
-    fn arm(&mut self, side: Side, key: &Key, timer: Timer, at: MonoTime) {
-        self.disarm(side, key, timer);
-        let due = match side {
-            Side::Client => Due::Client(key.clone(), timer),
-            Side::Server => Due::Server(key.clone(), timer),
-        };
-        let handle = self.timers.set(at, due);
-        match self.armed(side, key) {
-            Some(armed) => armed.push((timer, handle)),
-            None => self.timers.cancel(handle),
-        }
-    }
-
-    fn disarm(&mut self, side: Side, key: &Key, timer: Timer) {
-        let Some(armed) = self.armed(side, key) else {
-            return;
-        };
-        if let Some(index) = armed.iter().position(|(other, _)| *other == timer) {
-            let (_, handle) = armed.swap_remove(index);
-            self.timers.cancel(handle);
-        }
-    }
-
-    fn forget(&mut self, side: Side, key: &Key) {
-        let (armed, unanswered) = match side {
-            Side::Client => {
-                let Some(entry) = self.client_entries.remove(&**key) else {
-                    return;
-                };
-                if let Some(connection) = entry.flow.connection
-                    && let Some(waiting) = self.on_connection.get_mut(&connection)
-                {
-                    waiting.remove(&entry.serial);
-                    if waiting.is_empty() {
-                        self.on_connection.remove(&connection);
-                    }
-                }
-                self.notices.push(Notice::TransactionOver {
-                    leg: entry.owner.leg,
-                    purpose: Some(entry.owner.purpose),
-                });
-                (entry.armed, entry.unanswered)
-            }
-            Side::Server => {
-                let Some(entry) = self.server_entries.remove(&**key) else {
-                    return;
-                };
-                match entry.owner {
-                    ServerOwner::Leg(leg) => self
-                        .notices
-                        .push(Notice::TransactionOver { leg, purpose: None }),
-                    ServerOwner::Request(id) => {
-                        self.requests.remove(&id);
-                    }
-                }
-                (entry.armed, entry.unanswered)
-            }
-        };
-        for handle in armed
-            .into_iter()
-            .map(|(_, handle)| handle)
-            .chain(unanswered)
-        {
-            self.timers.cancel(handle);
-        }
     }
 }
 

@@ -153,13 +153,16 @@ impl Agent {
         self.next_id += 1;
         let id = ServerRequestId(self.next_id);
         let owner = ServerOwner::Request(id);
-        self.core
-            .accept_request(now, key, request.clone(), reply_flow.clone(), owner);
-        self.core.emit(AgentEvent::Request {
-            id,
-            request: Box::new(request.clone()),
-            flow: flow.clone(),
-        });
+        let accepted =
+            self.core
+                .accept_request(now, key, request.clone(), reply_flow.clone(), owner);
+        if let Some((_, request)) = accepted {
+            self.core.emit(AgentEvent::Request {
+                id,
+                request,
+                flow: flow.clone(),
+            });
+        }
     }
 
     /// An INVITE that forms a dialog.
@@ -192,15 +195,17 @@ impl Agent {
 
         let id = self.take_leg_id();
         let owner = ServerOwner::Leg(id);
-        let key = self
-            .core
-            .accept_request(now, key, request.clone(), reply_flow.clone(), owner);
-        self.keep_leg(id, tag, Leg::incoming(id, dialog, key, merge_key));
-        self.core.emit(AgentEvent::Invite {
-            leg: id,
-            request: Box::new(request.clone()),
-            flow: flow.clone(),
-        });
+        let accepted =
+            self.core
+                .accept_request(now, key, request.clone(), reply_flow.clone(), owner);
+        if let Some((key, request)) = accepted {
+            self.keep_leg(id, tag, Leg::incoming(id, dialog, key, merge_key));
+            self.core.emit(AgentEvent::Invite {
+                leg: id,
+                request,
+                flow: flow.clone(),
+            });
+        }
         Ok(())
     }
 
@@ -222,14 +227,24 @@ impl Agent {
             return Err(Refusal::new(481));
         };
         if leg.transactions() >= LEG_TRANSACTIONS_MAX || self.core.is_exhausted() {
+            let tag = Some(leg.dialog().local_tag);
+            if request.method == Method::Bye
+                && leg.handle_bye_in_passing(&mut self.core, now, request)
+            {
+                self.core
+                    .respond_stateless(reply_flow.clone(), request, 200, None, tag, None);
+                return Ok(());
+            }
             return Err(Refusal::overload());
         }
         let owner = ServerOwner::Leg(id);
-        let key = self
-            .core
-            .accept_request(now, key, request.clone(), reply_flow.clone(), owner);
         leg.transaction_began();
-        leg.handle_request(&mut self.core, now, &key, flow.clone());
+        let accepted =
+            self.core
+                .accept_request(now, key, request.clone(), reply_flow.clone(), owner);
+        if let Some((key, request)) = accepted {
+            leg.handle_request(&mut self.core, now, &key, &request, flow.clone());
+        }
         Ok(())
     }
 

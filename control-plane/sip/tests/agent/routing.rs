@@ -135,7 +135,8 @@ fn dialog_on_tcp_stays_on_its_connection_and_says_so_in_contact_and_via() {
         .answer(bench.now, leg, body(ANSWER))
         .expect("answers");
     let ok = bench.sent_one();
-    assert_eq!(ok.transmit.flow, tcp_flow(1));
+    assert_eq!(ok.transmit.flow.connection, Some(ConnectionId(1)));
+    assert_eq!(ok.transmit.flow.remote, address(PEER));
     assert_eq!(
         ok.header(HeaderName::Contact),
         "<sip:+15550100@203.0.113.1:5060;transport=tcp>"
