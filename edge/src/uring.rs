@@ -556,3 +556,6 @@ fn tolerate(result: io::Result<usize>) -> io::Result<()> {
         },
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -233,6 +233,8 @@ impl Worker {
         let len = packet.len();
         let protocol = protocol_of(packet);
         let judged = guarded(|| {
+            #[cfg(test)]
+            tests::panic_on_demand(packet);
             let verdict = session.media.handle_packet(now, owner.leg, meta, packet);
             (verdict, session.media.poll_event())
         });
@@ -415,3 +417,6 @@ fn report_of(session: &Session) -> SessionReport {
         legs: session.media.report(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,321 @@
+//! What can only be seen from inside: a worker driven cycle by cycle, with a control at the other
+//! end of its rings.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::time::Instant;
+
+use crossbeam::channel::Receiver;
+use trunkline_edge_api::command::CorrelatedCommand;
+use trunkline_edge_api::layout::{EVENT_RING_LEN, RING_LEN_MIN, RegionLayout};
+use trunkline_edge_api::{
+    ClockRateHz, Command, Epoch, LegConfig, LegIndex, LocalMedia, MediaDirection, PayloadRoute,
+    PayloadRoutes, PayloadType, PortRange, RtcpMode, SessionId, SourcePolicy, Ssrc, WorkerIndex,
+};
+use trunkline_ring::{ControlEnd, Doorbells, Region};
+
+use super::*;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A payload that makes its session panic.
+const POISON: &[u8] = b"panic, please";
+
+pub(super) fn panic_on_demand(packet: &[u8]) {
+    assert!(!packet.ends_with(POISON), "asked for");
+}
+
+struct Bench {
+    worker: Worker,
+    control: ControlEnd,
+    shared: Arc<Shared>,
+    notices: Receiver<Notice>,
+    next_correlation: u64,
+    ended: bool,
+}
+
+impl Bench {
+    fn new(event_ring_len: usize, sessions_max: u32) -> Self {
+        panic_message::keep_on_this_thread();
+        let ports = PortRange::new(1_024, u16::MAX).expect("a range");
+        let layout = RegionLayout::with_rings(
+            WorkerIndex(0),
+            1,
+            ports,
+            1 << 16,
+            event_ring_len,
+            event_ring_len / 4,
+        );
+        let (region, fd) = Region::create_with_layout(layout, 1).expect("a region");
+        let doorbells = Doorbells::create().expect("eventfds");
+        let theirs = Doorbells {
+            to_worker: doorbells.to_worker.try_clone().expect("an fd"),
+            to_control: doorbells.to_control.try_clone().expect("an fd"),
+        };
+        let (_, attention) = UnixStream::pair().expect("a pipe");
+        attention.set_nonblocking(true).expect("a pipe");
+        let (shared, notices) = Shared::new(attention, monotonic_now());
+        let shared = Arc::new(shared);
+        shared.control_arrived();
+        let settings = WorkerSettings {
+            sessions_max,
+            sockets_max: 4 * sessions_max,
+            orphan_timeout_secs: 60,
+        };
+        let end = WorkerEnd::new(region, doorbells);
+        let worker = Worker::new(end, settings, Arc::clone(&shared)).expect("io_uring works here");
+        let region = Region::open(fd.as_fd()).expect("sound");
+        Self {
+            worker,
+            control: ControlEnd::attach(region, theirs, Epoch(1), monotonic_now()),
+            shared,
+            notices,
+            next_correlation: 0,
+            ended: false,
+        }
+    }
+
+    fn send(&mut self, command: Command) -> Correlation {
+        self.next_correlation += 1;
+        let correlation = Correlation(self.next_correlation);
+        let command = CorrelatedCommand {
+            correlation,
+            command,
+        };
+        self.control.send_command(&command).expect("room");
+        correlation
+    }
+
+    /// Drives the worker until it says something.
+    fn event(&mut self) -> Event {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if let Some(event) = self.control.recv_event().expect("sound") {
+                return event;
+            }
+            assert!(
+                Instant::now() < until && !self.ended,
+                "it has nothing to say"
+            );
+            self.cycle();
+        }
+    }
+
+    fn cycle(&mut self) {
+        self.ended = self.worker.duty_cycle().expect("the ring works") == Life::IsOver;
+    }
+
+    fn ask(&mut self, command: Command) -> Result<(), Refusal> {
+        let asked = self.send(command);
+        match self.event() {
+            Event::CommandDone {
+                correlation,
+                result,
+            } if correlation == asked => result,
+            other => panic!("expected the answer, got {other:?}"),
+        }
+    }
+
+    /// Both legs between `peers`.
+    fn call(&mut self, serial: u32, peers: [&UdpSocket; 2]) -> [SocketAddr; 2] {
+        let session = SessionId::new(Epoch(1), serial);
+        LegIndex::ALL.map(|leg| {
+            let local = free_address();
+            let open = Command::OpenLeg {
+                session,
+                leg,
+                local: media_at(local),
+            };
+            assert_eq!(self.ask(open), Ok(()));
+            let remote = peers[leg.as_usize()].local_addr().expect("bound");
+            let configure = Command::ConfigureLeg {
+                session,
+                leg,
+                config: config(remote),
+            };
+            assert_eq!(self.ask(configure), Ok(()));
+            local
+        })
+    }
+}
+
+fn free_address() -> SocketAddr {
+    let probe = UdpSocket::bind("127.0.0.1:0").expect("loopback");
+    probe.local_addr().expect("bound")
+}
+
+fn media_at(rtp: SocketAddr) -> LocalMedia {
+    LocalMedia {
+        rtp,
+        rtcp: RtcpMode::Muxed,
+        ssrc: Ssrc(1),
+    }
+}
+
+fn config(remote: SocketAddr) -> LegConfig {
+    let route = PayloadRoute {
+        from: PayloadType::PCMU,
+        to: PayloadType::PCMU,
+        clock_rate: ClockRateHz::NARROWBAND,
+    };
+    LegConfig {
+        remote_rtp: Some(remote),
+        remote_rtcp: Some(remote),
+        source: SourcePolicy::Exact,
+        direction: MediaDirection::SendReceive,
+        routes: PayloadRoutes::new(vec![route]).expect("one"),
+    }
+}
+
+fn peer() -> UdpSocket {
+    let peer = UdpSocket::bind("127.0.0.1:0").expect("loopback");
+    peer.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    peer
+}
+
+fn rtp(payload: &[u8]) -> Vec<u8> {
+    let header = [0x80, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 7];
+    [header.as_slice(), payload].concat()
+}
+
+fn media_started(event: &Event) -> bool {
+    matches!(event, Event::MediaStarted { .. })
+}
+
+#[test]
+fn panicking_session_is_closed_alone() {
+    let mut bench = Bench::new(EVENT_RING_LEN, 4);
+    let peers = [peer(), peer(), peer(), peer()];
+    let sick = bench.call(1, [&peers[0], &peers[1]]);
+    let sound = bench.call(2, [&peers[2], &peers[3]]);
+    peers[0]
+        .send_to(&rtp(POISON), sick[0])
+        .expect("loopback takes it");
+    let Event::SessionClosed { cause, report } = bench.event() else {
+        panic!("expected the end of the session");
+    };
+    assert_eq!(cause, CloseCause::Panicked);
+    assert_eq!(report.session, SessionId::new(Epoch(1), 1));
+    assert_eq!(bench.control.counter(Counter::SessionsPanicked), 1);
+    let notice = bench.notices.try_recv().expect("it is logged");
+    let NoticeKind::SessionPanicked { message, .. } = notice.kind else {
+        panic!("expected the panic, got {notice:?}");
+    };
+    assert!(message.contains("asked for"), "{message}");
+
+    peers[2]
+        .send_to(&rtp(b"unharmed"), sound[0])
+        .expect("loopback takes it");
+    assert!(media_started(&bench.event()));
+    bench.cycle();
+    let mut packet = [0; 64];
+    let len = peers[3].recv(&mut packet).expect("it is relayed");
+    assert_eq!(packet[12..len], *b"unharmed");
+    bench.cycle();
+    bench.cycle();
+    assert_eq!(bench.control.counter(Counter::BuffersInFlight), 0);
+    assert_eq!(bench.control.counter(Counter::SessionsActive), 1);
+}
+
+#[test]
+fn draining_worker_takes_no_new_session_and_ends_when_the_last_is_closed() {
+    let mut bench = Bench::new(EVENT_RING_LEN, 4);
+    let peers = [peer(), peer()];
+    bench.call(1, [&peers[0], &peers[1]]);
+    bench.shared.stop();
+    bench.cycle();
+    assert!(!bench.ended, "its sockets still close");
+    let open = Command::OpenLeg {
+        session: SessionId::new(Epoch(1), 2),
+        leg: LegIndex::A,
+        local: media_at(free_address()),
+    };
+    assert_eq!(bench.ask(open), Err(Refusal::Draining));
+    let Event::SessionClosed { cause, .. } = bench.event() else {
+        panic!("expected the end of the session");
+    };
+    assert_eq!(cause, CloseCause::EdgeStopped);
+    while !bench.ended {
+        bench.cycle();
+    }
+}
+
+#[test]
+fn query_of_more_sessions_than_the_ring_holds_is_answered_in_portions() {
+    const SESSIONS: u32 = 120;
+    let mut bench = Bench::new(RING_LEN_MIN, SESSIONS);
+    for serial in 0..SESSIONS {
+        let open = Command::OpenLeg {
+            session: SessionId::new(Epoch(1), serial),
+            leg: LegIndex::A,
+            local: media_at(free_address()),
+        };
+        assert_eq!(bench.ask(open), Ok(()));
+    }
+    let asked = bench.send(Command::QueryAllSessions);
+    // The next command waits until the query is answered.
+    let session = SessionId::new(Epoch(1), 0);
+    let closing = bench.send(Command::CloseSession { session });
+    for _ in 0..5 {
+        bench.cycle();
+    }
+    assert_eq!(
+        bench.control.counter(Counter::SessionsActive),
+        u64::from(SESSIONS)
+    );
+    let mut reported = Vec::new();
+    loop {
+        match bench.event() {
+            Event::SessionReported {
+                correlation,
+                report,
+            } => {
+                assert_eq!(correlation, asked);
+                reported.push(report.session);
+            }
+            Event::CommandDone {
+                correlation,
+                result: Ok(()),
+            } => {
+                assert_eq!(correlation, asked);
+                break;
+            }
+            other => panic!("expected reports, got {other:?}"),
+        }
+    }
+    let all: Vec<_> = (0..SESSIONS)
+        .map(|serial| SessionId::new(Epoch(1), serial))
+        .collect();
+    reported.sort_unstable();
+    assert_eq!(reported, all);
+    assert!(matches!(bench.event(), Event::SessionClosed { .. }));
+    let Event::CommandDone { correlation, .. } = bench.event() else {
+        panic!("expected the answer");
+    };
+    assert_eq!(correlation, closing);
+}
+
+#[test]
+fn query_of_a_control_that_has_gone_holds_up_nothing() {
+    let mut bench = Bench::new(RING_LEN_MIN, 64);
+    for serial in 0..64 {
+        let open = Command::OpenLeg {
+            session: SessionId::new(Epoch(1), serial),
+            leg: LegIndex::A,
+            local: media_at(free_address()),
+        };
+        assert_eq!(bench.ask(open), Ok(()));
+    }
+    bench.send(Command::QueryAllSessions);
+    bench.cycle();
+    assert!(
+        bench.worker.query.is_some(),
+        "the ring is too small for all"
+    );
+    let long_ago = MonoTime(1);
+    bench.shared.control_left(long_ago);
+    bench.control.beat(long_ago);
+    bench.cycle();
+    assert!(bench.worker.query.is_none());
+}
