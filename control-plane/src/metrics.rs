@@ -275,7 +275,7 @@ impl CallMetrics {
         }
     }
 
-    /// Follows the user agent's counters. Called about once a second.
+    /// Follows the user agent's counters. Called a few times a second.
     pub fn publish_sip(&mut self, counters: &AgentCounters, transactions_active: usize) {
         self.sip.publish(counters);
         self.sip.transactions_active.set(transactions_active as f64);
@@ -286,7 +286,7 @@ impl CallMetrics {
         self.registrations_active.set(count as f64);
     }
 
-    /// Follows the edge proxy's counters. Called about once a second.
+    /// Follows the edge proxy's counters. Called a few times a second.
     pub fn publish_proxy(&mut self, counters: &ProxyCounters) {
         self.ring_full.follow(counters.ring_full);
         self.ring_replayed.follow(counters.replayed);

@@ -33,7 +33,7 @@ impl WorkerCounters for ControlEnd {
     }
 }
 
-/// The workers' figures of about a second ago. The call thread writes, the scrape reads; neither
+/// The workers' figures of a moment ago. The call thread writes, the scrape reads; neither
 /// waits for the other. Figures of one worker need not fit together.
 #[derive(Debug)]
 pub struct WorkerPage {

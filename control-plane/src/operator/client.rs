@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
     /// There is nobody at the socket.
-    #[error("trunkline-control is not running: nobody answers at {0}")]
+    #[error("no daemon is running: nobody answers at {0}")]
     NotRunning(String),
     /// The daemon refused, or could not do it.
     #[error("{0}")]

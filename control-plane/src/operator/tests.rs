@@ -125,7 +125,7 @@ fn reload_shows_routing_what_another_process_applied() {
 
 #[test]
 fn call_thread_that_stands_still_costs_its_part_of_the_answer_only() {
-    let fixture = Fixture::new(|request| std::mem::forget(request));
+    let fixture = Fixture::new(std::mem::forget);
     let Ok(Reply::Status(status)) = ask(&fixture.path(), Request::Status) else {
         panic!("status was not answered");
     };
@@ -186,10 +186,7 @@ fn nobody_at_the_socket_is_said_so() {
     // The socket of a daemon that was killed.
     drop(std::os::unix::net::UnixListener::bind(&path).expect("bound"));
     let error = ask(&path, Request::Status).expect_err("nobody").to_string();
-    assert!(
-        error.starts_with("trunkline-control is not running: "),
-        "{error}"
-    );
+    assert!(error.starts_with("no daemon is running: "), "{error}");
 }
 
 #[test]

@@ -1,0 +1,248 @@
+//! The command line: `trunkline-control` runs the daemon, its subcommands operate it.
+//!
+//! | exit code | meaning |
+//! |---|---|
+//! | 0 | done |
+//! | 1 | it could not be done; standard error says why |
+//! | 2 | the command line, the configuration or the site file is wrong |
+//!
+//! `status` and `calls` speak to the running daemon. Everything else works on the store, whether
+//! a daemon runs or not, and tells a running one what has changed.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use trunkline_edge_api::config::ConfigError;
+
+use crate::config::ControlConfig;
+use crate::logging;
+use crate::site::{Availability, Extension, Name};
+
+mod commands;
+mod table;
+#[cfg(test)]
+mod tests;
+
+/// Where packages put the configuration.
+const CONFIG_PATH: &str = "/etc/trunkline/trunkline.toml";
+
+/// Call records that `cdr` shows when it is not told.
+const RECORDS_SHOWN: u32 = 50;
+
+/// Call records that `cdr --json` prints when it is not told.
+const RECORDS_PRINTED: u32 = 100_000;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "trunkline-control",
+    version,
+    about = "Trunkline's control plane"
+)]
+struct Arguments {
+    /// The configuration file of both daemons
+    #[arg(long, global = true, value_name = "PATH", default_value = CONFIG_PATH)]
+    config: PathBuf,
+    /// Check the configuration and exit
+    #[arg(long)]
+    check_config: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Bring tenants, trunks, members and DIDs to the form that a site file states
+    Apply {
+        /// The site file
+        site: PathBuf,
+        /// Show what would change, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// Also delete what no apply has created
+        #[arg(long)]
+        prune: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show how the running daemon is
+    Status {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// List live calls, the oldest first
+    Calls {
+        /// At most this many
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// List call records, the newest first
+    Cdr {
+        /// At most this many; 50 when not given, 100000 with --json
+        #[arg(long)]
+        limit: Option<u32>,
+        /// Only calls that began within this time, e.g. 90s, 15m, 24h or 7d
+        #[arg(long, value_name = "TIME", value_parser = commands::parse_age_ms)]
+        since: Option<i64>,
+        /// Print JSON, one record per line
+        #[arg(long)]
+        json: bool,
+    },
+    /// List members
+    Members {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// List DIDs
+    Dids {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// List trunks
+    Trunks {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Change a member
+    Member {
+        #[command(subcommand)]
+        command: MemberCommand,
+    },
+    /// Print a commented configuration file with every key at its default
+    ConfigReference,
+}
+
+#[derive(Debug, Subcommand)]
+enum MemberCommand {
+    /// Set what the member could set; later applies leave it alone
+    Set {
+        /// The member's extension
+        extension: Extension,
+        /// The member's tenant, where the extension exists in several
+        #[arg(long)]
+        tenant: Option<Name>,
+        /// online, busy or offline
+        #[arg(long)]
+        availability: Availability,
+    },
+}
+
+/// All of `main`: reads the command line and does what it says. `run` is the daemon; it is called
+/// with logging started and returns when the daemon has stopped.
+pub fn main(run: impl FnOnce(ControlConfig) -> anyhow::Result<()>) -> ExitCode {
+    let run = |config: ControlConfig| {
+        let _log = logging::init(&config.node)?;
+        run(config)
+    };
+    ExitCode::from(execute(
+        std::env::args_os(),
+        &mut io::stdout(),
+        &mut io::stderr(),
+        run,
+    ))
+}
+
+/// Gives the exit code.
+fn execute(
+    arguments: impl IntoIterator<Item = OsString>,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+    run: impl FnOnce(ControlConfig) -> anyhow::Result<()>,
+) -> u8 {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // --help and --version come here too; they go to standard output.
+            // There is nobody left to tell of a closed terminal.
+            if error.use_stderr() {
+                let _ = write!(err, "{error}");
+                return 2;
+            }
+            let _ = write!(out, "{error}");
+            return 0;
+        }
+    };
+    let Err(error) = dispatch(&arguments, out, run).and_then(|()| Ok(out.flush()?)) else {
+        return 0;
+    };
+    // `… | head` has seen enough.
+    if is_broken_pipe(&error) {
+        return 0;
+    }
+    // Each line of what is wrong with a file names the file itself.
+    if let Some(error) = error.downcast_ref::<ConfigError>() {
+        let _ = writeln!(err, "{error}");
+        return 2;
+    }
+    let _ = writeln!(err, "trunkline-control: {error:#}");
+    1
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let kind = match error.downcast_ref::<serde_json::Error>() {
+        Some(error) => error.io_error_kind(),
+        None => error.downcast_ref::<io::Error>().map(io::Error::kind),
+    };
+    kind == Some(io::ErrorKind::BrokenPipe)
+}
+
+fn dispatch(
+    arguments: &Arguments,
+    out: &mut dyn Write,
+    run: impl FnOnce(ControlConfig) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    if let Some(Command::ConfigReference) = arguments.command {
+        return Ok(out.write_all(ControlConfig::reference().as_bytes())?);
+    }
+    let config = ControlConfig::load(&arguments.config)?;
+    if arguments.check_config {
+        return Ok(writeln!(out, "{}: ok", arguments.config.display())?);
+    }
+    match &arguments.command {
+        None => run(config),
+        Some(Command::Apply {
+            site,
+            dry_run,
+            prune,
+            json,
+        }) => {
+            let options = crate::store::ApplyOptions {
+                dry_run: *dry_run,
+                prune: *prune,
+            };
+            commands::apply(&config, site, options, *json, out)
+        }
+        Some(Command::Status { json }) => commands::status(&config, *json, out),
+        Some(Command::Calls { limit, json }) => commands::calls(&config, *limit, *json, out),
+        Some(Command::Cdr { limit, since, json }) => {
+            let shown = if *json {
+                RECORDS_PRINTED
+            } else {
+                RECORDS_SHOWN
+            };
+            commands::records(&config, limit.unwrap_or(shown), *since, *json, out)
+        }
+        Some(Command::Members { json }) => commands::members(&config, *json, out),
+        Some(Command::Dids { json }) => commands::dids(&config, *json, out),
+        Some(Command::Trunks { json }) => commands::trunks(&config, *json, out),
+        Some(Command::Member {
+            command:
+                MemberCommand::Set {
+                    extension,
+                    tenant,
+                    availability,
+                },
+        }) => commands::set_availability(&config, tenant.as_ref(), extension, *availability, out),
+        Some(Command::ConfigReference) => Ok(()),
+    }
+}
