@@ -16,3 +16,4 @@ pub mod routing;
 pub mod site;
 pub mod store;
 pub mod switch;
+pub mod transport;
