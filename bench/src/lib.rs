@@ -1,0 +1,17 @@
+//! Load generation and measurements.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`report`] | a measurement with machine, commit and method beside it, as JSON and Markdown |
+//! | [`allocation_counter`] | an allocator that counts |
+//! | [`relay`] | RTP through the real edge, driven over the ring: packets per second and latency |
+//! | [`setup`] | calls through both daemons with SIPp: INVITE in → INVITE out on the wire |
+//!
+//! The rewrite path alone is measured by `benches/rewrite.rs`.
+#![deny(unsafe_code)]
+
+pub mod allocation_counter;
+pub mod quantiles;
+pub mod relay;
+pub mod report;
+pub mod setup;
