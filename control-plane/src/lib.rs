@@ -4,13 +4,16 @@
 
 pub mod call;
 pub mod cdr;
+pub mod cli;
 pub mod config;
 pub mod credential;
 pub mod edge;
+pub mod epoch;
 pub mod health;
 pub mod http;
 pub mod logging;
 pub mod metrics;
+pub mod node;
 pub mod operator;
 pub mod routing;
 pub mod site;

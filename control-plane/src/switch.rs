@@ -23,7 +23,7 @@ use trunkline_sip::digest::{DigestConfig, DigestServer, InvalidRealm};
 use trunkline_sip::flow::{ConnectionId, Flow};
 use trunkline_sip::offer_answer::MediaAddresses;
 use trunkline_sip::registrar::{Registrar, RegistrarConfig};
-use trunkline_sip::{AgentCounters, Entropy};
+use trunkline_sip::{AgentCounters, Entropy, TransmitId};
 
 use crate::call::Input;
 use crate::cdr::{CallDirection, CallRecord};
@@ -163,12 +163,10 @@ impl Switch {
         self.turn(now, unix_ms);
     }
 
-    /// The transport could not deliver what [`Self::poll_transmit`] gave.
-    pub fn handle_transport_error(&mut self, now: MonoTime, unix_ms: i64, transmit: &Transmit) {
-        if let Some(id) = &transmit.id {
-            self.agent.handle_transport_error(now, id);
-            self.turn(now, unix_ms);
-        }
+    /// The transport could not deliver what [`Self::poll_transmit`] gave under this id.
+    pub fn handle_undelivered(&mut self, now: MonoTime, unix_ms: i64, id: &TransmitId) {
+        self.agent.handle_transport_error(now, id);
+        self.turn(now, unix_ms);
     }
 
     /// Takes what a worker said.
@@ -225,6 +223,12 @@ impl Switch {
     /// New calls get 503 from now on.
     pub fn drain(&mut self) {
         self.is_draining = true;
+    }
+
+    /// Whether new calls get 503.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.is_draining
     }
 
     /// Ends every call, as a stopping daemon does.

@@ -21,7 +21,11 @@ fn member(tenant: &str, extension: &str, availability: Availability) -> MemberRo
 fn snapshot() -> RoutingSnapshot {
     let did = |number: &str, tenant, extension: &str| {
         let number: E164 = number.parse().expect("E.164");
-        (number, name(tenant), extension.parse().expect("an extension"))
+        (
+            number,
+            name(tenant),
+            extension.parse().expect("an extension"),
+        )
     };
     RoutingSnapshot::new(
         vec![],
@@ -85,20 +89,26 @@ fn each_caller_reaches_whom_the_table_says() {
     ];
     for (origin, dialled, expected) in cases {
         let got = answer(&origin, dialled);
-        assert_eq!(got.as_deref().map_err(|status| *status), expected, "{dialled} from {origin:?}");
+        assert_eq!(
+            got.as_deref().map_err(|status| *status),
+            expected,
+            "{dialled} from {origin:?}"
+        );
     }
 }
 
 #[test]
 fn request_that_names_nobody_is_not_found() {
     let refused = route(&snapshot(), &trunk("acme"), None).expect_err("nobody was named");
-    assert_eq!((refused.status, refused.result), (404, CallResult::UnknownNumber));
+    assert_eq!(
+        (refused.status, refused.result),
+        (404, CallResult::UnknownNumber)
+    );
 }
 
 #[test]
 fn refusal_still_knows_whom_the_call_was_for() {
-    let refused =
-        route(&snapshot(), &trunk("acme"), Some("+12025550102")).expect_err("offline");
+    let refused = route(&snapshot(), &trunk("acme"), Some("+12025550102")).expect_err("offline");
     let route = refused.route.expect("the number has an owner");
     assert_eq!(route.member.extension.as_str(), "102");
     assert_eq!(refused.result, CallResult::Offline);

@@ -1,0 +1,455 @@
+//! The daemon: its threads, and the call thread's loop.
+//!
+//! | thread | does |
+//! |---|---|
+//! | `main` | the call thread: everything in [`CallThread`] |
+//! | `store`, `cdr`, `http`, `operator` | what may wait for a disk or a client |
+//!
+//! The call thread waits in one place, [`CallThread::turn`], for all its sources at once, and asks
+//! no other thread for anything it would have to wait for.
+
+use std::future::pending;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Interval, MissedTickBehavior};
+use trunkline_edge_api::{Counter, Epoch, Event, MonoTime};
+use trunkline_ring::monotonic_now;
+use trunkline_sip::Entropy;
+use trunkline_sip::offer_answer::MediaAddresses;
+
+use crate::cdr::{self, CallDirection, CdrWriter};
+use crate::config::ControlConfig;
+use crate::edge::link::{EdgeLink, LinkError, LinkEvent};
+use crate::epoch;
+use crate::health::Health;
+use crate::http::{self, HttpSources};
+use crate::metrics::{CallMetrics, Metrics, WorkerPage};
+use crate::operator::{
+    self, CallThreadStatus, CallsReport, OperatorRequest, OperatorSources, WorkerStatus,
+};
+use crate::store::{self, RoutingSnapshot, StoreOptions};
+use crate::switch::{Switch, SwitchConfig};
+use crate::transport::{Inbound, Transport, TransportLimits};
+
+/// Name of the CDR spool in `state_dir`.
+const CDR_SPOOL: &str = "cdr.spool";
+
+/// Heartbeats and gauges. Twice a second, so that a reader who allows for a second sees no gap.
+const TICK: Duration = Duration::from_millis(500);
+
+/// Between two attempts to reach the edge. A restarted edge is found within this, which is part of
+/// the silence its calls hear.
+const EDGE_RETRY: Duration = Duration::from_millis(100);
+
+/// How long a stopping daemon lets its goodbyes go out and be answered.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// Operator's questions that may wait for the call thread.
+const OPERATOR_QUEUE_LEN: usize = 16;
+
+/// Runs the daemon until SIGTERM or SIGINT.
+///
+/// # Errors
+/// What kept it from starting, with what to change.
+pub fn run(config: &ControlConfig) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let state_dir = &config.node.state_dir;
+    let unix_secs = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |t| t.as_secs());
+    let epoch = epoch::take_next(state_dir, unix_secs)?;
+
+    let (store, store_thread) =
+        store::open(StoreOptions::new(config.store_path(), &config.sip.realm))?;
+    let (cdr, cdr_thread) = cdr::spawn(&state_dir.join(CDR_SPOOL), store.clone())?;
+    let metrics = Arc::new(Metrics::new()?);
+    metrics.watch_cdr(cdr.status())?;
+    let health = Arc::new(Health::default());
+    let sources = HttpSources {
+        metrics: Arc::clone(&metrics),
+        health: Arc::clone(&health),
+        store: store.clone(),
+        cdr: cdr.status(),
+    };
+    let http = http::spawn(&config.http, sources)?;
+    let routing = store.routing();
+    let (calls, operator_requests) = mpsc::channel(OPERATOR_QUEUE_LEN);
+    let operator_sources = OperatorSources {
+        node: config.node.name.clone(),
+        calls,
+        store,
+        cdr: cdr.status(),
+    };
+    let operator = operator::spawn(&config.node.control_socket(), operator_sources)?;
+
+    let result = runtime.block_on(async {
+        let mut call_thread = CallThread {
+            switch: new_switch(config, epoch)?,
+            transport: Transport::bind(&config.sip.listen, TransportLimits::default())?,
+            edge: EdgeState::Away {
+                retry_at: Instant::now(),
+            },
+            edge_socket: config.node.edge_socket().into(),
+            epoch,
+            routing,
+            operator_requests,
+            cdr,
+            call_metrics: metrics.call_metrics()?,
+            workers: metrics.workers(),
+            health,
+            started_at: monotonic_now(),
+            listen: config.sip.listen.iter().map(ToString::to_string).collect(),
+            calls_max: config.sip.calls_max as usize,
+            tick: interval(),
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            inbound: Vec::new(),
+            events: Vec::new(),
+        };
+        tracing::info!(epoch = epoch.0, "control is up");
+        call_thread.run().await;
+        anyhow::Ok(())
+    });
+    drop(runtime);
+    operator.stop();
+    http.stop();
+    cdr_thread.join();
+    store_thread.join();
+    tracing::info!("control has stopped");
+    result
+}
+
+fn new_switch(config: &ControlConfig, epoch: Epoch) -> anyhow::Result<Switch> {
+    let media_addresses = MediaAddresses::new(&config.edge.media_addresses)
+        .ok_or_else(|| anyhow::anyhow!("[edge] media_addresses: at most one per family"))?;
+    let switch_config = SwitchConfig {
+        realm: config.sip.realm.clone(),
+        ring_timeout_secs: config.sip.ring_timeout_secs,
+        calls_max: config.sip.calls_max as usize,
+        transactions_max: config.sip.transactions_max as usize,
+        registrations_max: config.sip.registrations_max as usize,
+        media_addresses,
+        epoch,
+    };
+    Ok(Switch::new(
+        switch_config,
+        Box::new(SystemEntropy),
+        Box::new(SystemEntropy),
+    )?)
+}
+
+fn interval() -> Interval {
+    let mut interval = tokio::time::interval(TICK);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
+
+/// Whether there is an edge.
+enum EdgeState {
+    /// None; the next attempt is due then.
+    Away { retry_at: Instant },
+    /// A handshake is going on.
+    Connecting(Pin<Box<dyn Future<Output = Result<EdgeLink, LinkError>>>>),
+    /// Connected.
+    Linked(EdgeLink),
+}
+
+/// What the call thread woke up for.
+enum Wake {
+    Inbound,
+    Edge(LinkEvent),
+    Connected(Result<EdgeLink, LinkError>),
+    RetryEdge,
+    Timeout,
+    Routing,
+    Operator(OperatorRequest),
+    Tick,
+    Stop,
+}
+
+/// Everything that lives on the call thread.
+struct CallThread {
+    switch: Switch,
+    transport: Transport,
+    edge: EdgeState,
+    edge_socket: Arc<Path>,
+    epoch: Epoch,
+    routing: watch::Receiver<Arc<RoutingSnapshot>>,
+    operator_requests: mpsc::Receiver<OperatorRequest>,
+    cdr: CdrWriter,
+    call_metrics: CallMetrics,
+    workers: Arc<WorkerPage>,
+    health: Arc<Health>,
+    started_at: MonoTime,
+    listen: Vec<String>,
+    calls_max: usize,
+    tick: Interval,
+    terminate: Signal,
+    interrupt: Signal,
+    inbound: Vec<Inbound>,
+    events: Vec<Event>,
+}
+
+impl CallThread {
+    async fn run(&mut self) {
+        let routing = Arc::clone(&self.routing.borrow_and_update());
+        self.switch.set_snapshot(routing);
+        while !self.turn().await {}
+
+        tracing::info!(
+            calls = self.switch.call_count(),
+            "stopping; calls are hung up"
+        );
+        self.health.set_draining();
+        self.switch.hang_up_all(monotonic_now(), unix_ms());
+        let deadline = Instant::now() + GOODBYE;
+        while self.switch.call_count() + self.switch.transaction_count() > 0 {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || tokio::time::timeout(left, self.turn()).await.is_err() {
+                break;
+            }
+        }
+        self.carry_away();
+    }
+
+    /// Waits for one thing, handles it, and carries away what came of it. `true`: time to stop.
+    async fn turn(&mut self) -> bool {
+        self.carry_away();
+        let wake = self.wait().await;
+        let (now, unix_ms) = (monotonic_now(), unix_ms());
+        match wake {
+            Wake::Inbound => self.take_inbound(now, unix_ms),
+            Wake::Edge(LinkEvent::Events) => self.take_events(now, unix_ms),
+            Wake::Edge(LinkEvent::HungUp) => self.lose_edge(),
+            Wake::Connected(Ok(link)) => self.adopt_edge(now, unix_ms, link),
+            Wake::Connected(Err(error)) => {
+                tracing::debug!(%error, "no edge yet");
+                self.edge = EdgeState::Away {
+                    retry_at: Instant::now() + EDGE_RETRY,
+                };
+            }
+            Wake::RetryEdge => self.connect_edge(),
+            Wake::Timeout => self.switch.handle_timeout(now, unix_ms),
+            Wake::Routing => {
+                let routing = Arc::clone(&self.routing.borrow_and_update());
+                self.switch.set_snapshot(routing);
+            }
+            Wake::Operator(request) => self.answer_operator(now, request),
+            Wake::Tick => self.publish(now),
+            Wake::Stop => return true,
+        }
+        false
+    }
+
+    async fn wait(&mut self) -> Wake {
+        let timeout = self.switch.poll_timeout();
+        tokio::select! {
+            // Events first: they complete calls that are under way, messages may begin new ones.
+            biased;
+            wake = wait_for_edge(&mut self.edge) => wake,
+            () = self.transport.recv(&mut self.inbound) => Wake::Inbound,
+            () = sleep_until(timeout) => Wake::Timeout,
+            _ = self.tick.tick() => Wake::Tick,
+            Ok(()) = self.routing.changed() => Wake::Routing,
+            Some(request) = self.operator_requests.recv() => Wake::Operator(request),
+            _ = self.terminate.recv() => Wake::Stop,
+            _ = self.interrupt.recv() => Wake::Stop,
+        }
+    }
+
+    fn take_inbound(&mut self, now: MonoTime, unix_ms: i64) {
+        for inbound in self.inbound.drain(..) {
+            match inbound {
+                Inbound::Message { flow, message } => {
+                    self.switch.handle_message(now, unix_ms, flow, message);
+                }
+                Inbound::Malformed { flow, bytes, error } => {
+                    self.switch.handle_malformed(&flow, &bytes, &error);
+                }
+                Inbound::ConnectionClosed { connection, .. } => {
+                    self.switch
+                        .handle_connection_closed(now, unix_ms, connection);
+                }
+                Inbound::Undelivered { transmit } => {
+                    if let Some(id) = &transmit.id {
+                        self.switch.handle_undelivered(now, unix_ms, id);
+                    }
+                }
+            }
+        }
+    }
+
+    fn take_events(&mut self, now: MonoTime, unix_ms: i64) {
+        let EdgeState::Linked(link) = &mut self.edge else {
+            return;
+        };
+        link.receive(self.switch.proxy_mut(), &mut self.events);
+        for event in self.events.drain(..) {
+            self.switch.handle_worker_event(now, unix_ms, event);
+        }
+    }
+
+    fn connect_edge(&mut self) {
+        let (path, epoch) = (Arc::clone(&self.edge_socket), self.epoch);
+        self.edge =
+            EdgeState::Connecting(Box::pin(
+                async move { EdgeLink::connect(&path, epoch).await },
+            ));
+    }
+
+    fn adopt_edge(&mut self, now: MonoTime, unix_ms: i64, link: EdgeLink) {
+        let workers = link.workers();
+        tracing::info!(workers = workers.len(), "edge connected");
+        link.beat(now);
+        self.edge = EdgeState::Linked(link);
+        self.health.set_edge_connected(true);
+        self.switch.handle_edge_connected(now, unix_ms, &workers);
+        self.publish(now);
+    }
+
+    fn lose_edge(&mut self) {
+        tracing::error!("the edge is gone; its calls are silent until it is back");
+        self.edge = EdgeState::Away {
+            retry_at: Instant::now(),
+        };
+        self.health.set_edge_connected(false);
+        self.workers.clear();
+        self.switch.handle_edge_disconnected();
+    }
+
+    /// Takes to the sockets, rings and threads what the switch wants sent.
+    fn carry_away(&mut self) {
+        while let Some(transmit) = self.switch.poll_transmit() {
+            if let Err(error) = self.transport.send(&transmit) {
+                tracing::debug!(%error, remote = %transmit.flow.remote, "message not sent");
+                if let Some(id) = &transmit.id {
+                    self.switch
+                        .handle_undelivered(monotonic_now(), unix_ms(), id);
+                }
+            }
+        }
+        if let EdgeState::Linked(link) = &mut self.edge {
+            link.send(self.switch.proxy_mut());
+        }
+        while let Some(record) = self.switch.poll_record() {
+            self.call_metrics.observe_record(&record);
+            if !self.cdr.submit(record) {
+                tracing::error!("a call record was lost: the CDR writer does not keep up");
+            }
+        }
+    }
+
+    fn answer_operator(&self, now: MonoTime, request: OperatorRequest) {
+        // A client that has gone away wants no answer.
+        match request {
+            OperatorRequest::Status(reply) => {
+                let _ = reply.send(self.status(now));
+            }
+            OperatorRequest::Calls { limit, reply } => {
+                let total = self.switch.call_count();
+                let _ = reply.send(CallsReport {
+                    total,
+                    calls: self.switch.calls(now, limit),
+                });
+            }
+        }
+    }
+
+    fn status(&self, now: MonoTime) -> CallThreadStatus {
+        let mut status = CallThreadStatus {
+            uptime_secs: now.nanos_since(self.started_at) / 1_000_000_000,
+            listen: self.listen.clone(),
+            calls_active: self.switch.call_count(),
+            calls_max: self.calls_max,
+            transactions_active: self.switch.transaction_count(),
+            registrations_active: self.switch.registration_count(),
+            edge_connected: false,
+            workers: Vec::new(),
+            draining: self.switch.is_draining(),
+        };
+        if let EdgeState::Linked(link) = &self.edge {
+            status.edge_connected = true;
+            let pools = self.switch.proxy().port_pools();
+            status.workers = link
+                .ends()
+                .zip(pools)
+                .map(|(end, (worker, ports))| WorkerStatus {
+                    worker: worker.0,
+                    sessions_active: end.counter(Counter::SessionsActive),
+                    ports_used: ports.capacity().saturating_sub(ports.free_count()),
+                    ports_capacity: ports.capacity(),
+                    heartbeat_age_ms: now.nanos_since(end.edge_heartbeat()) / 1_000_000,
+                })
+                .collect();
+        }
+        status
+    }
+
+    /// Heartbeats and gauges.
+    fn publish(&mut self, now: MonoTime) {
+        self.health.beat(now);
+        for direction in CallDirection::ALL {
+            let count = self.switch.calls_active(*direction);
+            self.call_metrics.set_calls_active(*direction, count);
+        }
+        let transactions = self.switch.transaction_count();
+        self.call_metrics
+            .publish_sip(self.switch.agent_counters(), transactions);
+        self.call_metrics
+            .set_registrations_active(self.switch.registration_count());
+        self.call_metrics
+            .publish_proxy(&self.switch.proxy().counters());
+        if let EdgeState::Linked(link) = &self.edge {
+            link.beat(now);
+            for end in link.ends() {
+                self.workers.publish(end.worker(), end);
+            }
+            for (worker, ports) in self.switch.proxy().port_pools() {
+                let used = ports.capacity().saturating_sub(ports.free_count());
+                self.workers.publish_ports(worker, used, ports.capacity());
+            }
+        }
+    }
+}
+
+async fn wait_for_edge(edge: &mut EdgeState) -> Wake {
+    match edge {
+        EdgeState::Away { retry_at } => {
+            tokio::time::sleep_until((*retry_at).into()).await;
+            Wake::RetryEdge
+        }
+        EdgeState::Connecting(connecting) => Wake::Connected(connecting.await),
+        EdgeState::Linked(link) => Wake::Edge(link.readable().await),
+    }
+}
+
+async fn sleep_until(timeout: Option<MonoTime>) {
+    match timeout {
+        Some(at) => tokio::time::sleep(Duration::from_nanos(at.nanos_since(monotonic_now()))).await,
+        None => pending().await,
+    }
+}
+
+fn unix_ms() -> i64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |elapsed| {
+            i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX)
+        })
+}
+
+/// The operating system's randomness.
+struct SystemEntropy;
+
+impl Entropy for SystemEntropy {
+    fn fill(&mut self, bytes: &mut [u8]) {
+        getrandom::fill(bytes).expect("getrandom(2) does not fail once the kernel has booted");
+    }
+}
