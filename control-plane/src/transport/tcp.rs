@@ -35,8 +35,8 @@ pub(super) struct Tcp {
     listeners: Vec<(TcpListener, SocketAddr)>,
     limits: TransportLimits,
     connections: HashMap<ConnectionId, Entry>,
-    /// The newest connection to each peer: a request to it takes this one.
-    by_remote: HashMap<SocketAddr, ConnectionId>,
+    /// The newest connection between one of our addresses and a peer: a request takes this one.
+    by_ends: HashMap<Ends, ConnectionId>,
     accepted_per_source: HashMap<IpAddr, usize>,
     next_id: u64,
     reports: mpsc::Receiver<Report>,
@@ -44,9 +44,12 @@ pub(super) struct Tcp {
     accept_rest: Option<Pin<Box<Sleep>>>,
 }
 
+/// The listening address that a peer knows us by, and the peer's.
+type Ends = (SocketAddr, SocketAddr);
+
 /// A connection as the table sees it.
 struct Entry {
-    remote: SocketAddr,
+    ends: Ends,
     is_accepted: bool,
     queue: mpsc::UnboundedSender<Transmit>,
     weight: QueueWeight,
@@ -61,7 +64,7 @@ impl Tcp {
             listeners: Vec::new(),
             limits,
             connections: HashMap::new(),
-            by_remote: HashMap::new(),
+            by_ends: HashMap::new(),
             accepted_per_source: HashMap::new(),
             next_id: 1,
             reports,
@@ -179,13 +182,13 @@ impl Tcp {
         let (cut, is_cut) = oneshot::channel();
         let weight = QueueWeight::default();
         let entry = Entry {
-            remote: flow.remote,
+            ends: (flow.local, flow.remote),
             is_accepted: matches!(origin, Origin::Accepted(_)),
             queue,
             weight: weight.clone(),
             cut: Some(cut),
         };
-        self.by_remote.insert(flow.remote, id);
+        self.by_ends.insert(entry.ends, id);
         self.connections.insert(id, entry);
         let connection = Connection {
             flow,
@@ -203,10 +206,10 @@ impl Tcp {
         let Some(entry) = self.connections.remove(&id) else {
             return;
         };
-        if self.by_remote.get(&entry.remote) == Some(&id) {
-            self.by_remote.remove(&entry.remote);
+        if self.by_ends.get(&entry.ends) == Some(&id) {
+            self.by_ends.remove(&entry.ends);
         }
-        let source = source_of(entry.remote.ip());
+        let source = source_of(entry.ends.1.ip());
         if entry.is_accepted
             && let Some(count) = self.accepted_per_source.get_mut(&source)
         {
@@ -226,8 +229,9 @@ impl Tcp {
         let flow = &transmit.flow;
         let named = flow.connection.filter(|id| self.is_usable(*id));
         let known = || {
-            self.by_remote
-                .get(&flow.remote)
+            let ends = (flow.local, flow.remote);
+            self.by_ends
+                .get(&ends)
                 .copied()
                 .filter(|id| self.is_usable(*id))
         };

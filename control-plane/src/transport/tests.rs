@@ -276,34 +276,41 @@ async fn answer_takes_the_connection_and_another_request_reuses_it() {
 
 #[tokio::test]
 async fn request_to_a_new_peer_opens_a_connection_and_its_answer_names_our_listener() {
-    let (mut transport, _, tcp) = bind(TransportLimits::default());
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
-    let remote = listener.local_addr().expect("bound");
-    let flow = Flow::tcp(tcp, remote, None);
-    transport
-        .send(&transmit(flow.clone(), message("out", "")))
-        .expect("taken");
-    transport
-        .send(&transmit(flow, message("out2", "")))
-        .expect("taken");
-    let (mut stream, source) = listener.accept().await.expect("it connects");
-    assert_eq!(source.ip(), tcp.ip());
-    let mut text = vec![0; message("out", "").len() + message("out2", "").len()];
-    stream
-        .read_exact(&mut text)
-        .await
-        .expect("both on one connection");
-    stream
-        .write_all(message("back", "").as_bytes())
-        .await
-        .expect("open");
-    let got = receive(&mut transport, 1).await;
-    assert_eq!(call_id(&got[0]), "back");
-    assert_eq!(
-        (flow_of(&got[0]).local, flow_of(&got[0]).remote),
-        (tcp, remote)
-    );
-    assert_eq!(transport.counters().tcp_opened, 1);
+    for address in ["127.0.0.1:0", "[::1]:0"] {
+        let listen = [listen(SipTransport::Tcp, address)];
+        let Ok(mut transport) = Transport::bind(&listen, TransportLimits::default()) else {
+            // A machine without IPv6.
+            assert!(address.starts_with('['));
+            continue;
+        };
+        let tcp = transport.bound()[0].address;
+        let listener = TcpListener::bind(address).await.expect("loopback");
+        let remote = listener.local_addr().expect("bound");
+        let flow = Flow::tcp(tcp, remote, None);
+        for call_id in ["out", "out2"] {
+            transport
+                .send(&transmit(flow.clone(), message(call_id, "")))
+                .expect("taken");
+        }
+        let (mut stream, source) = listener.accept().await.expect("it connects");
+        assert_eq!(source.ip(), tcp.ip());
+        let mut text = vec![0; message("out", "").len() + message("out2", "").len()];
+        stream
+            .read_exact(&mut text)
+            .await
+            .expect("both on one connection");
+        stream
+            .write_all(message("back", "").as_bytes())
+            .await
+            .expect("open");
+        let got = receive(&mut transport, 1).await;
+        assert_eq!(call_id(&got[0]), "back");
+        assert_eq!(
+            (flow_of(&got[0]).local, flow_of(&got[0]).remote),
+            (tcp, remote)
+        );
+        assert_eq!(transport.counters().tcp_opened, 1);
+    }
 }
 
 #[tokio::test]
@@ -431,6 +438,18 @@ async fn connections_are_limited_in_all_and_per_source() {
         matches!(result, Err(SendError::TooManyConnections)),
         "{result:?}"
     );
+
+    let socket = tokio::net::TcpSocket::new_v4().expect("supported");
+    socket
+        .bind("127.0.0.2:0".parse().expect("valid"))
+        .expect("all of 127/8 is loopback");
+    let mut neighbour = socket.connect(tcp).await.expect("the kernel accepts");
+    run_for(&mut transport, Duration::from_millis(200), &mut out).await;
+    let refused = timeout(PATIENCE, neighbour.read(&mut buffer))
+        .await
+        .expect("closed at once");
+    assert!(matches!(refused, Ok(0) | Err(_)), "{refused:?}");
+    assert_eq!(transport.counters().tcp_refused_full, 2);
 
     // A closed one makes room, for its source, too.
     drop(peers.remove(0));
