@@ -41,6 +41,9 @@ const CONNECTION_COUNT_MAX: usize = 32;
 /// From accept to cut. A scrape takes milliseconds; the rest is patience with a slow reader.
 const CONNECTION_LIFE_MAX: Duration = Duration::from_secs(10);
 
+/// How long open connections are waited for at a stop.
+const STOP_PATIENCE: Duration = Duration::from_secs(1);
+
 /// How long `/readyz` waits for the store.
 const STORE_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -72,7 +75,7 @@ impl HttpServer {
         self.local
     }
 
-    /// Stops it. Blocks until open connections are done, [`CONNECTION_LIFE_MAX`] at most.
+    /// Stops it. Blocks until open connections are done, for a second at most.
     pub fn stop(self) {
         // A server that has ended by itself has nothing left to stop.
         let _ = self.stop.send(());
@@ -125,12 +128,19 @@ async fn serve(
         .route("/metrics", get(metrics))
         .layer(axum::middleware::map_response(one_request_per_connection))
         .with_state(sources);
-    axum::serve(listener, router)
-        .with_graceful_shutdown(async {
+    let (drain, drained) = oneshot::channel::<()>();
+    let server = axum::serve(listener, router).with_graceful_shutdown(async {
+        let _ = drained.await;
+    });
+    tokio::select! {
+        result = server => result,
+        () = async {
             // A dropped sender means the same.
             let _ = stopped.await;
-        })
-        .await
+            let _ = drain.send(());
+            tokio::time::sleep(STOP_PATIENCE).await;
+        } => Ok(()),
+    }
 }
 
 /// An idle connection would hold one of a few places.

@@ -183,9 +183,12 @@ fn address_in_use_is_named() {
 }
 
 #[test]
-fn server_stops_when_told() {
+fn server_stops_when_told_even_with_a_silent_client() {
     let fixture = Fixture::new();
     let address = fixture.server.local_addr();
+    let _silent = fixture.connect();
+    let begun = Instant::now();
     fixture.server.stop();
+    assert!(begun.elapsed() < CONNECTION_LIFE_MAX);
     assert!(TcpStream::connect(address).is_err());
 }

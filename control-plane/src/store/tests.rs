@@ -424,6 +424,16 @@ fn lock_of_another_process_is_named_and_passes() {
 }
 
 #[test]
+fn store_opens_and_reads_while_another_process_writes() {
+    let fixture = Fixture::new();
+    fixture.applied(SMALL_SITE);
+    let lock = Lock::take(&fixture.dir.path().join("trunkline.db"));
+    let second = open_at(fixture.dir.path()).expect("opened beside a writer");
+    assert_eq!(second.routing().borrow().counts(), (1, 2, 1));
+    lock.release();
+}
+
+#[test]
 fn file_that_is_not_a_store_is_refused_with_its_name() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let path = dir.path().join("trunkline.db");

@@ -180,3 +180,11 @@ fn deeply_nested_input_is_a_problem_and_not_a_crash() {
     );
     assert!(parse_document::<EdgeDocument>(&text, "trunkline.toml").is_err());
 }
+
+proptest::proptest! {
+    #[test]
+    fn no_text_makes_the_reader_panic(text in "(\\[\\[?[a-z]{1,5}\\]\\]?\n|[a-z_]{1,8} = |[\"0-9\\[\\]{},.'-]{0,8}|\n|\\PC{0,4}){0,40}") {
+        let _ = parse_document::<EdgeDocument>(&text, "trunkline.toml");
+        let _ = parse_document::<EdgeDocument>(&format!("[edge]\n{text}"), "trunkline.toml");
+    }
+}
