@@ -219,7 +219,11 @@ mod tests {
         cells.dedup();
         assert_eq!(cells.len(), count);
         assert!(cells.iter().all(|&cell| cell < CELL_COUNT));
-        assert!(Counter::ALL.iter().all(|c| c.cell() < DropReason::CELL_BASE));
+        assert!(
+            Counter::ALL
+                .iter()
+                .all(|c| c.cell() < DropReason::CELL_BASE)
+        );
 
         let mut names: Vec<_> = Counter::ALL.iter().map(|c| c.name()).collect();
         names.sort_unstable();
@@ -230,6 +234,11 @@ mod tests {
     #[test]
     fn lists_are_in_index_order() {
         assert!(Counter::ALL.iter().enumerate().all(|(i, c)| c.cell() == i));
-        assert!(DropReason::ALL.iter().enumerate().all(|(i, r)| *r as usize == i));
+        assert!(
+            DropReason::ALL
+                .iter()
+                .enumerate()
+                .all(|(i, r)| *r as usize == i)
+        );
     }
 }

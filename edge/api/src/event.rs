@@ -45,7 +45,10 @@ impl Event {
     /// kind costs a figure; one of these would leak a call or leave a caller waiting.
     #[must_use]
     pub const fn must_arrive(&self) -> bool {
-        matches!(self, Event::CommandDone { .. } | Event::SessionClosed { .. })
+        matches!(
+            self,
+            Event::CommandDone { .. } | Event::SessionClosed { .. }
+        )
     }
 }
 

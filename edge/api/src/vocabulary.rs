@@ -178,7 +178,11 @@ impl ClockRateHz {
     /// `None` for 0 and for anything above 384 kHz, which no registered audio format uses.
     #[must_use]
     pub const fn new(hz: u32) -> Option<Self> {
-        if hz >= 1 && hz <= 384_000 { Some(Self(hz)) } else { None }
+        if hz >= 1 && hz <= 384_000 {
+            Some(Self(hz))
+        } else {
+            None
+        }
     }
 
     /// Hertz.
@@ -230,7 +234,11 @@ impl PortRange {
     /// `None` when the range is empty or holds port 0.
     #[must_use]
     pub const fn new(first: u16, last: u16) -> Option<Self> {
-        if first != 0 && first <= last { Some(Self { first, last }) } else { None }
+        if first != 0 && first <= last {
+            Some(Self { first, last })
+        } else {
+            None
+        }
     }
 
     /// Lowest port.
@@ -250,7 +258,11 @@ impl PortRange {
     pub const fn pair_count(self) -> u32 {
         let first_even = self.first as u32 + (self.first as u32 & 1);
         let end = self.last as u32 + 1;
-        if end < first_even { 0 } else { (end - first_even) / 2 }
+        if end < first_even {
+            0
+        } else {
+            (end - first_even) / 2
+        }
     }
 
     /// Even ports that begin a pair, ascending.
@@ -286,7 +298,9 @@ mod tests {
     #[test]
     fn slices_cover_every_pair_once() {
         let range = PortRange::new(30_001, 30_022).expect("valid");
-        let slices: Vec<_> = (0..3).filter_map(|i| range.slice(WorkerIndex(i), 3)).collect();
+        let slices: Vec<_> = (0..3)
+            .filter_map(|i| range.slice(WorkerIndex(i), 3))
+            .collect();
         let mut ports: Vec<u16> = slices.iter().flat_map(|s| s.pairs()).collect();
         ports.sort_unstable();
         assert_eq!(ports, range.pairs().collect::<Vec<_>>());
