@@ -41,7 +41,8 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<ExitCode> {
     let directory = DemoDirectory::locate()?;
     let sip = SocketAddr::new(arguments.address, arguments.sip_port);
     let http = SocketAddr::from((Ipv4Addr::LOCALHOST, arguments.http_port));
-    check_ports(&directory, sip, http)?;
+    check_no_other(&directory)?;
+    check_ports(sip, http)?;
 
     println!("building both daemons …");
     workspace::build_daemons()?;
@@ -178,9 +179,28 @@ fn apply(control: &Path, directory: &DemoDirectory) -> Result<()> {
     Ok(())
 }
 
-/// Says which ports are taken, by what option each is changed, and whether an earlier `run` has
-/// them.
-fn check_ports(directory: &DemoDirectory, sip: SocketAddr, http: SocketAddr) -> Result<()> {
+/// Two runs would share one directory and its store.
+fn check_no_other(directory: &DemoDirectory) -> Result<()> {
+    let Some(running) = directory.read_running() else {
+        return Ok(());
+    };
+    for (name, id) in ["trunkline-edge", "trunkline-control"]
+        .into_iter()
+        .zip(running.daemons)
+    {
+        // An id alone may have been given to another program since.
+        let command = std::fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+        if String::from_utf8_lossy(&command).contains(name) {
+            bail!(
+                "an earlier `cargo xtask run` is still there ({name} is process {id}); stop it first"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Says which ports are taken, and by what option each is changed.
+fn check_ports(sip: SocketAddr, http: SocketAddr) -> Result<()> {
     let taken = [
         ("UDP", sip, "--sip-port", UdpSocket::bind(sip).map(drop)),
         ("TCP", sip, "--sip-port", TcpListener::bind(sip).map(drop)),
@@ -201,17 +221,6 @@ fn check_ports(directory: &DemoDirectory, sip: SocketAddr, http: SocketAddr) -> 
     }
     if problems.is_empty() {
         return Ok(());
-    }
-    if let Some(running) = directory.read_running() {
-        let [edge, control] = running.daemons;
-        let alive = [edge, control]
-            .iter()
-            .any(|id| Path::new(&format!("/proc/{id}")).exists());
-        if alive {
-            problems.push(format!(
-                "an earlier `cargo xtask run` is still there (trunkline-edge {edge}, trunkline-control {control})"
-            ));
-        }
     }
     bail!("{}", problems.join("\n       "))
 }
