@@ -273,7 +273,8 @@ impl MediaNegotiation {
     ///
     /// # Errors
     /// As [`Self::answer_from_callee`]. The re-offer is then closed and what was agreed before it
-    /// stays in force.
+    /// stays in force here; the far leg, which did accept, believes otherwise until it is offered
+    /// something again.
     pub fn reanswer(&mut self, from: LegIndex, sdp: &[u8]) -> Result<Bytes, OfferAnswerError> {
         let forwarded = match &self.exchange {
             Exchange::Reoffered(forwarded) if forwarded.from == from.far() => forwarded.clone(),

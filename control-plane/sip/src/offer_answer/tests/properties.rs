@@ -41,7 +41,7 @@ fn body() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// Formats with the numbers and order that a generated endpoint gives them.
+/// Formats with the numbers and order that a generated endpoint gives them; PCMU is always one.
 fn generated_description(port: u16) -> impl Strategy<Value = String> {
     let formats = vec![
         "PCMU/8000",
@@ -62,7 +62,13 @@ fn generated_description(port: u16) -> impl Strategy<Value = String> {
         any::<bool>(),
     )
         .prop_map(move |(formats, numbers, count, mux)| {
-            let picked: Vec<(u8, &str)> = numbers.into_iter().zip(formats).take(count).collect();
+            let picked: Vec<(u8, &str)> = numbers
+                .into_iter()
+                .zip(formats)
+                .enumerate()
+                .filter(|(at, (_, format))| *at < count || *format == "PCMU/8000")
+                .map(|(_, picked)| picked)
+                .collect();
             let list: Vec<String> = picked
                 .iter()
                 .map(|(number, _)| number.to_string())
@@ -106,14 +112,22 @@ fn assert_same_formats(near: &LegConfig, far: &LegConfig) {
     assert_eq!(clocks(near), clocks(far));
 }
 
-/// Answers as RFC 3264 §6.1 asks: the offer's numbers, a choice of its formats in any order.
+/// Answers as RFC 3264 §6.1 asks: the offer's numbers, a choice of its formats in any order, PCMU
+/// among them.
 fn well_behaved_answer(offer: &RemoteAudio, order: &[prop::sample::Index]) -> String {
     let mut codecs = offer.codecs.clone();
     for (at, index) in order.iter().enumerate().take(codecs.len()) {
         let other = index.index(codecs.len());
         codecs.swap(at, other);
     }
+    let pcmu = codecs
+        .iter()
+        .find(|codec| codec.encoding == Encoding::Pcmu)
+        .cloned();
     codecs.truncate(order.len());
+    if codecs.iter().all(|codec| codec.encoding != Encoding::Pcmu) {
+        codecs.extend(pcmu);
+    }
     let numbers: Vec<String> = codecs
         .iter()
         .map(|c| c.payload_type.get().to_string())
@@ -127,8 +141,6 @@ fn well_behaved_answer(offer: &RemoteAudio, order: &[prop::sample::Index]) -> St
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
-
     #[test]
     fn no_body_panics_at_any_step(offer in body(), answer in body(), again in body()) {
         let mut media = MediaNegotiation::new(addresses());
@@ -162,9 +174,9 @@ proptest! {
         reanswer in generated_description(7000),
     ) {
         let mut media = MediaNegotiation::new(addresses());
-        prop_assume!(media.offer_from_caller(offer.as_bytes()).is_ok());
+        media.offer_from_caller(offer.as_bytes()).expect("it has PCMU");
         media.offer_for_callee(local(LOCAL_B)).expect("in order");
-        prop_assume!(media.answer_from_callee(answer.as_bytes()).is_ok());
+        media.answer_from_callee(answer.as_bytes()).expect("it has PCMU");
         let to_caller = audio_of(&media.answer_for_caller(local(LOCAL_A)).expect("answered"));
         let offered = RemoteAudio::parse(offer.as_bytes(), &addresses()).expect("accepted above");
         for codec in &to_caller.codecs {
@@ -175,14 +187,12 @@ proptest! {
         assert_same_formats(&a, &b);
 
         // The callee re-offers with numbers that may clash with anything so far.
-        if media.reoffer(LegIndex::B, reoffer.as_bytes()).is_ok()
-            && let Ok(back) = media.reanswer(LegIndex::A, reanswer.as_bytes())
-        {
-            let offered = RemoteAudio::parse(reoffer.as_bytes(), &addresses()).expect("accepted");
-            for codec in &audio_of(&back).codecs {
-                let theirs = codec::number_of(&offered.codecs, codec.encoding);
-                prop_assert_eq!(theirs, Some(codec.payload_type));
-            }
+        media.reoffer(LegIndex::B, reoffer.as_bytes()).expect("it has PCMU");
+        let back = media.reanswer(LegIndex::A, reanswer.as_bytes()).expect("it has PCMU");
+        let offered = RemoteAudio::parse(reoffer.as_bytes(), &addresses()).expect("accepted");
+        for codec in &audio_of(&back).codecs {
+            let theirs = codec::number_of(&offered.codecs, codec.encoding);
+            prop_assert_eq!(theirs, Some(codec.payload_type));
         }
         let [a, b] = LegIndex::ALL.map(|leg| media.leg_config(leg, None));
         assert_same_formats(&a, &b);
@@ -196,20 +206,19 @@ proptest! {
         reorder in prop::collection::vec(any::<prop::sample::Index>(), 1..8),
     ) {
         let mut media = MediaNegotiation::new(addresses());
-        prop_assume!(media.offer_from_caller(offer.as_bytes()).is_ok());
+        media.offer_from_caller(offer.as_bytes()).expect("it has PCMU");
         let to_callee = audio_of(&media.offer_for_callee(local(LOCAL_B)).expect("in order"));
         let answer = well_behaved_answer(&to_callee, &order);
-        prop_assume!(media.answer_from_callee(answer.as_bytes()).is_ok());
+        media.answer_from_callee(answer.as_bytes()).expect("it has PCMU");
         media.answer_for_caller(local(LOCAL_A)).expect("answered");
         let [a, b] = LegIndex::ALL.map(|leg| media.leg_config(leg, None));
         prop_assert!(!a.routes.as_slice().is_empty());
         assert_inverse(&a, &b);
 
-        if let Ok(to_caller) = media.reoffer(LegIndex::B, reoffer.as_bytes()) {
-            let answer = well_behaved_answer(&audio_of(&to_caller), &reorder);
-            let _ = media.reanswer(LegIndex::A, answer.as_bytes());
-            let [a, b] = LegIndex::ALL.map(|leg| media.leg_config(leg, None));
-            assert_inverse(&a, &b);
-        }
+        let to_caller = media.reoffer(LegIndex::B, reoffer.as_bytes()).expect("it has PCMU");
+        let answer = well_behaved_answer(&audio_of(&to_caller), &reorder);
+        media.reanswer(LegIndex::A, answer.as_bytes()).expect("it has PCMU");
+        let [a, b] = LegIndex::ALL.map(|leg| media.leg_config(leg, None));
+        assert_inverse(&a, &b);
     }
 }
