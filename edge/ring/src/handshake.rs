@@ -8,9 +8,11 @@
 //! kernel closes its sockets: control learns of the edge's death from its connection, the edge of
 //! control's from [`ListenerEvent::ControlLeft`], and then the next control is let in.
 
+mod bind;
 mod client;
 mod listener;
 mod socket;
 
+pub use bind::BindError;
 pub use client::{ConnectError, ControlConnection, Observer};
-pub use listener::{BindError, EdgeListener, ListenerEvent};
+pub use listener::{EdgeListener, ListenerEvent};

@@ -1,6 +1,11 @@
 use proptest::prelude::*;
 
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+
 use super::*;
+use crate::command::{LegConfig, PayloadRoute, PayloadRoutes, SourcePolicy};
+use crate::event::{LegReport, SessionReport};
+use crate::vocabulary::{ClockRateHz, LegIndex, PayloadType, SessionId};
 
 fn arb_ip() -> impl Strategy<Value = IpAddr> {
     prop_oneof![

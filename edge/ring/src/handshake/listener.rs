@@ -2,22 +2,19 @@
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{AtFlags, CWD, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::{self, Errno};
 use rustix::net::sockopt::socket_peercred;
-use rustix::net::{
-    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen,
-    socket_with,
-};
+use rustix::net::{SocketFlags, accept_with};
 use trunkline_edge_api::handshake::{
     EdgeMessage, HandshakeError, Hello, RefusalCode, Refused, Role, Welcome, WorkerOffer,
 };
 use trunkline_edge_api::{API_VERSION, Epoch};
 
+use super::bind::{BindError, SocketFile, listen_at};
 use super::socket::{has_hung_up, receive, send};
 use crate::region::reopen_read_only;
 use crate::worker::WorkerFds;
@@ -32,17 +29,11 @@ const PENDING_MAX: usize = 8;
 /// Observers at a time. `status` and `doctor` are run by hand.
 const OBSERVERS_MAX: usize = 8;
 
-/// Connections that the kernel keeps for us.
-const BACKLOG: i32 = 16;
+/// Datagrams read from a client that is refused. An honest one has sent one.
+const UNREAD_MAX: usize = 4;
 
 /// Pause after the kernel could not give us a client (out of descriptors).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// Mode of the socket file: the edge's user and group.
-const SOCKET_MODE: Mode = Mode::RUSR
-    .union(Mode::WUSR)
-    .union(Mode::RGRP)
-    .union(Mode::WGRP);
 
 /// What happened on the socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,38 +73,6 @@ pub enum ListenerEvent {
     },
     /// A connection could not be accepted; it waits.
     AcceptFailed {
-        /// The kernel's answer.
-        errno: Errno,
-    },
-}
-
-/// Why the edge cannot listen.
-#[derive(Debug, thiserror::Error)]
-pub enum BindError {
-    /// There is an edge already.
-    #[error(
-        "another process (PID {pid}) listens at {}: stop it, or give this edge another [node] \
-         run_dir", path.display()
-    )]
-    InUse {
-        /// The socket's path.
-        path: PathBuf,
-        /// Who listens there.
-        pid: u32,
-    },
-    /// Something else has the socket's name.
-    #[error("{} exists and is no socket: move it away", path.display())]
-    NotASocket {
-        /// The socket's path.
-        path: PathBuf,
-    },
-    /// A system call failed.
-    #[error("cannot listen at {}: {errno} ({action})", path.display())]
-    Io {
-        /// The socket's path.
-        path: PathBuf,
-        /// What was tried.
-        action: &'static str,
         /// The kernel's answer.
         errno: Errno,
     },
@@ -446,7 +405,11 @@ impl EdgeListener {
         let client = &mut self.clients[index];
         client.state = ClientState::Gone;
         // What is unread when a socket closes makes the kernel throw away what we say, too.
-        while receive(&client.socket).is_ok_and(|received| !received.bytes().is_empty()) {}
+        for _ in 0..UNREAD_MAX {
+            if !receive(&client.socket).is_ok_and(|received| !received.bytes().is_empty()) {
+                break;
+            }
+        }
         let refused = Refused {
             code: Some(code),
             text,
@@ -478,113 +441,4 @@ struct Ready {
     clients: Vec<PollFlags>,
     accept: bool,
     is_woken: bool,
-}
-
-/// The socket's name. Removed when the edge stops, if it still is this socket's.
-#[derive(Debug)]
-struct SocketFile {
-    path: PathBuf,
-    identity: (u64, u64),
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        if identity(&self.path) == Ok(Some(self.identity)) {
-            let _ = rustix::fs::unlink(&self.path);
-        }
-    }
-}
-
-fn listen_at(path: &Path) -> Result<(OwnedFd, SocketFile), BindError> {
-    let failed = |action| {
-        move |errno| BindError::Io {
-            path: path.to_owned(),
-            action,
-            errno,
-        }
-    };
-    let address = SocketAddrUnix::new(path).map_err(failed("the path is too long for a socket"))?;
-    // Two edges that start at once must not both find the same stale file.
-    let _lock = lock_parent(path).map_err(failed("lock the directory"))?;
-    remove_stale(path, &address)?;
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
-        .map_err(failed("socket"))?;
-    // The file takes the socket's mode when it is bound: there is no moment in which others may
-    // connect. The umask may have taken bits from it; they are given back before anyone listens.
-    rustix::fs::fchmod(&socket, SOCKET_MODE).map_err(failed("set the mode"))?;
-    bind(&socket, &address).map_err(failed("bind"))?;
-    rustix::fs::chmod(path, SOCKET_MODE).map_err(failed("set the mode"))?;
-    let identity = identity(path)
-        .and_then(|identity| identity.ok_or(Errno::NOENT))
-        .map_err(failed("find the socket"))?;
-    let file = SocketFile {
-        path: path.to_owned(),
-        identity,
-    };
-    listen(&socket, BACKLOG).map_err(failed("listen"))?;
-    Ok((socket, file))
-}
-
-/// Held while a stale file is looked for and replaced, which takes no longer than the one second
-/// that others try.
-fn lock_parent(path: &Path) -> io::Result<OwnedFd> {
-    let parent = path
-        .parent()
-        .filter(|p| !p.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let directory = rustix::fs::open(parent, flags, Mode::empty())?;
-    let mut tries = 100;
-    loop {
-        match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-            Err(Errno::WOULDBLOCK) if tries > 0 => tries -= 1,
-            Err(Errno::INTR) => {}
-            result => return result.map(|()| directory),
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
-fn remove_stale(path: &Path, address: &SocketAddrUnix) -> Result<(), BindError> {
-    let failed = |action| {
-        move |errno| BindError::Io {
-            path: path.to_owned(),
-            action,
-            errno,
-        }
-    };
-    let stat = match rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW) {
-        Err(Errno::NOENT) => return Ok(()),
-        result => result.map_err(failed("look for a stale socket"))?,
-    };
-    if FileType::from_raw_mode(stat.st_mode) != FileType::Socket {
-        return Err(BindError::NotASocket {
-            path: path.to_owned(),
-        });
-    }
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let probe = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
-        .map_err(failed("socket"))?;
-    let pid = match connect(&probe, address) {
-        Err(Errno::CONNREFUSED) => {
-            return rustix::fs::unlink(path).map_err(failed("remove the stale socket"));
-        }
-        Err(Errno::NOENT) => return Ok(()),
-        // A full backlog or a socket of another type is somebody's, too.
-        Err(_) => 0,
-        Ok(()) => socket_peercred(&probe).map_or(0, |peer| peer.pid.as_raw_nonzero().get() as u32),
-    };
-    Err(BindError::InUse {
-        path: path.to_owned(),
-        pid,
-    })
-}
-
-fn identity(path: &Path) -> io::Result<Option<(u64, u64)>> {
-    match rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(stat) => Ok(Some((stat.st_dev, stat.st_ino))),
-        Err(Errno::NOENT) => Ok(None),
-        Err(errno) => Err(errno),
-    }
 }
