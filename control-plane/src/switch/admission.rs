@@ -24,6 +24,7 @@ use super::Switch;
 use super::calls::{CallKey, Entry, MemberTarget, retry_after};
 use crate::call::{Call, CallSetup};
 use crate::cdr::{CallRecord, CallResult, EndedBySide, LegMedia};
+use crate::logging::call_span;
 use crate::routing::{self, Origin, Route};
 use crate::store::MemberRoute;
 
@@ -203,6 +204,7 @@ impl Switch {
             },
         };
         let mut record = self.new_record(key, unix_ms, origin, &caller);
+        let _span = call_span(&record.call_id).entered();
 
         let called = identity::called(request);
         let route = match routing::route(&self.snapshot, origin, called.as_deref()) {
@@ -234,7 +236,7 @@ impl Switch {
                 OfferAnswerError::NoCommonCodec => CallResult::NoCommonCodec,
                 _ => CallResult::Failed,
             };
-            tracing::info!(call_id = record.call_id, %error, "offer refused");
+            tracing::info!(%error, "offer refused");
             self.refuse(now, leg, record, Denial::plain(error.status()));
             return;
         }
@@ -244,7 +246,6 @@ impl Switch {
             return;
         };
         tracing::info!(
-            call_id = record.call_id,
             sip_call_id = identity::call_id(request),
             trunk = record.trunk,
             member = record.callee,

@@ -10,6 +10,7 @@ use trunkline_sip::flow::Flow;
 use super::{CallView, RETRY_AFTER_SECS, Switch};
 use crate::call::{Call, Input, Output};
 use crate::cdr::CallRecord;
+use crate::logging::call_span;
 
 /// Names a live call inside the switch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -64,6 +65,7 @@ impl Switch {
         let Some(entry) = self.calls.get_mut(&key) else {
             return;
         };
+        let _span = call_span(&entry.call.record().call_id).entered();
         entry.call.handle(now, input);
         self.perform_outputs(now, key);
         let Some(entry) = self.calls.get_mut(&key) else {
@@ -169,8 +171,7 @@ impl Switch {
         match order(&mut self.agent, id) {
             Ok(()) => true,
             Err(error) => {
-                let call_id = &entry.call.record().call_id;
-                tracing::debug!(call_id, ?leg, %error, "order not taken");
+                tracing::debug!(?leg, %error, "order not taken");
                 false
             }
         }
@@ -187,7 +188,7 @@ impl Switch {
                 self.by_session.insert(session, key);
             }
             Err(error) => {
-                tracing::warn!(call_id = entry.call.record().call_id, %error, "call refused");
+                tracing::warn!(%error, "call refused");
                 self.inputs.push_back((key, Input::MediaRefused));
             }
         }
@@ -213,7 +214,7 @@ impl Switch {
                 self.by_leg.insert(leg, (key, LegIndex::B));
             }
             Err(error) => {
-                tracing::warn!(call_id = entry.call.record().call_id, %error, "member not invited");
+                tracing::warn!(%error, "member not invited");
                 self.inputs
                     .push_back((key, Input::MemberRejected { status: 503 }));
             }
@@ -251,10 +252,9 @@ impl Switch {
         self.write_record(record);
     }
 
-    /// Sends a call record on its way.
+    /// Sends a call record on its way, inside the call's span.
     pub(super) fn write_record(&mut self, record: CallRecord) {
         tracing::info!(
-            call_id = record.call_id,
             result = %record.result,
             sip_status = record.sip_status,
             ended_by = %record.ended_by,
