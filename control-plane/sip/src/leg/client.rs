@@ -135,12 +135,6 @@ impl Leg {
         if self.acknowledge_again(core, response) || self.acks.len() >= ANSWERS_MAX {
             return;
         }
-        let tag = to_tag(&response.headers);
-        if tag.is_some() && tag == self.dialog.remote_tag {
-            let dialog = self.dialog.clone();
-            self.acknowledge(core, &dialog, response);
-            return;
-        }
         core.counters.late_answers += 1;
         let mut branch = self.dialog.clone();
         branch.adopt(response);

@@ -411,6 +411,23 @@ fn further_branches_of_a_fork_are_acknowledged_and_hung_up() {
 }
 
 #[test]
+fn branches_of_a_fork_number_their_requests_each_for_itself() {
+    let mut bench = Bench::new();
+    let (_, invite) = bench.outgoing();
+    bench.receive(&reply(&invite, 180, "b7", ""));
+    let early = from_callee(&invite, "OPTIONS", 900, "z9hG4bKo", "");
+    bench.receive(&early.replace("tag=b1", "tag=b7"));
+    assert_eq!(bench.sent_one().label(), "200 OPTIONS");
+    bench.receive(&reply(&invite, 200, "b1", OFFER));
+    bench.sent();
+    bench.events();
+    bench.receive(&from_callee(&invite, "BYE", 1, "z9hG4bKb", ""));
+    assert_eq!(bench.sent_one().label(), "200 BYE");
+    assert_eq!(ended_by(&bench.event()), EndedBy::Bye);
+    bench.assert_nothing_is_left();
+}
+
+#[test]
 fn answers_of_a_hundred_branches_are_bounded() {
     let mut bench = Bench::new();
     let (leg, invite) = bench.outgoing();
@@ -534,6 +551,7 @@ fn undeliverable_invite_is_rejected_with_503_and_a_lost_ringing_ends_its_leg() {
         bench.event(),
         AgentEvent::Rejected { status: 503, .. }
     ));
+    assert_eq!(bench.agent.poll_timeout(), None, "its timers go with it");
     let (leg, _) = bench.incoming();
     bench
         .agent
