@@ -36,7 +36,7 @@ fn open_leg_holds_its_ports_until_it_is_closed() {
         are_free(call.locals[1]).then_some(())
     });
     assert!(!are_free(call.locals[0]), "the other leg stays");
-    assert_eq!(edge.counter(Counter::SessionsActive), 1);
+    edge.wait_for_gauge(Counter::SessionsActive, 1);
     control.close(&call);
     wait_until("all ports are free", || {
         are_free(call.locals[0]).then_some(())
@@ -104,7 +104,7 @@ fn repeated_commands_change_nothing_and_are_answered_alike() {
     }
     let after = support::sequence_of(&call.pass_a_to_b(2, b"after"));
     assert_eq!(after, before.wrapping_add(1), "the stream goes on");
-    assert_eq!(edge.counter(Counter::SocketsOpen), 4);
+    edge.wait_for_gauge(Counter::SocketsOpen, 4);
     assert_eq!(edge.counter(Counter::SessionsOpened), 1);
     for _ in 0..3 {
         assert_eq!(
@@ -239,8 +239,8 @@ fn commands_that_cannot_be_are_refused_and_change_nothing() {
         assert_eq!(control.ask(0, command), Err(refusal), "{name}");
     }
     assert_eq!(edge.counter(Counter::CommandsRefused), row_count);
-    assert_eq!(edge.counter(Counter::SessionsActive), 1);
-    edge.wait_for_counter(Counter::SocketsOpen, 4);
+    edge.wait_for_gauge(Counter::SessionsActive, 1);
+    edge.wait_for_gauge(Counter::SocketsOpen, 4);
     assert_eq!(call.pass_a_to_b(1, b"untouched")[12..], *b"untouched");
 }
 

@@ -178,7 +178,7 @@ fn session_without_control_and_media_closes_itself_and_one_with_media_stays() {
         (edge.counter(Counter::SessionsOrphaned) > 0).then_some(())
     });
     assert_eq!(edge.counter(Counter::SessionsOrphaned), 1);
-    assert_eq!(edge.counter(Counter::SessionsActive), 1);
+    edge.wait_for_gauge(Counter::SessionsActive, 1);
     // It ends in silence, too.
     edge.wait_for_counter(Counter::SessionsOrphaned, 2);
     let mut control = edge.connect(2);

@@ -28,7 +28,7 @@ fn payload_crosses_both_ways_byte_for_byte() {
     }
     edge.wait_for_counter(Counter::TxRtpPackets, 600);
     assert_eq!(edge.counter(Counter::RxRtpPackets), 600);
-    assert_eq!(edge.counter(Counter::BuffersInFlight), 0);
+    edge.wait_for_gauge(Counter::BuffersInFlight, 0);
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn stranger_is_neither_heard_nor_answered() {
     edge.wait_for_counter(DropReason::SourceNotAllowed, 3 * SPRAYED);
     assert!(stranger.has_heard_nothing());
     assert!(call.peers.iter().all(Peer::has_heard_nothing));
-    assert_eq!(edge.counter(Counter::TxRtpPackets), 2 * SPRAYED);
+    edge.wait_for_counter(Counter::TxRtpPackets, 2 * SPRAYED);
 }
 
 #[test]
@@ -284,7 +284,7 @@ fn hundred_concurrent_calls_lose_nothing() {
     const CALLS: usize = 100;
     const PACKETS: u16 = 50;
     let settings = format!("workers = 2\nsessions_max = {CALLS}");
-    let edge = EdgeProcess::start_with_ports(&settings, 8 * CALLS as u32);
+    let edge = EdgeProcess::start_with_ports(&settings, 8 * CALLS as u16);
     let mut control = edge.connect(1);
     let calls: Vec<_> = (0..CALLS).map(|n| control.simple_call(n % 2)).collect();
     for n in 0..PACKETS {
@@ -307,6 +307,19 @@ fn hundred_concurrent_calls_lose_nothing() {
         .map(|&reason| edge.counter(reason))
         .sum();
     assert_eq!(dropped, 0);
+    for call in &calls {
+        control.close(call);
+    }
+    support::wait_until("everything is given back", || {
+        support::is_at_rest(&edge).then_some(())
+    });
+    let threads = edge.thread_names();
+    assert!(threads.iter().any(|name| name == "worker-1"));
+    let punted = threads
+        .iter()
+        .filter(|name| name.starts_with("iou-"))
+        .count();
+    assert_eq!(punted, 0, "work was handed to kernel threads: {threads:?}");
 }
 
 /// Ports and slots change hands while media keeps arriving. Every payload names the call that it

@@ -33,7 +33,7 @@ impl Bench {
         let session = SessionTable::new(1).insert(session).expect("room");
         Self {
             tier,
-            doorbell: doorbell,
+            doorbell,
             owner: SocketOwner {
                 session,
                 leg: LegIndex::A,

@@ -51,14 +51,20 @@ pub struct EdgeProcess {
     dir: tempfile::TempDir,
 }
 
-/// Ports below the range from which the kernel serves sockets that do not care, a different part
-/// for each edge of this machine's test runs, as far as luck goes; whoever finds one taken tries
-/// the next.
-fn port_range(count: u32) -> String {
+/// Ports below the range from which the kernel serves sockets that do not care, all of them free
+/// now. Where to look first differs from run to run, so that runs side by side do not meet.
+fn port_range(count: u16) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    let nth = NEXT.fetch_add(count, Ordering::Relaxed);
-    let first = 10_000 + (std::process::id().wrapping_mul(1_117) + nth) % 20_000 / 2 * 2;
-    format!("{first}-{}", first + count - 1)
+    wait_until("enough neighbouring ports are free", || {
+        let nth = NEXT.fetch_add(u32::from(count), Ordering::Relaxed);
+        let step = std::process::id().wrapping_mul(1_117).wrapping_add(nth) % 20_000;
+        let first = 10_000 + step as u16 / 2 * 2;
+        let last = first + count - 1;
+        let is_free = |port| UdpSocket::bind((V4, port)).is_ok();
+        (first..=last)
+            .all(is_free)
+            .then(|| format!("{first}-{last}"))
+    })
 }
 
 impl EdgeProcess {
@@ -66,7 +72,7 @@ impl EdgeProcess {
         Self::start_with_ports(edge_section, 64)
     }
 
-    pub fn start_with_ports(edge_section: &str, port_count: u32) -> Self {
+    pub fn start_with_ports(edge_section: &str, port_count: u16) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let config = format!(
             "[node]\nrun_dir = {:?}\n[edge]\nports = \"{}\"\n{edge_section}\n",
@@ -133,15 +139,40 @@ impl EdgeProcess {
         regions.map(|region| region.view().counter(cell)).sum()
     }
 
+    /// Waits until a counter, summed over all workers, has reached `value`; beyond it is wrong.
     pub fn wait_for_counter(&self, cell: impl Into<CellIndex> + Copy, value: u64) {
+        self.wait_for_sum(cell, |sum| {
+            assert!(sum <= value, "counted {sum} of {value}");
+            sum == value
+        });
+    }
+
+    /// Waits until a gauge has `value`. Workers publish gauges at the end of a duty cycle, so they
+    /// may lag behind the answer to a command.
+    pub fn wait_for_gauge(&self, gauge: Counter, value: u64) {
+        self.wait_for_sum(gauge, |sum| sum == value);
+    }
+
+    fn wait_for_sum(&self, cell: impl Into<CellIndex> + Copy, is_it: impl Fn(u64) -> bool) {
         let observer = Observer::connect(&self.socket()).expect("the edge listens");
-        let mut sum = 0;
         wait_until("a counter has its value", || {
             let regions = observer.regions().iter();
-            sum = regions.map(|region| region.view().counter(cell)).sum();
-            assert!(sum <= value, "counted {sum} of {value}");
-            (sum == value).then_some(())
+            let sum = regions.map(|region| region.view().counter(cell)).sum();
+            is_it(sum).then_some(())
         });
+    }
+
+    /// Names of the daemon's threads, those that the kernel made for io_uring among them.
+    pub fn thread_names(&self) -> Vec<String> {
+        let tasks = format!("/proc/{}/task", self.child.id());
+        let name = |task: std::io::Result<std::fs::DirEntry>| {
+            std::fs::read_to_string(task.ok()?.path().join("comm")).ok()
+        };
+        let tasks = std::fs::read_dir(tasks).expect("our child");
+        tasks
+            .filter_map(name)
+            .map(|name| name.trim().to_owned())
+            .collect()
     }
 
     pub fn signal(&self, signal: Signal) {
