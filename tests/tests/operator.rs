@@ -6,7 +6,6 @@
 
 use std::fs;
 use std::process::Command;
-use std::time::Duration;
 
 use serde_json::Value;
 use trunkline_testkit::daemons::{Binaries, Daemons};
@@ -159,20 +158,20 @@ fn metrics_follow_the_calls() {
     let hub = MediaHub::start().unwrap();
     let (carrier, phone) = (daemons.carrier().unwrap(), daemons.member_phone(0).unwrap());
     let call = place(&hub, &carrier, &daemons.member(0).unwrap().did, &phone).unwrap();
-    assert_eq!(daemons.metric("trunkline_calls_active", &[]).unwrap(), 1.0);
+    let expect = |name: &str, labels: &[(&str, &str)], value: f64| {
+        daemons.wait_metric(name, labels, value).unwrap();
+    };
+    expect("trunkline_calls_active", &[], 1.0);
     assert!(call.talk(25).unwrap().is_perfect());
     call.hang_up().unwrap();
-    std::thread::sleep(Duration::from_millis(300));
-    assert_eq!(daemons.metric("trunkline_calls_active", &[]).unwrap(), 0.0);
-    let answered = daemons
-        .metric("trunkline_calls_total", &[("result", "answered")])
-        .unwrap();
-    assert_eq!(answered, 1.0);
+    expect("trunkline_calls_active", &[], 0.0);
+    expect("trunkline_calls_total", &[("result", "answered")], 1.0);
     for direction in ["in", "out"] {
-        let packets = daemons
-            .metric("trunkline_rtp_packets_total", &[("direction", direction)])
-            .unwrap();
-        assert_eq!(packets, 50.0, "{direction}");
+        expect(
+            "trunkline_rtp_packets_total",
+            &[("direction", direction)],
+            50.0,
+        );
     }
 }
 

@@ -173,10 +173,10 @@ fn malformed_media_from_the_peer_itself_is_dropped_and_counted() {
     call.caller_rtp.send_raw(target, &[0x80; 9_000]).unwrap();
     std::thread::sleep(Duration::from_millis(300));
     assert_eq!(call.callee_rtp.received_count(), 0);
-    let dropped = daemons
-        .metric("trunkline_rtp_dropped_packets_total", &[])
+    let wrong = (MALFORMED_MEDIA.len() + 1) as f64;
+    daemons
+        .wait_metric("trunkline_rtp_dropped_packets_total", &[], wrong)
         .unwrap();
-    assert_eq!(dropped, (MALFORMED_MEDIA.len() + 1) as f64);
 
     let heard = call.talk(25).unwrap();
     assert!(heard.is_perfect(), "{heard:?}");

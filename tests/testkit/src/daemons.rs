@@ -18,6 +18,8 @@ use crate::site::{Member, Node, Site};
 const READY_LIMIT: Duration = Duration::from_secs(20);
 /// How long a daemon may take to stop when asked to.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
+/// How long a figure may take to the metrics page.
+const METRIC_LIMIT: Duration = Duration::from_secs(2);
 /// Longest wait for an operator command.
 const COMMAND_LIMIT: Duration = Duration::from_secs(20);
 
@@ -382,6 +384,22 @@ impl Daemons {
         Ok(http::metric(&self.metrics()?, name, labels).unwrap_or(0.0))
     }
 
+    /// Waits until a metric, summed as by [`Self::metric`], has the value: gauges and the edge's
+    /// counters are brought to the page a few times a second. The error tells the last value.
+    pub fn wait_metric(&self, name: &str, labels: &[(&str, &str)], wanted: f64) -> Result<()> {
+        let deadline = Instant::now() + METRIC_LIMIT;
+        loop {
+            let value = self.metric(name, labels)?;
+            if value == wanted {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                bail!("{name} {labels:?} is {value}, not {wanted}");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// What both daemons wrote.
     #[must_use]
     pub fn logs(&self) -> String {
@@ -408,6 +426,26 @@ impl Daemons {
 
 impl Drop for Daemons {
     fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Ok(page) = self.metrics()
+        {
+            let telling = |line: &&str| {
+                let counts = [
+                    "dropped",
+                    "refused",
+                    "lost",
+                    "malformed",
+                    "full",
+                    "retransmissions",
+                ];
+                counts.iter().any(|word| line.contains(word))
+                    && !line.starts_with('#')
+                    && !line.ends_with(" 0")
+            };
+            for line in page.lines().filter(telling) {
+                eprintln!("{line}");
+            }
+        }
         self.control = None;
         self.edge = None;
         if std::thread::panicking() && self.directory.is_some() {

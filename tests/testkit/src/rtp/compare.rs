@@ -4,6 +4,9 @@ use std::collections::HashMap;
 
 use super::{ReceivedPacket, SentPacket};
 
+/// Places of lost packets that are listed: enough to tell a beginning, an end or a gap.
+const LOST_AT_MAX: usize = 16;
+
 /// What was heard, measured against what was sent.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct Heard {
@@ -13,6 +16,8 @@ pub struct Heard {
     pub received: usize,
     /// Sent and never heard.
     pub lost: usize,
+    /// Which of the packets sent those were, counted from 0; the first sixteen.
+    pub lost_at: Vec<usize>,
     /// Heard more than once.
     pub duplicates: usize,
     /// Heard after a later one.
@@ -39,6 +44,7 @@ pub fn compare(sent: &[SentPacket], received: &[ReceivedPacket], clock_rate_hz: 
         sent: sent.len(),
         received: 0,
         lost: 0,
+        lost_at: Vec::new(),
         duplicates: 0,
         reordered: 0,
         foreign: 0,
@@ -75,7 +81,9 @@ pub fn compare(sent: &[SentPacket], received: &[ReceivedPacket], clock_rate_hz: 
             previous = Some((place, packet));
         }
     }
-    heard.lost = found.iter().filter(|found| !**found).count();
+    let lost = || (0..).zip(&found).filter(|(_, found)| !**found);
+    heard.lost = lost().count();
+    heard.lost_at = lost().map(|(place, _)| place).take(LOST_AT_MAX).collect();
     heard.payload_identical = heard.received > 0 && heard.foreign == 0;
     heard
 }
@@ -236,6 +244,7 @@ mod tests {
         received.drain(..3);
         let heard = compare(&sent, &received, 8_000);
         assert_eq!((heard.received, heard.lost, heard.foreign), (35, 5, 0));
+        assert_eq!(heard.lost_at, [0, 1, 2, 20, 39]);
         assert!(heard.payload_identical && heard.timestamps_kept);
     }
 
