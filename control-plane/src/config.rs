@@ -59,8 +59,9 @@ pub static SIP: SectionSpec = SectionSpec {
         KeySpec {
             name: "transactions_max",
             form: "a number from 16 to 1000000",
-            default: KeyDefault::Literal("20000"),
-            effect: "SIP transactions at one time. Past it, new requests outside a dialog get 503.",
+            default: KeyDefault::Literal("100000"),
+            effect: "SIP transactions at one time, four per call for 32 s after each. Past it, new requests \
+                     outside a dialog get 503.",
         },
         KeySpec {
             name: "registrations_max",
