@@ -24,7 +24,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use sipx_sip::auth::{Algorithm, Credentials};
+pub use sipx_sip::auth::{Algorithm as DigestAlgorithm, Credentials};
 
 use crate::sdp::AudioDescription;
 
@@ -55,7 +55,7 @@ pub enum DigestChoice {
     /// The strongest it knows.
     Strongest,
     /// This one or none: an older phone.
-    Only(Algorithm),
+    Only(DigestAlgorithm),
 }
 
 /// Who a phone is and whom it talks to.

@@ -130,7 +130,7 @@ fn invite_lost_on_the_way_is_sent_again() {
 fn register_answers_the_challenge_it_was_told_to_and_no_weaker_one() {
     for (choice, algorithm) in [
         (DigestChoice::Strongest, "SHA-256"),
-        (DigestChoice::Only(Algorithm::Md5), "MD5"),
+        (DigestChoice::Only(DigestAlgorithm::Md5), "MD5"),
     ] {
         let registrar = UdpSocket::bind("127.0.0.1:0").unwrap();
         registrar.set_read_timeout(Some(LIMIT)).unwrap();
