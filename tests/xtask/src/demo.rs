@@ -162,7 +162,7 @@ fn print(running: &Running, report: &Report) {
         "received",
         "lost",
         "twice",
-        "late",
+        "reordered",
         "jitter ms",
         "payload",
     ]);
