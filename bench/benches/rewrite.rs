@@ -12,8 +12,8 @@ use serde_json::json;
 use trunkline_bench::allocation_counter::CountingAllocator;
 use trunkline_bench::report::Report;
 use trunkline_edge_api::{
-    ClockRateHz, LegConfig, LegIndex, LocalMedia, MediaDirection, MonoTime, PayloadRoute,
-    PayloadRoutes, PayloadType, RtcpMode, SourcePolicy, Ssrc,
+    ClockRateHz, LegConfig, LegIndex, LocalMedia, MediaDirection, MediaTimeouts, MonoTime,
+    PayloadRoute, PayloadRoutes, PayloadType, RtcpMode, SourcePolicy, Ssrc,
 };
 use trunkline_media::session::{MediaSession, RxMeta, SessionCommand, SocketKind, Verdict};
 
@@ -76,6 +76,8 @@ fn session(far_event: u8) -> MediaSession {
             source: SourcePolicy::Exact,
             direction: MediaDirection::SendReceive,
             routes,
+            crypto: None,
+            timeouts: MediaTimeouts::OFF,
         };
         session
             .handle_command(SessionCommand::OpenLeg(leg, local))

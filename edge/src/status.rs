@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
-use trunkline_edge_api::{Counter, DropReason, MonoTime};
+use trunkline_edge_api::{Counter, DropReason, Histogram, HistogramCell, MonoTime};
 use trunkline_ring::handshake::{ConnectError, Observer};
 use trunkline_ring::{RegionView, monotonic_now};
 
@@ -27,7 +27,8 @@ impl Status {
     }
 
     /// For programs. Counters and drop reasons have the names of [`Counter::name`] and
-    /// [`DropReason::name`]; all of them are there, with zeros.
+    /// [`DropReason::name`]; all of them are there, with zeros. A histogram has its bounds, one
+    /// bucket more than bounds, and the sum.
     #[must_use]
     pub fn to_json(&self) -> Value {
         let welcome = self.observer.welcome();
@@ -75,6 +76,10 @@ impl Status {
             .iter()
             .map(|&reason| named(reason.name(), view.counter(reason)))
             .collect();
+        let histograms: Map<_, _> = Histogram::ALL
+            .iter()
+            .map(|&histogram| (histogram.name().to_owned(), histogram_json(view, histogram)))
+            .collect();
         let heartbeat_age_ms = self.millis_since(view.edge_heartbeat());
         let control_age_ms = view.control_heartbeat().map(|beat| self.millis_since(beat));
         json!({
@@ -88,6 +93,7 @@ impl Status {
             "resyncs": view.resync_count(),
             "counters": counters,
             "drops": drops,
+            "histograms": histograms,
         })
     }
 
@@ -117,6 +123,27 @@ impl Status {
         for (kind, name, value) in counters.chain(drops).filter(|(.., value)| *value != 0) {
             writeln!(out, "  {:<34} {value}", format!("{kind}{name}"))?;
         }
+        for histogram in Histogram::ALL {
+            let (buckets, sum) = histogram_cells(view, histogram);
+            let count: u64 = buckets.iter().sum();
+            if let Some(mean) = sum.checked_div(count) {
+                let name = format!("{} mean", histogram.name());
+                writeln!(out, "  {name:<34} {mean} of {count}")?;
+            }
+        }
         Ok(())
     }
+}
+
+/// The buckets, then the sum.
+fn histogram_cells(view: &RegionView<'_>, histogram: Histogram) -> (Vec<u64>, u64) {
+    let buckets = (0..=histogram.bounds().len())
+        .map(|bucket| view.counter(HistogramCell::Bucket(histogram, bucket)))
+        .collect();
+    (buckets, view.counter(HistogramCell::Sum(histogram)))
+}
+
+fn histogram_json(view: &RegionView<'_>, histogram: Histogram) -> Value {
+    let (buckets, sum) = histogram_cells(view, histogram);
+    json!({ "bounds": histogram.bounds(), "buckets": buckets, "sum": sum })
 }

@@ -10,8 +10,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 use trunkline_edge_api::command::CorrelatedCommand;
 use trunkline_edge_api::{
     ClockRateHz, Command, Correlation, Epoch, Event, LegConfig, LegIndex, LocalMedia,
-    MediaDirection, PayloadRoute, PayloadRoutes, PayloadType, RtcpMode, SessionId, SourcePolicy,
-    Ssrc,
+    MediaDirection, MediaTimeouts, PayloadRoute, PayloadRoutes, PayloadType, RtcpMode, SessionId,
+    SourcePolicy, Ssrc,
 };
 use trunkline_ring::handshake::ControlConnection;
 use trunkline_ring::{ControlEnd, SendError, monotonic_now};
@@ -201,5 +201,7 @@ fn relay_pcmu(peer: SocketAddr) -> LegConfig {
         source: SourcePolicy::Exact,
         direction: MediaDirection::SendReceive,
         routes: PayloadRoutes::new(vec![route]).expect("one route"),
+        crypto: None,
+        timeouts: MediaTimeouts::OFF,
     }
 }

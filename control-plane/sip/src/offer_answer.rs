@@ -32,7 +32,7 @@ use std::net::{IpAddr, SocketAddr};
 use bytes::Bytes;
 use sipx_sdp::{Direction, negotiate_direction};
 use trunkline_edge_api::{
-    LegConfig, LegIndex, MediaDirection, PayloadRoute, PayloadRoutes, SourcePolicy,
+    LegConfig, LegIndex, MediaDirection, MediaTimeouts, PayloadRoute, PayloadRoutes, SourcePolicy,
 };
 
 pub use codec::{AudioCodec, Encoding};
@@ -312,6 +312,8 @@ impl MediaNegotiation {
                 source: SourcePolicy::Nobody,
                 direction: MediaDirection::Inactive,
                 routes: PayloadRoutes::default(),
+                crypto: None,
+                timeouts: MediaTimeouts::OFF,
             };
         };
         let remote = &near.remote;
@@ -329,6 +331,8 @@ impl MediaNegotiation {
             },
             direction: near.edge_direction(),
             routes: routes(near, far),
+            crypto: None,
+            timeouts: MediaTimeouts::OFF,
         }
     }
 

@@ -391,7 +391,9 @@ impl EdgeProxy {
             Event::SessionClosed { cause, report } => {
                 self.forget(report.session, Some(cause), Some(report));
             }
-            Event::SessionReported { .. } | Event::MediaStarted { .. } => {}
+            Event::SessionReported { .. }
+            | Event::MediaStarted { .. }
+            | Event::MediaTimedOut { .. } => {}
         }
     }
 

@@ -7,10 +7,12 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{CounterVec, GaugeVec, Opts};
 use trunkline_edge_api::counters::CELL_COUNT;
-use trunkline_edge_api::{Counter, DropReason, WorkerIndex};
+use trunkline_edge_api::{Counter, DropReason, Histogram, HistogramCell, WorkerIndex};
 use trunkline_ring::ControlEnd;
 
 use crate::cdr::CdrStatus;
+
+mod histograms;
 
 /// As many workers as the configuration allows.
 const WORKERS_MAX: usize = 256;
@@ -21,6 +23,8 @@ pub trait WorkerCounters {
     fn counter(&self, counter: Counter) -> u64;
     /// Packets dropped for one reason.
     fn dropped(&self, reason: DropReason) -> u64;
+    /// A cell of a distribution.
+    fn histogram(&self, cell: HistogramCell) -> u64;
 }
 
 impl WorkerCounters for ControlEnd {
@@ -30,6 +34,10 @@ impl WorkerCounters for ControlEnd {
 
     fn dropped(&self, reason: DropReason) -> u64 {
         ControlEnd::counter(self, reason)
+    }
+
+    fn histogram(&self, cell: HistogramCell) -> u64 {
+        ControlEnd::counter(self, cell)
     }
 }
 
@@ -69,6 +77,14 @@ impl WorkerPage {
         for reason in DropReason::ALL {
             if let Some(cell) = row.cells.get(reason.cell()) {
                 cell.store(counters.dropped(reason), Relaxed);
+            }
+        }
+        for cell in Histogram::ALL
+            .iter()
+            .flat_map(|histogram| histogram.cells())
+        {
+            if let Some(shown) = row.cells.get(cell.cell()) {
+                shown.store(counters.histogram(cell), Relaxed);
             }
         }
         row.is_live.store(true, Relaxed);
@@ -192,6 +208,16 @@ families! {
         "Times the completion queue overflowed.";
     BuffersInFlight: Gauge "trunkline_worker_buffers_in_flight"
         "Receive buffers held by sends in flight.";
+    MediaTimeouts: Counter "trunkline_media_timeouts_total"
+        "Times a leg's peer was silent for longer than [media] allows.";
+    RtcpGenerated: Counter "trunkline_rtcp_generated_total"
+        "RTCP packets made by the edge because the far peer's could not be passed on.";
+    SocketsConnected: Gauge "trunkline_sockets_connected"
+        "Media sockets connected to their proven peer.";
+    SendsRetried: Counter "trunkline_sends_retried_total"
+        "Sends repeated after the kernel gave back a stored ICMP error.";
+    SessionsRefused: Counter "trunkline_sessions_refused_total" ["reason"]
+        "Media sessions that a worker did not take.";
     PortsUsed: Gauge "trunkline_ports_used"
         "Media port pairs in use or set aside.";
     PortsCapacity: Gauge "trunkline_ports_capacity"
@@ -224,6 +250,11 @@ fn place(counter: Counter) -> Place {
         Counter::RxRearmed => (Id::Rearmed, None, 1.0),
         Counter::CqOverflows => (Id::CqOverflows, None, 1.0),
         Counter::BuffersInFlight => (Id::BuffersInFlight, None, 1.0),
+        Counter::MediaTimeouts => (Id::MediaTimeouts, None, 1.0),
+        Counter::RtcpGenerated => (Id::RtcpGenerated, None, 1.0),
+        Counter::SocketsConnected => (Id::SocketsConnected, None, 1.0),
+        Counter::SendsRetried => (Id::SendsRetried, None, 1.0),
+        Counter::SessionsRefusedBusy => (Id::SessionsRefused, Some("busy"), 1.0),
     };
     Place {
         family: family as usize,
@@ -286,6 +317,7 @@ impl WorkerCollector {
         let descriptions = empty_families()?
             .iter()
             .flat_map(|family| family.as_collector().desc().into_iter().cloned())
+            .chain(histograms::descriptions()?)
             .collect();
         Ok(Self { page, descriptions })
     }
@@ -336,9 +368,14 @@ impl Collector for WorkerCollector {
                 );
             }
         }
+        let rows = self.page.workers.iter().enumerate();
+        let live = rows
+            .filter_map(|(index, row)| Some((index, row.get()?.as_ref())))
+            .filter(|(_, row): &(usize, &Row)| row.is_live.load(Relaxed));
         families
             .iter()
             .flat_map(|family| family.as_collector().collect())
+            .chain(histograms::families(live))
             .filter(|family| !family.get_metric().is_empty())
             .collect()
     }

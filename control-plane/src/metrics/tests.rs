@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use trunkline_edge_api::{Counter, DropReason, WorkerIndex};
+use trunkline_edge_api::{Counter, DropReason, HistogramCell, WorkerIndex};
 use trunkline_sip::AgentCounters;
 
 use super::*;
@@ -16,6 +16,13 @@ impl WorkerCounters for Counted {
 
     fn dropped(&self, reason: DropReason) -> u64 {
         1_000 + reason.cell() as u64
+    }
+
+    fn histogram(&self, cell: HistogramCell) -> u64 {
+        match cell {
+            HistogramCell::Bucket(_, bucket) => bucket as u64 + 1,
+            HistogramCell::Sum(_) => 3_000_000,
+        }
     }
 }
 
@@ -188,6 +195,46 @@ fn every_metric_shows_every_sample() {
     assert!((nanos - 1_012e-9).abs() < 1e-12);
 }
 
+const DISTRIBUTIONS: [&str; 3] = [
+    "trunkline_rtp_jitter_seconds",
+    "trunkline_rtp_mos",
+    "trunkline_rtp_forward_latency_seconds",
+];
+
+#[test]
+fn distributions_are_cumulative_and_in_base_units() {
+    let metrics = Metrics::new().expect("made");
+    metrics.workers().publish(WorkerIndex(0), &Counted);
+    let text = text(&metrics);
+    for (sample, expected) in [
+        // Counted puts n + 1 values into bucket n.
+        (
+            "trunkline_rtp_jitter_seconds_bucket{worker=\"0\",le=\"0.0005\"}",
+            1.0,
+        ),
+        (
+            "trunkline_rtp_jitter_seconds_bucket{worker=\"0\",le=\"0.001\"}",
+            3.0,
+        ),
+        (
+            "trunkline_rtp_jitter_seconds_bucket{worker=\"0\",le=\"+Inf\"}",
+            78.0,
+        ),
+        ("trunkline_rtp_jitter_seconds_count{worker=\"0\"}", 78.0),
+        ("trunkline_rtp_jitter_seconds_sum{worker=\"0\"}", 3.0),
+        ("trunkline_rtp_mos_sum{worker=\"0\"}", 30_000.0),
+        (
+            "trunkline_rtp_forward_latency_seconds_count{worker=\"0\"}",
+            91.0,
+        ),
+    ] {
+        assert!(
+            (value(&text, sample) - expected).abs() < 1e-9,
+            "{sample}\n{text}"
+        );
+    }
+}
+
 #[test]
 fn every_worker_counter_has_a_sample_of_its_own() {
     let metrics = Metrics::new().expect("made");
@@ -196,6 +243,7 @@ fn every_worker_counter_has_a_sample_of_its_own() {
     let samples: BTreeSet<&str> = text
         .lines()
         .filter(|line| line.contains("worker=\"0\"") && !line.contains("trunkline_ports_"))
+        .filter(|line| !DISTRIBUTIONS.iter().any(|name| line.starts_with(name)))
         .collect();
     assert_eq!(
         samples.len(),

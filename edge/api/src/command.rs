@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 
+use crate::crypto::LegCrypto;
 use crate::vocabulary::{ClockRateHz, Correlation, Epoch, LegIndex, PayloadType, SessionId, Ssrc};
 
 /// What control asks of a worker. Each command is answered by one
@@ -149,6 +150,45 @@ pub struct LegConfig {
     pub direction: MediaDirection,
     /// Payload types accepted from this leg's peer and the number each gets on the far leg.
     pub routes: PayloadRoutes,
+    /// `None`: plain RTP (RTP/AVP). Since 1.1; absent from an older peer means `None`.
+    pub crypto: Option<LegCrypto>,
+    /// When silence becomes an event. Since 1.1; absent from an older peer means
+    /// [`MediaTimeouts::OFF`], because that peer could not read the event.
+    pub timeouts: MediaTimeouts,
+}
+
+/// After how much silence of a leg's peer control is told with
+/// [`crate::Event::MediaTimedOut`]. 0 turns a limit off. The edge goes on; what a timeout means
+/// for the call is control's decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MediaTimeouts {
+    /// Since the leg was first told to receive, without any packet.
+    pub never_started_secs: u32,
+    /// Since the last packet of a leg that is told to receive.
+    pub stopped_secs: u32,
+    /// Since the leg was told not to receive (hold).
+    pub held_secs: u32,
+}
+
+impl MediaTimeouts {
+    /// No limit at all.
+    pub const OFF: Self = Self {
+        never_started_secs: 0,
+        stopped_secs: 0,
+        held_secs: 0,
+    };
+}
+
+/// What operators of comparable relays settled on: a minute of silence ends a call, an hour of
+/// hold does.
+impl Default for MediaTimeouts {
+    fn default() -> Self {
+        Self {
+            never_started_secs: 60,
+            stopped_secs: 60,
+            held_secs: 3_600,
+        }
+    }
 }
 
 /// Whose packets a leg accepts ("RTP bleed", RFC 7362): everything else is a counted drop.

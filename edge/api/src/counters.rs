@@ -51,11 +51,21 @@ pub enum Counter {
     CqOverflows = 21,
     /// Receive buffers now held by sends in flight. A gauge.
     BuffersInFlight = 22,
+    /// [`crate::Event::MediaTimedOut`] told to control.
+    MediaTimeouts = 23,
+    /// RTCP packets that a worker made itself.
+    RtcpGenerated = 24,
+    /// Sockets connected to their proven peer. A gauge.
+    SocketsConnected = 25,
+    /// Sends that the kernel refused for a stored ICMP error and that were repeated.
+    SendsRetried = 26,
+    /// Sessions refused with [`crate::Refusal::WorkerBusy`].
+    SessionsRefusedBusy = 27,
 }
 
 impl Counter {
     /// All counters in index order.
-    pub const ALL: [Counter; 23] = [
+    pub const ALL: [Counter; 28] = [
         Counter::RxRtpPackets,
         Counter::RxRtpBytes,
         Counter::TxRtpPackets,
@@ -79,6 +89,11 @@ impl Counter {
         Counter::RxRearmed,
         Counter::CqOverflows,
         Counter::BuffersInFlight,
+        Counter::MediaTimeouts,
+        Counter::RtcpGenerated,
+        Counter::SocketsConnected,
+        Counter::SendsRetried,
+        Counter::SessionsRefusedBusy,
     ];
 
     /// Name in `trunkline-edge status --json`.
@@ -108,6 +123,11 @@ impl Counter {
             Counter::RxRearmed => "rx_rearmed",
             Counter::CqOverflows => "cq_overflows",
             Counter::BuffersInFlight => "buffers_in_flight",
+            Counter::MediaTimeouts => "media_timeouts",
+            Counter::RtcpGenerated => "rtcp_generated",
+            Counter::SocketsConnected => "sockets_connected",
+            Counter::SendsRetried => "sends_retried",
+            Counter::SessionsRefusedBusy => "sessions_refused_busy",
         }
     }
 
@@ -151,6 +171,13 @@ pub enum DropReason {
     SendFailed = 12,
     /// No free buffer or submission slot: the worker is past its capacity.
     Overload = 13,
+    /// SRTP or SRTCP whose tag does not fit its bytes (RFC 3711 §3.3).
+    SrtpAuthFailed = 14,
+    /// SRTP or SRTCP whose index was seen before or lies before the replay window
+    /// (RFC 3711 §3.3.2).
+    SrtpReplayed = 15,
+    /// The key may protect no further packet (RFC 3711 §9.2); signalling must agree on another.
+    SrtpExhausted = 16,
 }
 
 impl DropReason {
@@ -158,7 +185,7 @@ impl DropReason {
     pub const CELL_BASE: usize = 64;
 
     /// All reasons in index order.
-    pub const ALL: [DropReason; 14] = [
+    pub const ALL: [DropReason; 17] = [
         DropReason::NotMedia,
         DropReason::UnexpectedStun,
         DropReason::UnexpectedDtls,
@@ -173,6 +200,9 @@ impl DropReason {
         DropReason::SendQueueFull,
         DropReason::SendFailed,
         DropReason::Overload,
+        DropReason::SrtpAuthFailed,
+        DropReason::SrtpReplayed,
+        DropReason::SrtpExhausted,
     ];
 
     /// Value of the `reason` label.
@@ -193,6 +223,9 @@ impl DropReason {
             DropReason::SendQueueFull => "send_queue_full",
             DropReason::SendFailed => "send_failed",
             DropReason::Overload => "overload",
+            DropReason::SrtpAuthFailed => "srtp_auth_failed",
+            DropReason::SrtpReplayed => "srtp_replayed",
+            DropReason::SrtpExhausted => "srtp_exhausted",
         }
     }
 
@@ -203,8 +236,112 @@ impl DropReason {
     }
 }
 
+/// Distributions. Each has [`Histogram::STRIDE`] cells from [`Histogram::CELL_BASE`] on: one per
+/// bucket, not cumulative, the last for values above every bound; then the sum of the values. The
+/// number of values is the sum of the buckets. Since 1.1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u16)]
+pub enum Histogram {
+    /// Interarrival jitter of each leg that heard media, at its close, microseconds.
+    JitterMicros = 0,
+    /// Mean opinion score of each leg that heard media, at its close, hundredths.
+    MosCenti = 1,
+    /// From a packet's arrival to its hand-over to the kernel, nanoseconds, of a sample of packets.
+    ForwardLatencyNanos = 2,
+}
+
+impl Histogram {
+    /// First cell of the histograms.
+    pub const CELL_BASE: usize = 128;
+
+    /// Cells of one histogram, most of them room to grow.
+    pub const STRIDE: usize = 32;
+
+    /// All histograms in index order.
+    pub const ALL: [Histogram; 3] = [
+        Histogram::JitterMicros,
+        Histogram::MosCenti,
+        Histogram::ForwardLatencyNanos,
+    ];
+
+    /// Name in `trunkline-edge status --json`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Histogram::JitterMicros => "jitter_micros",
+            Histogram::MosCenti => "mos_centi",
+            Histogram::ForwardLatencyNanos => "forward_latency_nanos",
+        }
+    }
+
+    /// Upper bounds of the buckets, inclusive, rising; one bucket more takes what is above.
+    #[must_use]
+    pub const fn bounds(self) -> &'static [u64] {
+        match self {
+            // From a local network to what no jitter buffer hides.
+            Histogram::JitterMicros => &[
+                500, 1_000, 2_000, 5_000, 10_000, 20_000, 30_000, 50_000, 100_000, 200_000, 500_000,
+            ],
+            // The user-satisfaction limits of G.107 annex B are 2.58, 3.10, 3.60, 4.03, 4.34.
+            Histogram::MosCenti => &[150, 200, 258, 310, 360, 380, 403, 420, 434, 441],
+            // The promise is a p99 below 200 µs and a p99.9 below 1 ms.
+            Histogram::ForwardLatencyNanos => &[
+                2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000,
+                2_000_000, 5_000_000, 20_000_000,
+            ],
+        }
+    }
+
+    /// The bucket that counts `value`.
+    #[must_use]
+    pub fn bucket_of(self, value: u64) -> HistogramCell {
+        let bounds = self.bounds();
+        let bucket = bounds.iter().take_while(|&&bound| bound < value).count();
+        HistogramCell::Bucket(self, bucket)
+    }
+
+    /// Index of a bucket's cell on the counters page, `bucket` at most the number of bounds.
+    #[must_use]
+    pub const fn cell(self, bucket: usize) -> usize {
+        Self::CELL_BASE + self as usize * Self::STRIDE + bucket
+    }
+
+    /// Index of the cell that holds the sum of all values.
+    #[must_use]
+    pub const fn sum_cell(self) -> usize {
+        self.cell(Self::STRIDE - 1)
+    }
+
+    /// All cells of a histogram: the buckets in order, then the sum.
+    pub fn cells(self) -> impl Iterator<Item = HistogramCell> {
+        (0..=self.bounds().len())
+            .map(move |bucket| HistogramCell::Bucket(self, bucket))
+            .chain([HistogramCell::Sum(self)])
+    }
+}
+
+/// A cell of a histogram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum HistogramCell {
+    /// How many values fell into a bucket, at most the number of [`Histogram::bounds`].
+    Bucket(Histogram, usize),
+    /// The sum of all values.
+    Sum(Histogram),
+}
+
+impl HistogramCell {
+    /// Index of the cell on the counters page.
+    #[must_use]
+    pub const fn cell(self) -> usize {
+        match self {
+            Self::Bucket(histogram, bucket) => histogram.cell(bucket),
+            Self::Sum(histogram) => histogram.sum_cell(),
+        }
+    }
+}
+
 /// Cells on a counters page of this version; the rest is room to grow.
-pub const CELL_COUNT: usize = 128;
+pub const CELL_COUNT: usize = 256;
 
 #[cfg(test)]
 mod tests {
@@ -214,6 +351,8 @@ mod tests {
     fn every_counter_has_its_own_cell_and_name() {
         let mut cells: Vec<usize> = Counter::ALL.iter().map(|c| c.cell()).collect();
         cells.extend(DropReason::ALL.iter().map(|r| r.cell()));
+        let histograms = Histogram::ALL.iter().flat_map(|h| h.cells());
+        cells.extend(histograms.map(HistogramCell::cell));
         let count = cells.len();
         cells.sort_unstable();
         cells.dedup();
@@ -223,6 +362,11 @@ mod tests {
             Counter::ALL
                 .iter()
                 .all(|c| c.cell() < DropReason::CELL_BASE)
+        );
+        assert!(
+            DropReason::ALL
+                .iter()
+                .all(|r| r.cell() < Histogram::CELL_BASE)
         );
 
         let mut names: Vec<_> = Counter::ALL.iter().map(|c| c.name()).collect();
@@ -240,5 +384,33 @@ mod tests {
                 .enumerate()
                 .all(|(i, r)| *r as usize == i)
         );
+        assert!(
+            Histogram::ALL
+                .iter()
+                .enumerate()
+                .all(|(i, h)| *h as usize == i)
+        );
+    }
+
+    #[test]
+    fn value_falls_into_the_bucket_whose_bound_it_does_not_exceed() {
+        for histogram in Histogram::ALL {
+            let bounds = histogram.bounds();
+            assert!(bounds.is_sorted_by(|a, b| a < b));
+            assert!(bounds.len() < Histogram::STRIDE - 1);
+            assert_eq!(histogram.bucket_of(0), HistogramCell::Bucket(histogram, 0));
+            for (index, &bound) in bounds.iter().enumerate() {
+                assert_eq!(
+                    histogram.bucket_of(bound),
+                    HistogramCell::Bucket(histogram, index)
+                );
+                assert_eq!(
+                    histogram.bucket_of(bound + 1),
+                    HistogramCell::Bucket(histogram, index + 1)
+                );
+            }
+            let above = HistogramCell::Bucket(histogram, bounds.len());
+            assert_eq!(histogram.bucket_of(u64::MAX), above);
+        }
     }
 }

@@ -38,6 +38,41 @@ pub enum Event {
         /// Where it came from.
         source: SocketAddr,
     },
+    /// A leg's peer was silent for longer than [`crate::MediaTimeouts`] allows. Said once for
+    /// each silence; the session goes on until control ends it.
+    MediaTimedOut {
+        /// The session.
+        session: SessionId,
+        /// The leg that hears nothing.
+        leg: LegIndex,
+        /// Which silence.
+        kind: MediaTimeoutKind,
+    },
+}
+
+/// The silences that differ in what they say about a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum MediaTimeoutKind {
+    /// No packet ever: a wrong address, a firewall, a broken NAT.
+    NeverStarted = 1,
+    /// There was media and it ceased: the peer or its network died.
+    Stopped = 2,
+    /// The call is on hold for too long.
+    Held = 3,
+}
+
+impl TryFrom<u8> for MediaTimeoutKind {
+    type Error = u8;
+
+    fn try_from(value: u8) -> Result<Self, u8> {
+        match value {
+            1 => Ok(Self::NeverStarted),
+            2 => Ok(Self::Stopped),
+            3 => Ok(Self::Held),
+            other => Err(other),
+        }
+    }
 }
 
 impl Event {
@@ -47,7 +82,7 @@ impl Event {
     pub const fn must_arrive(&self) -> bool {
         matches!(
             self,
-            Event::CommandDone { .. } | Event::SessionClosed { .. }
+            Event::CommandDone { .. } | Event::SessionClosed { .. } | Event::MediaTimedOut { .. }
         )
     }
 }
@@ -80,6 +115,10 @@ pub enum Refusal {
     /// The port is outside the worker's slice, or the address family of local and remote differ.
     #[error("the addresses do not fit this worker or each other")]
     AddressMismatch = 23,
+    /// The worker is past its capacity and takes no new session for now; another worker or a
+    /// later attempt may do.
+    #[error("the worker is too busy for a new session")]
+    WorkerBusy = 24,
     /// The edge is stopping and takes no new sessions.
     #[error("the edge is draining")]
     Draining = 30,
@@ -101,6 +140,7 @@ impl TryFrom<u16> for Refusal {
             21 => Self::NoSuchLeg,
             22 => Self::LegOpenElsewhere,
             23 => Self::AddressMismatch,
+            24 => Self::WorkerBusy,
             30 => Self::Draining,
             31 => Self::Undecodable,
             other => return Err(other),
@@ -162,4 +202,27 @@ pub struct LegReport {
     pub tx_rtcp_packets: u64,
     /// Packets that arrived on this leg and were dropped, for any reason.
     pub dropped_packets: u64,
+    /// RTP packets that the peer sent and that never arrived (RFC 3550 A.3), over all its SSRCs.
+    /// Since 1.1, as is all that follows; absent from an older peer means 0.
+    pub lost_packets: u64,
+    /// RTP packets that came after one with a higher sequence number.
+    pub reordered_packets: u64,
+    /// RTP packets whose sequence number had come before.
+    pub duplicate_packets: u64,
+    /// Interarrival jitter of what the peer sends, now (RFC 3550 A.8), microseconds.
+    pub jitter_micros: u32,
+    /// The highest that it has been, microseconds.
+    pub jitter_max_micros: u32,
+    /// Round trip between edge and peer, from RTCP (RFC 3550 §6.4.1), microseconds; 0 while
+    /// unknown.
+    pub rtt_micros: u32,
+    /// Mean opinion score of what the peer sends, in hundredths: 100..=450 (ITU-T G.107);
+    /// conversational when the round trip is known, else listening. 0 while unknown.
+    pub mos_centi: u16,
+    /// RTP packets that the peer missed of what this leg sent, by its reports.
+    pub remote_lost_packets: u64,
+    /// Interarrival jitter of what this leg sends, by the peer's last report, microseconds.
+    pub remote_jitter_micros: u32,
+    /// SRTP and SRTCP packets that were not authentic or were replayed.
+    pub srtp_failed_packets: u64,
 }

@@ -44,16 +44,16 @@ pub const HEADER_LEN: usize = 4096;
 pub const COUNTERS_LEN: usize = 4096;
 
 /// Bytes of command ring data. A [`crate::Command::ConfigureLeg`] with ten payload types takes
-/// 192 bytes, so a control that replays its whole desired state into a fresh edge gets about
-/// 5,400 of them in before it must wait.
+/// 208 bytes, with SRTP keys at most 300, so a control that replays its whole desired state into a
+/// fresh edge gets at least 3,400 of them in before it must wait.
 pub const COMMAND_RING_LEN: usize = 1 << 20;
 
-/// Bytes of event ring data. What the reserve leaves holds 5,174 session reports of 152 bytes: one
+/// Bytes of event ring data. What the reserve leaves holds 5,617 session reports of 280 bytes: one
 /// for each session of a worker with the default `sessions_max`.
-pub const EVENT_RING_LEN: usize = 1 << 20;
+pub const EVENT_RING_LEN: usize = 2 << 20;
 
-/// Bytes of the event ring that only events which must arrive may fill: 1,724 closed
-/// sessions or 8,192 answers.
+/// Bytes of the event ring that only events which must arrive may fill: 1,872 closed
+/// sessions or 16,384 answers.
 pub const EVENT_RESERVE_LEN: usize = EVENT_RING_LEN / 4;
 
 /// Smallest ring: one message of the greatest length always fits into an empty one, twice over.

@@ -8,8 +8,9 @@
 //! |---|---|
 //! | [`vocabulary`] | ids and units: [`SessionId`], [`Ssrc`], [`MonoTime`], … |
 //! | [`command`] | control → worker: [`Command`] |
+//! | [`crypto`] | SRTP suites and keys: [`LegCrypto`] |
 //! | [`event`] | worker → control: [`Event`] |
-//! | [`counters`] | what a worker counts, by index: [`Counter`], [`DropReason`] |
+//! | [`counters`] | what a worker counts, by index: [`Counter`], [`DropReason`], [`Histogram`] |
 //! | [`layout`] | where things stand in a worker's shared region |
 //! | [`wire`] | the byte form of commands and events |
 //! | [`handshake`] | the messages on the edge's Unix socket |
@@ -22,6 +23,7 @@
 pub mod command;
 pub mod config;
 pub mod counters;
+pub mod crypto;
 pub mod event;
 pub mod handshake;
 pub mod layout;
@@ -29,11 +31,12 @@ pub mod vocabulary;
 pub mod wire;
 
 pub use command::{
-    Command, LegConfig, LocalMedia, MediaDirection, PayloadRoute, PayloadRoutes, RtcpMode,
-    SourcePolicy,
+    Command, LegConfig, LocalMedia, MediaDirection, MediaTimeouts, PayloadRoute, PayloadRoutes,
+    RtcpMode, SourcePolicy,
 };
-pub use counters::{Counter, DropReason};
-pub use event::{CloseCause, Event, LegReport, Refusal, SessionReport};
+pub use counters::{Counter, DropReason, Histogram, HistogramCell};
+pub use crypto::{LegCrypto, SrtpKey, SrtpSuite};
+pub use event::{CloseCause, Event, LegReport, MediaTimeoutKind, Refusal, SessionReport};
 pub use vocabulary::{
     ApiVersion, ClockRateHz, Correlation, Epoch, LegIndex, MonoTime, PayloadType, PortRange,
     SessionId, Ssrc, WorkerIndex,
@@ -44,4 +47,4 @@ pub use vocabulary::{
 /// A minor difference is compatible: bodies and layouts only grow at the end, a reader ignores
 /// what it does not know and takes a default for what is missing. A major difference is refused
 /// at the handshake.
-pub const API_VERSION: ApiVersion = ApiVersion { major: 1, minor: 0 };
+pub const API_VERSION: ApiVersion = ApiVersion { major: 1, minor: 1 };

@@ -22,11 +22,11 @@ mod codec;
 
 use self::codec::{Reader, Writer};
 use crate::command::{Command, CorrelatedCommand, LocalMedia, MediaDirection, RtcpMode};
-use crate::event::{CloseCause, Event, Refusal};
+use crate::event::{CloseCause, Event, MediaTimeoutKind, Refusal};
 use crate::vocabulary::{Correlation, Epoch, Ssrc};
 
 /// Longest message of major version 1, whatever minor version appends. The longest of this
-/// version is a [`Command::ConfigureLeg`] with 32 routes, 360 bytes.
+/// version is a [`Command::ConfigureLeg`] with 32 routes and two keys, 468 bytes.
 pub const MESSAGE_LEN_MAX: usize = 2048;
 
 /// Room for one message.
@@ -84,6 +84,8 @@ pub enum EventKind {
     SessionReported = 20,
     /// [`Event::MediaStarted`].
     MediaStarted = 30,
+    /// [`Event::MediaTimedOut`]. Since 1.1.
+    MediaTimedOut = 31,
 }
 
 impl TryFrom<u16> for EventKind {
@@ -95,6 +97,7 @@ impl TryFrom<u16> for EventKind {
             11 => Self::SessionClosed,
             20 => Self::SessionReported,
             30 => Self::MediaStarted,
+            31 => Self::MediaTimedOut,
             other => return Err(other),
         })
     }
@@ -291,6 +294,12 @@ pub fn encode_event<'b>(event: &Event, buf: &'b mut MessageBuf) -> &'b [u8] {
             w.u32(0);
             w.socket_addr(Some(*source));
         }
+        Event::MediaTimedOut { session, leg, kind } => {
+            w.head(EventKind::MediaTimedOut as u16, UNASKED);
+            w.u64(session.0);
+            w.u8(*leg as u8);
+            w.u8(*kind as u8);
+        }
     }
     w.finish()
 }
@@ -349,6 +358,11 @@ fn read_event(
                 source,
             }
         }
+        EventKind::MediaTimedOut => Event::MediaTimedOut {
+            session: r.session()?,
+            leg: r.leg()?,
+            kind: r.enumerated::<MediaTimeoutKind>("kind")?,
+        },
     })
 }
 

@@ -13,24 +13,52 @@ use trunkline_edge_api::command::CorrelatedCommand;
 use trunkline_edge_api::handshake::{
     EdgeMessage, Hello, RefusalCode, Refused, Role, Welcome, WorkerOffer,
 };
-use trunkline_edge_api::layout::{MAGIC, RegionLayout, word};
+use trunkline_edge_api::layout::{MAGIC, RegionLayout, WORD_LEN, word};
 use trunkline_edge_api::wire::{
     MESSAGE_LEN_MAX, decode_command, decode_event, encode_command, encode_event,
 };
 use trunkline_edge_api::{
     API_VERSION, ApiVersion, ClockRateHz, CloseCause, Command, Correlation, Counter, DropReason,
-    Epoch, Event, LegConfig, LegIndex, LegReport, LocalMedia, MediaDirection, PayloadRoute,
-    PayloadRoutes, PayloadType, PortRange, Refusal, RtcpMode, SessionId, SessionReport,
-    SourcePolicy, Ssrc, WorkerIndex,
+    Epoch, Event, Histogram, LegConfig, LegCrypto, LegIndex, LegReport, LocalMedia, MediaDirection,
+    MediaTimeoutKind, MediaTimeouts, PayloadRoute, PayloadRoutes, PayloadType, PortRange, Refusal,
+    RtcpMode, SessionId, SessionReport, SourcePolicy, SrtpKey, SrtpSuite, Ssrc, WorkerIndex,
 };
 
 /// All released versions of this major version, and the one in the making.
-const VERSIONS: &[ApiVersion] = &[ApiVersion { major: 1, minor: 0 }];
+const VERSIONS: &[ApiVersion] = &[V1_0, API_VERSION];
+const V1_0: ApiVersion = ApiVersion { major: 1, minor: 0 };
 
 const SESSION: SessionId = SessionId::new(Epoch(0x0a0b_0c0d), 0x0102_0304);
 const CORRELATION: Correlation = Correlation(0x1112_1314_1516_1718);
 
-fn commands() -> Vec<(&'static str, Command)> {
+fn srtp(suite: SrtpSuite) -> LegCrypto {
+    let key = |first: u8| {
+        let len = suite.key_len() + suite.salt_len();
+        let bytes: Vec<u8> = (first..).take(len).collect();
+        SrtpKey::new(suite, &bytes).expect("the right length")
+    };
+    LegCrypto {
+        suite,
+        send: key(0x10),
+        receive: key(0x80),
+    }
+}
+
+/// What `version` could say of these; what it could not is at its default.
+fn commands(version: ApiVersion) -> Vec<(&'static str, Command)> {
+    let knows_1_1 = version.minor >= 1;
+    let timeouts = |never_started_secs, stopped_secs, held_secs| {
+        if knows_1_1 {
+            MediaTimeouts {
+                never_started_secs,
+                stopped_secs,
+                held_secs,
+            }
+        } else {
+            MediaTimeouts::OFF
+        }
+    };
+    let crypto = |suite| knows_1_1.then(|| srtp(suite));
     let route = |from, to, clock_rate| PayloadRoute {
         from: PayloadType::new(from).expect("below 128"),
         to: PayloadType::new(to).expect("below 128"),
@@ -80,6 +108,8 @@ fn commands() -> Vec<(&'static str, Command)> {
                     source: SourcePolicy::Exact,
                     direction: MediaDirection::SendReceive,
                     routes: routes.clone().expect("distinct"),
+                    crypto: crypto(SrtpSuite::AesCm128HmacSha1_80),
+                    timeouts: timeouts(60, 61, 3_600),
                 },
             },
         ),
@@ -94,6 +124,8 @@ fn commands() -> Vec<(&'static str, Command)> {
                     source: SourcePolicy::LearnPort { ip: v6.ip() },
                     direction: MediaDirection::SendOnly,
                     routes: routes.expect("distinct"),
+                    crypto: crypto(SrtpSuite::AeadAes256Gcm),
+                    timeouts: timeouts(0, 0x0102_0304, 0),
                 },
             },
         ),
@@ -108,6 +140,8 @@ fn commands() -> Vec<(&'static str, Command)> {
                     source: SourcePolicy::Nobody,
                     direction: MediaDirection::Inactive,
                     routes: PayloadRoutes::default(),
+                    crypto: None,
+                    timeouts: MediaTimeouts::OFF,
                 },
             },
         ),
@@ -136,8 +170,55 @@ fn commands() -> Vec<(&'static str, Command)> {
     ]
 }
 
-fn events() -> Vec<(&'static str, Event)> {
-    let leg = |first| LegReport {
+/// As [`commands`].
+fn events(version: ApiVersion) -> Vec<(&'static str, Event)> {
+    let leg = |first| {
+        let of_1_0 = leg_report_of_1_0(first);
+        if version.minor >= 1 {
+            LegReport {
+                lost_packets: first + 7,
+                reordered_packets: first + 8,
+                duplicate_packets: first + 9,
+                jitter_micros: 0x0a0b_0c0d,
+                jitter_max_micros: 0x0b0c_0d0e,
+                rtt_micros: 0x0c0d_0e0f,
+                mos_centi: 441,
+                remote_lost_packets: first + 10,
+                remote_jitter_micros: 0x0d0e_0f10,
+                srtp_failed_packets: first + 11,
+                ..of_1_0
+            }
+        } else {
+            of_1_0
+        }
+    };
+    let report = SessionReport {
+        session: SESSION,
+        legs: [leg(0x1000), leg(0x2000)],
+    };
+    let mut events = events_of_1_0(report);
+    if version.minor >= 1 {
+        events.push((
+            "event_media_timed_out",
+            Event::MediaTimedOut {
+                session: SESSION,
+                leg: LegIndex::B,
+                kind: MediaTimeoutKind::Stopped,
+            },
+        ));
+        events.push((
+            "event_command_refused_busy",
+            Event::CommandDone {
+                correlation: CORRELATION,
+                result: Err(Refusal::WorkerBusy),
+            },
+        ));
+    }
+    events
+}
+
+fn leg_report_of_1_0(first: u64) -> LegReport {
+    LegReport {
         rx_packets: first,
         rx_bytes: first + 1,
         tx_packets: first + 2,
@@ -145,11 +226,11 @@ fn events() -> Vec<(&'static str, Event)> {
         rx_rtcp_packets: first + 4,
         tx_rtcp_packets: first + 5,
         dropped_packets: first + 6,
-    };
-    let report = SessionReport {
-        session: SESSION,
-        legs: [leg(0x1000), leg(0x2000)],
-    };
+        ..LegReport::default()
+    }
+}
+
+fn events_of_1_0(report: SessionReport) -> Vec<(&'static str, Event)> {
     vec![
         (
             "event_command_done",
@@ -228,10 +309,17 @@ fn edge_messages(version: ApiVersion) -> Vec<(&'static str, EdgeMessage)> {
 
 fn region_layout(version: ApiVersion) -> RegionLayout {
     let ports = PortRange::new(30_000, 39_999).expect("a range");
-    RegionLayout {
-        version,
-        ..RegionLayout::new(WorkerIndex(3), 7, ports)
+    let layout = RegionLayout::new(WorkerIndex(3), 7, ports);
+    if version == API_VERSION {
+        return layout;
     }
+    // A megabyte for each ring and 128 cells.
+    let mut layout = RegionLayout {
+        version,
+        ..RegionLayout::with_rings(WorkerIndex(3), 7, ports, 1 << 20, 1 << 20, 1 << 18)
+    };
+    layout.counters.len = 128 * WORD_LEN;
+    layout
 }
 
 fn header_bytes(layout: &RegionLayout) -> Vec<u8> {
@@ -288,14 +376,14 @@ fn this_version_is_among_the_golden_ones() {
 #[test]
 fn every_message_is_encoded_as_ever() {
     let mut buf = [0; MESSAGE_LEN_MAX];
-    for (name, command) in commands() {
+    for (name, command) in commands(API_VERSION) {
         let message = CorrelatedCommand {
             correlation: CORRELATION,
             command,
         };
         assert_golden(name, "hex", &to_hex(encode_command(&message, &mut buf)));
     }
-    for (name, event) in events() {
+    for (name, event) in events(API_VERSION) {
         assert_golden(name, "hex", &to_hex(encode_event(&event, &mut buf)));
     }
     assert_golden(
@@ -316,14 +404,14 @@ fn every_message_is_encoded_as_ever() {
 #[test]
 fn messages_of_every_version_mean_what_they_meant() {
     for &version in VERSIONS {
-        for (name, command) in commands() {
+        for (name, command) in commands(version) {
             let message = CorrelatedCommand {
                 correlation: CORRELATION,
                 command,
             };
             assert_eq!(decode_command(&read(version, name)), Ok(message), "{name}");
         }
-        for (name, event) in events() {
+        for (name, event) in events(version) {
             assert_eq!(decode_event(&read(version, name)), Ok(event), "{name}");
         }
         assert_eq!(
@@ -399,7 +487,11 @@ fn counters_stand_in_the_cells_where_they_stood() {
     let drops = DropReason::ALL
         .iter()
         .map(|reason| (reason.name(), reason.cell()));
-    let cells = table(counters.chain(drops));
+    let histograms = Histogram::ALL.iter().flat_map(|histogram| {
+        let sum = (histogram.name(), histogram.sum_cell());
+        [(histogram.name(), histogram.cell(0)), sum]
+    });
+    let cells = table(counters.chain(drops).chain(histograms));
     assert_golden("counter_cells", "txt", &cells);
     for &version in VERSIONS {
         let path = file(version, "counter_cells", "txt");
@@ -423,10 +515,10 @@ fn table<'a>(rows: impl IntoIterator<Item = (&'a str, usize)>) -> String {
 
 #[test]
 fn every_golden_file_is_read_by_a_test() {
-    let hex = commands()
+    let hex = commands(API_VERSION)
         .into_iter()
         .map(|(name, _)| name)
-        .chain(events().into_iter().map(|(name, _)| name))
+        .chain(events(API_VERSION).into_iter().map(|(name, _)| name))
         .chain(edge_messages(API_VERSION).into_iter().map(|(name, _)| name))
         .chain(["handshake_hello", "region_header"])
         .map(|name| format!("{name}.hex"));

@@ -2,11 +2,12 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use trunkline_edge_api::{Counter, DropReason};
+use trunkline_edge_api::{Counter, DropReason, Histogram, HistogramCell};
 
 use crate::region::Region;
 
-/// Index of a cell on the counters page, from a [`Counter`] or a [`DropReason`].
+/// Index of a cell on the counters page, from a [`Counter`], a [`DropReason`] or a
+/// [`HistogramCell`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CellIndex(pub(crate) usize);
 
@@ -19,6 +20,12 @@ impl From<Counter> for CellIndex {
 impl From<DropReason> for CellIndex {
     fn from(reason: DropReason) -> Self {
         Self(reason.cell())
+    }
+}
+
+impl From<HistogramCell> for CellIndex {
+    fn from(cell: HistogramCell) -> Self {
+        Self(cell.cell())
     }
 }
 
@@ -48,6 +55,13 @@ impl CounterCells {
     #[inline]
     pub fn max(&self, cell: impl Into<CellIndex>, value: u64) {
         self.update(cell.into(), |old| old.max(value));
+    }
+
+    /// Counts `value` in its bucket and adds it to the sum.
+    #[inline]
+    pub fn observe(&self, histogram: Histogram, value: u64) {
+        self.add(histogram.bucket_of(value), 1);
+        self.add(HistogramCell::Sum(histogram), value);
     }
 
     /// What stands in a cell.

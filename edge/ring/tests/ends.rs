@@ -142,15 +142,15 @@ fn reserve_of_the_event_ring_is_for_events_that_must_arrive() {
         closings += 1;
         assert!(!ends.control.take_resync());
     }
-    // 6144 bytes and the reserve of 2048, at 152 bytes each.
-    assert_eq!((informative, closings), (40, 13));
+    // 6144 bytes and the reserve of 2048, at 280 bytes each.
+    assert_eq!((informative, closings), (21, 8));
     assert!(ends.control.take_resync(), "a closing was lost");
     assert!(!ends.control.take_resync());
     assert_eq!(ends.control.view().resync_count(), 1);
     assert_eq!(ends.control.view().events_full_count(), 2);
     assert_eq!(ends.control.counter(Counter::EventsDropped), 2);
 
-    let expected = (0..40).map(|i| reported(1, i)).chain((0..13).map(closed));
+    let expected = (0..21).map(|i| reported(1, i)).chain((0..8).map(closed));
     assert_eq!(events(&mut ends.control), expected.collect::<Vec<_>>());
 }
 

@@ -10,8 +10,9 @@ use crossbeam::channel::Receiver;
 use trunkline_edge_api::command::CorrelatedCommand;
 use trunkline_edge_api::layout::{EVENT_RING_LEN, RING_LEN_MIN, RegionLayout};
 use trunkline_edge_api::{
-    ClockRateHz, Command, Epoch, LegConfig, LegIndex, LocalMedia, MediaDirection, PayloadRoute,
-    PayloadRoutes, PayloadType, PortRange, RtcpMode, SessionId, SourcePolicy, Ssrc, WorkerIndex,
+    ClockRateHz, Command, Epoch, LegConfig, LegIndex, LocalMedia, MediaDirection, MediaTimeouts,
+    PayloadRoute, PayloadRoutes, PayloadType, PortRange, RtcpMode, SessionId, SourcePolicy, Ssrc,
+    WorkerIndex,
 };
 use trunkline_ring::{ControlEnd, Doorbells, Region};
 
@@ -165,6 +166,8 @@ fn config(remote: SocketAddr) -> LegConfig {
         source: SourcePolicy::Exact,
         direction: MediaDirection::SendReceive,
         routes: PayloadRoutes::new(vec![route]).expect("one"),
+        crypto: None,
+        timeouts: MediaTimeouts::OFF,
     }
 }
 

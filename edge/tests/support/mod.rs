@@ -19,8 +19,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use trunkline_edge_api::command::CorrelatedCommand;
 use trunkline_edge_api::{
     ClockRateHz, Command, Correlation, Counter, Epoch, Event, LegConfig, LegIndex, LocalMedia,
-    MediaDirection, PayloadRoute, PayloadRoutes, PayloadType, Refusal, RtcpMode, SessionId,
-    SourcePolicy, Ssrc,
+    MediaDirection, MediaTimeouts, PayloadRoute, PayloadRoutes, PayloadType, Refusal, RtcpMode,
+    SessionId, SourcePolicy, Ssrc,
 };
 use trunkline_ring::handshake::{ConnectError, ControlConnection, Observer};
 use trunkline_ring::{CellIndex, ControlEnd, monotonic_now};
@@ -453,6 +453,8 @@ impl Peer {
             source: SourcePolicy::Exact,
             direction: MediaDirection::SendReceive,
             routes: PayloadRoutes::new(vec![same(0), same(8), same(101)]).expect("no duplicates"),
+            crypto: None,
+            timeouts: MediaTimeouts::OFF,
         }
     }
 

@@ -1,5 +1,5 @@
 use super::*;
-use trunkline_edge_api::{MediaDirection, PayloadRoutes, SourcePolicy};
+use trunkline_edge_api::{MediaDirection, MediaTimeouts, PayloadRoutes, SourcePolicy};
 
 const NOW: MonoTime = MonoTime(1_000_000_000);
 const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(std::net::Ipv4Addr::LOCALHOST); 2];
@@ -67,6 +67,8 @@ fn config() -> LegConfig {
         source: SourcePolicy::Nobody,
         direction: MediaDirection::Inactive,
         routes: PayloadRoutes::default(),
+        crypto: None,
+        timeouts: MediaTimeouts::OFF,
     }
 }
 

@@ -73,8 +73,8 @@ fn impossible_fields_are_refused_even_with_a_fitting_checksum() {
         (word::COMMANDS_LEN, 1 << 21),
         (word::COMMANDS_LEN, u64::MAX),
         (word::EVENTS_OFFSET, 8192),
-        (word::EVENTS_LEN, 1 << 21),
-        (word::EVENTS_RESERVE_LEN, 1 << 20),
+        (word::EVENTS_LEN, 1 << 22),
+        (word::EVENTS_RESERVE_LEN, 1 << 21),
         (word::CHECKSUM, 0),
     ];
     let len = sample().region_len;

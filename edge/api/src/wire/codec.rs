@@ -3,19 +3,28 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use super::{DecodeError, DecodeFault, MESSAGE_LEN_MAX, MessageBuf, bad};
-use crate::command::{LegConfig, MediaDirection, PayloadRoute, PayloadRoutes, SourcePolicy};
+use crate::command::{
+    LegConfig, MediaDirection, MediaTimeouts, PayloadRoute, PayloadRoutes, SourcePolicy,
+};
+use crate::crypto::{LegCrypto, SrtpKey, SrtpSuite};
 use crate::event::{LegReport, SessionReport};
 use crate::vocabulary::{ClockRateHz, Correlation, LegIndex, PayloadType, SessionId};
 
 /// Length of one payload route: from u8, to u8, reserved u16, clock rate u32.
 const ROUTE_LEN: u8 = 8;
 
-/// Length of one leg report: seven u64.
-const LEG_REPORT_LEN: u16 = 56;
+/// Length of one leg report of this version: the seven u64 of 1.0 and 64 bytes of 1.1.
+const LEG_REPORT_LEN: u16 = 120;
+
+/// Length of the shortest leg report, that of 1.0.
+const LEG_REPORT_LEN_MIN: u16 = 56;
 
 const SOURCE_NOBODY: u8 = 0;
 const SOURCE_EXACT: u8 = 1;
 const SOURCE_LEARN_PORT: u8 = 2;
+
+/// Stands where a suite's number would.
+const NO_CRYPTO: u8 = 0;
 
 const FAMILY_NONE: u8 = 0;
 const FAMILY_V4: u8 = 4;
@@ -108,6 +117,25 @@ impl<'b> Writer<'b> {
             self.u16(0);
             self.u32(route.clock_rate.get());
         }
+        self.leg_config_of_1_1(config);
+    }
+
+    /// What 1.1 put behind the routes: three limits, suite u8, lengths of both keys u8, reserved
+    /// u8, the keys.
+    fn leg_config_of_1_1(&mut self, config: &LegConfig) {
+        self.u32(config.timeouts.never_started_secs);
+        self.u32(config.timeouts.stopped_secs);
+        self.u32(config.timeouts.held_secs);
+        let Some(crypto) = &config.crypto else {
+            self.bytes(&[NO_CRYPTO, 0, 0, 0]);
+            return;
+        };
+        let keys = [&crypto.send, &crypto.receive].map(SrtpKey::key_and_salt);
+        let [send_len, receive_len] = keys.map(|key| key.len() as u8);
+        self.bytes(&[crypto.suite as u8, send_len, receive_len, 0]);
+        for key in keys {
+            self.bytes(key);
+        }
     }
 
     pub(super) fn report(&mut self, report: &SessionReport) {
@@ -122,6 +150,18 @@ impl<'b> Writer<'b> {
             self.u64(leg.rx_rtcp_packets);
             self.u64(leg.tx_rtcp_packets);
             self.u64(leg.dropped_packets);
+            self.u64(leg.lost_packets);
+            self.u64(leg.reordered_packets);
+            self.u64(leg.duplicate_packets);
+            self.u32(leg.jitter_micros);
+            self.u32(leg.jitter_max_micros);
+            self.u32(leg.rtt_micros);
+            self.u16(leg.mos_centi);
+            self.u16(0);
+            self.u64(leg.remote_lost_packets);
+            self.u32(leg.remote_jitter_micros);
+            self.u32(0);
+            self.u64(leg.srtp_failed_packets);
         }
     }
 
@@ -272,13 +312,47 @@ impl<'a> Reader<'a> {
         let remote_rtp = self.socket_addr("remote_rtp")?;
         let remote_rtcp = self.socket_addr("remote_rtcp")?;
         let routes = self.routes()?;
+        let (timeouts, crypto) = if self.rest.is_empty() {
+            (MediaTimeouts::OFF, None)
+        } else {
+            (self.timeouts()?, self.crypto()?)
+        };
         Ok(LegConfig {
             remote_rtp,
             remote_rtcp,
             source,
             direction,
             routes,
+            crypto,
+            timeouts,
         })
+    }
+
+    fn timeouts(&mut self) -> Result<MediaTimeouts, DecodeFault> {
+        Ok(MediaTimeouts {
+            never_started_secs: self.u32("never_started_secs")?,
+            stopped_secs: self.u32("stopped_secs")?,
+            held_secs: self.u32("held_secs")?,
+        })
+    }
+
+    fn crypto(&mut self) -> Result<Option<LegCrypto>, DecodeFault> {
+        let suite = self.u8("suite")?;
+        let lens = [self.u8("send_key_len")?, self.u8("receive_key_len")?];
+        self.u8("reserved")?;
+        if suite == NO_CRYPTO {
+            return Ok(None);
+        }
+        let suite = SrtpSuite::try_from(suite).map_err(|value| bad("suite", value.into()))?;
+        let mut key = |field, len: u8| {
+            let bytes = self.take(field, len.into())?;
+            SrtpKey::new(suite, bytes).ok_or(bad(field, len.into()))
+        };
+        Ok(Some(LegCrypto {
+            suite,
+            send: key("send_key", lens[0])?,
+            receive: key("receive_key", lens[1])?,
+        }))
     }
 
     pub(super) fn routes(&mut self) -> Result<PayloadRoutes, DecodeFault> {
@@ -314,7 +388,7 @@ impl<'a> Reader<'a> {
 
     pub(super) fn report(&mut self) -> Result<SessionReport, DecodeFault> {
         let len = self.u16("leg_report_len")?;
-        if len < LEG_REPORT_LEN {
+        if len < LEG_REPORT_LEN_MIN {
             return Err(bad("leg_report_len", len.into()));
         }
         self.u32("reserved")?;
@@ -330,9 +404,29 @@ impl<'a> Reader<'a> {
                 rx_rtcp_packets: element.u64("rx_rtcp_packets")?,
                 tx_rtcp_packets: element.u64("tx_rtcp_packets")?,
                 dropped_packets: element.u64("dropped_packets")?,
+                ..LegReport::default()
             };
+            if !element.rest.is_empty() {
+                element.leg_report_of_1_1(leg)?;
+            }
         }
         Ok(SessionReport { session, legs })
+    }
+
+    fn leg_report_of_1_1(&mut self, leg: &mut LegReport) -> Result<(), DecodeFault> {
+        leg.lost_packets = self.u64("lost_packets")?;
+        leg.reordered_packets = self.u64("reordered_packets")?;
+        leg.duplicate_packets = self.u64("duplicate_packets")?;
+        leg.jitter_micros = self.u32("jitter_micros")?;
+        leg.jitter_max_micros = self.u32("jitter_max_micros")?;
+        leg.rtt_micros = self.u32("rtt_micros")?;
+        leg.mos_centi = self.u16("mos_centi")?;
+        self.u16("reserved")?;
+        leg.remote_lost_packets = self.u64("remote_lost_packets")?;
+        leg.remote_jitter_micros = self.u32("remote_jitter_micros")?;
+        self.u32("reserved")?;
+        leg.srtp_failed_packets = self.u64("srtp_failed_packets")?;
+        Ok(())
     }
 
     /// A reader of the next `len` bytes only, so that an element's unknown end is skipped.

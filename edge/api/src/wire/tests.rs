@@ -3,7 +3,8 @@ use proptest::prelude::*;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use super::*;
-use crate::command::{LegConfig, PayloadRoute, PayloadRoutes, SourcePolicy};
+use crate::command::{LegConfig, MediaTimeouts, PayloadRoute, PayloadRoutes, SourcePolicy};
+use crate::crypto::{LegCrypto, SrtpKey, SrtpSuite};
 use crate::event::{LegReport, SessionReport};
 use crate::vocabulary::{ClockRateHz, LegIndex, PayloadType, SessionId};
 
@@ -43,6 +44,31 @@ fn arb_routes() -> impl Strategy<Value = PayloadRoutes> {
     })
 }
 
+fn arb_crypto() -> impl Strategy<Value = LegCrypto> {
+    let bytes = any::<[[u8; 32]; 4]>();
+    (prop::sample::select(&SrtpSuite::ALL[..]), bytes).prop_map(|(suite, [a, b, c, d])| {
+        let len = suite.key_len() + suite.salt_len();
+        let key = |halves: [[u8; 32]; 2]| {
+            SrtpKey::new(suite, &halves.as_flattened()[..len]).expect("the right length")
+        };
+        LegCrypto {
+            suite,
+            send: key([a, b]),
+            receive: key([c, d]),
+        }
+    })
+}
+
+fn arb_timeouts() -> impl Strategy<Value = MediaTimeouts> {
+    any::<[u32; 3]>().prop_map(
+        |[never_started_secs, stopped_secs, held_secs]| MediaTimeouts {
+            never_started_secs,
+            stopped_secs,
+            held_secs,
+        },
+    )
+}
+
 fn arb_config() -> impl Strategy<Value = LegConfig> {
     let source = prop_oneof![
         Just(SourcePolicy::Nobody),
@@ -56,14 +82,18 @@ fn arb_config() -> impl Strategy<Value = LegConfig> {
         source,
         direction,
         arb_routes(),
+        prop::option::of(arb_crypto()),
+        arb_timeouts(),
     )
         .prop_map(
-            |(remote_rtp, remote_rtcp, source, direction, routes)| LegConfig {
+            |(remote_rtp, remote_rtcp, source, direction, routes, crypto, timeouts)| LegConfig {
                 remote_rtp,
                 remote_rtcp,
                 source,
                 direction,
                 routes,
+                crypto,
+                timeouts,
             },
         )
 }
@@ -108,14 +138,14 @@ fn arb_command() -> impl Strategy<Value = CorrelatedCommand> {
 }
 
 fn arb_event() -> impl Strategy<Value = Event> {
-    const REFUSALS: [u16; 10] = [10, 11, 12, 13, 20, 21, 22, 23, 30, 31];
+    const REFUSALS: [u16; 11] = [10, 11, 12, 13, 20, 21, 22, 23, 24, 30, 31];
     const CAUSES: [u16; 4] = [10, 11, 12, 20];
     let correlation = || any::<u64>().prop_map(Correlation);
     let refusal = prop::sample::select(&REFUSALS[..])
         .prop_map(|code| Refusal::try_from(code).expect("defined"));
     let cause = prop::sample::select(&CAUSES[..])
         .prop_map(|code| CloseCause::try_from(code).expect("defined"));
-    let leg_report = any::<[u64; 7]>().prop_map(|v| LegReport {
+    let leg_report = any::<([u64; 12], [u32; 4], u16)>().prop_map(|(v, w, mos_centi)| LegReport {
         rx_packets: v[0],
         rx_bytes: v[1],
         tx_packets: v[2],
@@ -123,6 +153,16 @@ fn arb_event() -> impl Strategy<Value = Event> {
         rx_rtcp_packets: v[4],
         tx_rtcp_packets: v[5],
         dropped_packets: v[6],
+        lost_packets: v[7],
+        reordered_packets: v[8],
+        duplicate_packets: v[9],
+        jitter_micros: w[0],
+        jitter_max_micros: w[1],
+        rtt_micros: w[2],
+        mos_centi,
+        remote_lost_packets: v[10],
+        remote_jitter_micros: w[3],
+        srtp_failed_packets: v[11],
     });
     let report =
         (any::<u64>(), leg_report.clone(), leg_report).prop_map(|(session, a, b)| SessionReport {
@@ -147,6 +187,11 @@ fn arb_event() -> impl Strategy<Value = Event> {
                 leg,
                 source,
             }
+        }),
+        (any::<u64>(), arb_leg(), 1u8..=3).prop_map(|(session, leg, kind)| Event::MediaTimedOut {
+            session: SessionId(session),
+            leg,
+            kind: MediaTimeoutKind::try_from(kind).expect("defined"),
         }),
     ]
 }
@@ -190,6 +235,7 @@ proptest! {
         let mut buf = [0; MESSAGE_LEN_MAX];
         let bytes = encode_command(&command, &mut buf);
         let len = cut.index(bytes.len());
+        prop_assume!(len != len_of_1_0(&command));
         let error = decode_command(&bytes[..len]).expect_err("cut");
         let readable = (len >= HEAD_LEN).then_some(command.correlation);
         prop_assert_eq!(error.correlation, readable);
@@ -231,8 +277,60 @@ proptest! {
     }
 }
 
+/// Where 1.0 ended the command, if 1.1 goes on behind.
+fn len_of_1_0(command: &CorrelatedCommand) -> usize {
+    match &command.command {
+        Command::ConfigureLeg { config, .. } => 104 + 8 * config.routes.as_slice().len(),
+        _ => usize::MAX,
+    }
+}
+
+#[test]
+fn leg_config_that_ends_where_1_0_ended_has_neither_keys_nor_limits() {
+    let mut command = configure_leg(routes([0, 8]));
+    let mut buf = [0; MESSAGE_LEN_MAX];
+    let bytes = encode_command(&command, &mut buf)[..len_of_1_0(&command)].to_vec();
+    let Command::ConfigureLeg { config, .. } = &mut command.command else {
+        panic!("made as one");
+    };
+    config.crypto = None;
+    config.timeouts = MediaTimeouts::OFF;
+    assert_eq!(decode_command(&bytes), Ok(command));
+}
+
+#[test]
+fn leg_report_as_short_as_that_of_1_0_has_zeros_behind() {
+    let known = LegReport {
+        rx_packets: 1,
+        dropped_packets: 7,
+        ..LegReport::default()
+    };
+    let report = |lost_packets| SessionReport {
+        session: SessionId(1),
+        legs: [LegReport {
+            lost_packets,
+            srtp_failed_packets: lost_packets,
+            ..known
+        }; 2],
+    };
+    let reported = |report| Event::SessionReported {
+        correlation: Correlation(1),
+        report,
+    };
+    let mut buf = [0; MESSAGE_LEN_MAX];
+    let long = encode_event(&reported(report(9)), &mut buf).to_vec();
+    let (head, legs) = long.split_at(32);
+    let mut short = head.to_vec();
+    short[18] = 56;
+    for leg in legs.chunks(120) {
+        short.extend_from_slice(&leg[..56]);
+    }
+    assert_eq!(decode_event(&short), Ok(reported(report(0))));
+}
+
 fn configure_leg(routes: PayloadRoutes) -> CorrelatedCommand {
     let addr = SocketAddr::from((Ipv6Addr::LOCALHOST, 40_000));
+    let key = || SrtpKey::new(SrtpSuite::AesCm256HmacSha1_80, &[7; 46]).expect("46 bytes");
     CorrelatedCommand {
         correlation: Correlation(5),
         command: Command::ConfigureLeg {
@@ -244,6 +342,12 @@ fn configure_leg(routes: PayloadRoutes) -> CorrelatedCommand {
                 source: SourcePolicy::LearnPort { ip: addr.ip() },
                 direction: MediaDirection::SendReceive,
                 routes,
+                crypto: Some(LegCrypto {
+                    suite: SrtpSuite::AesCm256HmacSha1_80,
+                    send: key(),
+                    receive: key(),
+                }),
+                timeouts: MediaTimeouts::default(),
             },
         },
     }
@@ -262,10 +366,10 @@ fn routes(from: impl IntoIterator<Item = u8>) -> PayloadRoutes {
 fn no_command_comes_near_the_limit() {
     let mut buf = [0; MESSAGE_LEN_MAX];
     let longest = configure_leg(routes(0..PayloadRoutes::LEN_MAX as u8));
-    assert_eq!(encode_command(&longest, &mut buf).len(), 360);
+    assert_eq!(encode_command(&longest, &mut buf).len(), 468);
     assert_eq!(
         encode_command(&configure_leg(routes(0..10)), &mut buf).len(),
-        184
+        292
     );
     let report = SessionReport {
         session: SessionId(1),
@@ -275,7 +379,7 @@ fn no_command_comes_near_the_limit() {
         correlation: Correlation(1),
         report,
     };
-    assert_eq!(encode_event(&event, &mut buf).len(), 144);
+    assert_eq!(encode_event(&event, &mut buf).len(), 272);
 }
 
 /// A message with one byte changed, and the field that must be blamed for it.
@@ -311,6 +415,9 @@ fn undefined_values_are_refused_by_name() {
         (&configure, 104, 128, "from"),
         (&configure, 105, 200, "to"),
         (&configure, 110, 0xff, "clock_rate"),
+        (&configure, 132, 5, "suite"),
+        (&configure, 133, 45, "send_key"),
+        (&configure, 134, 30, "receive_key"),
     ];
     for &(command, at, value, field) in rows {
         let mut buf = [0; MESSAGE_LEN_MAX];
@@ -343,10 +450,12 @@ fn route_elements_longer_than_known_are_read_as_far_as_known() {
     let short = encode_command(&command, &mut buf).to_vec();
     let mut long = short[..104].to_vec();
     long[97] = 12;
-    for element in short[104..].chunks(8) {
+    let (routes, rest) = short[104..].split_at(16);
+    for element in routes.chunks(8) {
         long.extend_from_slice(element);
         long.extend_from_slice(&[0xaa; 4]);
     }
+    long.extend_from_slice(rest);
     assert_eq!(decode_command(&long), Ok(command));
 }
 

@@ -2,8 +2,8 @@ use std::net::IpAddr;
 
 use proptest::prelude::*;
 use trunkline_edge_api::{
-    ClockRateHz, MediaDirection, PayloadRoute, PayloadRoutes, PayloadType, RtcpMode, SourcePolicy,
-    Ssrc,
+    ClockRateHz, MediaDirection, MediaTimeouts, PayloadRoute, PayloadRoutes, PayloadType, RtcpMode,
+    SourcePolicy, Ssrc,
 };
 
 use super::*;
@@ -51,6 +51,8 @@ fn config(remote: &str, own_opus: u8, far_opus: u8) -> LegConfig {
             route(own_opus, far_opus, ClockRateHz::OPUS),
         ])
         .expect("no duplicates"),
+        crypto: None,
+        timeouts: MediaTimeouts::OFF,
     }
 }
 

@@ -9,8 +9,8 @@ use trunkline_edge_api::command::CorrelatedCommand;
 use trunkline_edge_api::layout::{RegionLayout, WORD_LEN};
 use trunkline_edge_api::{
     ClockRateHz, Command, Correlation, Epoch, Event, LegConfig, LegIndex, LegReport,
-    MediaDirection, PayloadRoute, PayloadRoutes, PayloadType, PortRange, SessionId, SessionReport,
-    SourcePolicy, WorkerIndex,
+    MediaDirection, MediaTimeouts, PayloadRoute, PayloadRoutes, PayloadType, PortRange, SessionId,
+    SessionReport, SourcePolicy, WorkerIndex,
 };
 use trunkline_ring::{Doorbells, Region, RegionSpec, WorkerFds};
 
@@ -106,6 +106,8 @@ pub(crate) fn command(epoch: Epoch, serial: u32) -> CorrelatedCommand {
                 source: SourcePolicy::Exact,
                 direction: MediaDirection::SendReceive,
                 routes: PayloadRoutes::new(routes).expect("distinct"),
+                crypto: None,
+                timeouts: MediaTimeouts::OFF,
             },
         },
     }
@@ -136,6 +138,7 @@ pub(crate) fn reported(life: u32, serial: u32) -> Event {
         rx_rtcp_packets: session.0 ^ (offset + 4),
         tx_rtcp_packets: session.0 ^ (offset + 5),
         dropped_packets: session.0 ^ (offset + 6),
+        ..LegReport::default()
     };
     Event::SessionReported {
         correlation: Correlation(session.0),
