@@ -144,25 +144,14 @@ impl MediaSession {
         let Some(near) = near else {
             return Verdict::Drop(DropReason::SourceNotAllowed);
         };
-        let relayed = match kind_of(near, meta, packet) {
-            Ok(MediaKind::Rtp) => relay_rtp(now, near, far, meta, packet),
-            Ok(MediaKind::Rtcp) => relay_rtcp(near, far, meta, packet),
-            Err(reason) => Err(reason),
+        let verdict = match kind_of(near, meta, packet) {
+            Ok(MediaKind::Rtp) => relay_rtp(now, near, leg.far(), far, meta, packet),
+            Ok(MediaKind::Rtcp) => relay_rtcp(near, leg.far(), far, meta, packet),
+            Err(reason) => Verdict::Drop(reason),
         };
-        let verdict = match relayed {
-            Ok(Some(onward)) => Verdict::Forward(Transmit {
-                leg: leg.far(),
-                socket: onward.socket,
-                kind: onward.kind,
-                dest: onward.dest,
-                len: onward.len,
-            }),
-            Ok(None) => Verdict::Consumed,
-            Err(reason) => {
-                near.report.dropped_packets += 1;
-                Verdict::Drop(reason)
-            }
-        };
+        if let Verdict::Drop(_) = verdict {
+            near.report.dropped_packets += 1;
+        }
         if verdict.accepts() {
             self.last_heard = Some(now);
         }
@@ -240,17 +229,6 @@ impl MediaSession {
     }
 }
 
-/// A packet that was rewritten for the far leg.
-struct Onward {
-    socket: SocketKind,
-    kind: MediaKind,
-    dest: SocketAddr,
-    len: usize,
-}
-
-/// What the relay of one packet comes to: onward, consumed, or dropped.
-type Relayed = Result<Option<Onward>, DropReason>;
-
 /// Size, protocol and socket: what can be judged without knowing the peer. Then the peer.
 #[inline]
 fn kind_of(near: &Leg, meta: &RxMeta, packet: &[u8]) -> Result<MediaKind, DropReason> {
@@ -276,25 +254,30 @@ fn kind_of(near: &Leg, meta: &RxMeta, packet: &[u8]) -> Result<MediaKind, DropRe
 fn relay_rtp(
     now: MonoTime,
     near: &mut Leg,
+    far_index: LegIndex,
     far: &mut Option<Leg>,
     meta: &RxMeta,
     packet: &mut [u8],
-) -> Relayed {
-    let header = RtpHeader::parse(packet).map_err(|_| DropReason::MalformedRtp)?;
-    let route = near
-        .route(header.payload_type)
-        .ok_or(DropReason::PayloadTypeNotNegotiated)?;
+) -> Verdict {
+    let Ok(header) = RtpHeader::parse(packet) else {
+        return Verdict::Drop(DropReason::MalformedRtp);
+    };
+    let Some(route) = near.route(header.payload_type) else {
+        return Verdict::Drop(DropReason::PayloadTypeNotNegotiated);
+    };
     near.hear_rtp(meta.source, packet.len());
     if !near.direction().receives() {
-        return Err(DropReason::DirectionInactive);
+        return Verdict::Drop(DropReason::DirectionInactive);
     }
-    let far = far.as_mut().ok_or(DropReason::NoDestination)?;
+    let Some(far) = far else {
+        return Verdict::Drop(DropReason::NoDestination);
+    };
     if !far.direction().sends() {
-        return Err(DropReason::DirectionInactive);
+        return Verdict::Drop(DropReason::DirectionInactive);
     }
-    let dest = far
-        .destination(MediaKind::Rtp)
-        .ok_or(DropReason::NoDestination)?;
+    if far.destination(MediaKind::Rtp).is_none() {
+        return Verdict::Drop(DropReason::NoDestination);
+    }
     let incoming = Position {
         sequence: header.sequence,
         timestamp: header.timestamp,
@@ -313,37 +296,35 @@ fn relay_rtp(
         ssrc: far.stream.ssrc(),
     }
     .apply(packet);
-    far.send(MediaKind::Rtp, packet.len());
-    Ok(Some(Onward {
-        socket: SocketKind::Rtp,
-        kind: MediaKind::Rtp,
-        dest,
-        len: packet.len(),
-    }))
+    far.transmit(far_index, MediaKind::Rtp, packet.len())
 }
 
-fn relay_rtcp(near: &mut Leg, far: &mut Option<Leg>, meta: &RxMeta, packet: &mut [u8]) -> Relayed {
-    rtcp::validate(packet).map_err(|_| DropReason::MalformedRtcp)?;
+fn relay_rtcp(
+    near: &mut Leg,
+    far_index: LegIndex,
+    far: &mut Option<Leg>,
+    meta: &RxMeta,
+    packet: &mut [u8],
+) -> Verdict {
+    if rtcp::validate(packet).is_err() {
+        return Verdict::Drop(DropReason::MalformedRtcp);
+    }
     near.hear_rtcp(meta);
-    let far = far.as_mut().ok_or(DropReason::NoDestination)?;
-    let dest = far
-        .destination(MediaKind::Rtcp)
-        .ok_or(DropReason::NoDestination)?;
+    let Some(far) = far else {
+        return Verdict::Drop(DropReason::NoDestination);
+    };
+    if far.destination(MediaKind::Rtcp).is_none() {
+        return Verdict::Drop(DropReason::NoDestination);
+    }
     let translation = Translation {
         onward: &far.stream,
         reported: &near.stream,
     };
-    let len = rtcp::translate(packet, translation).map_err(|_| DropReason::MalformedRtcp)?;
-    if len == 0 {
-        return Ok(None);
+    match rtcp::translate(packet, translation) {
+        Ok(0) => Verdict::Consumed,
+        Ok(len) => far.transmit(far_index, MediaKind::Rtcp, len),
+        Err(_) => Verdict::Drop(DropReason::MalformedRtcp),
     }
-    far.send(MediaKind::Rtcp, len);
-    Ok(Some(Onward {
-        socket: far.socket_for(MediaKind::Rtcp),
-        kind: MediaKind::Rtcp,
-        dest,
-        len,
-    }))
 }
 
 #[cfg(test)]

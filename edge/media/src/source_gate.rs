@@ -19,41 +19,61 @@ use trunkline_edge_api::SourcePolicy;
 
 use crate::session::SocketKind;
 
-/// An address in the one form in which addresses are compared: IPv4-mapped IPv6 is IPv4 (RFC 4291
-/// §2.5.5.2), flow label and scope are set aside.
+/// An address in the one form in which addresses are compared: IPv4 is IPv4-mapped IPv6 (RFC 4291
+/// §2.5.5.2), flow label and scope are set aside. A number, because this comparison is made for
+/// every packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Ip(u128);
+
+impl From<IpAddr> for Ip {
+    #[inline]
+    fn from(ip: IpAddr) -> Self {
+        const MAPPED_PREFIX: u128 = 0xffff << 32;
+        Self(match ip {
+            IpAddr::V4(v4) => MAPPED_PREFIX | u128::from(v4.to_bits()),
+            IpAddr::V6(v6) => v6.to_bits(),
+        })
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Peer {
-    ip: IpAddr,
+    ip: Ip,
     port: u16,
 }
 
 impl From<SocketAddr> for Peer {
+    #[inline]
     fn from(addr: SocketAddr) -> Self {
         Self {
-            ip: addr.ip().to_canonical(),
+            ip: addr.ip().into(),
             port: addr.port(),
         }
     }
 }
 
-/// The gate of one leg: the policy, and what each of its sockets has learnt.
+/// The gate of one leg.
 #[derive(Debug, Clone)]
 pub struct SourceGate {
-    rule: Rule,
-    /// Indexed by [`SocketKind`]; stays empty unless the rule is [`Rule::LearnPort`].
-    learnt: [Option<SocketAddr>; 2],
+    policy: SourcePolicy,
+    /// What signalling said, indexed by [`SocketKind`]. A NAT makes it useless as a source but not
+    /// as a sign: when it changes, the peer has moved and its old port means nothing.
+    signalled: [Option<SocketAddr>; 2],
+    /// Indexed by [`SocketKind`].
+    doors: [Door; 2],
 }
 
+/// Who may send to one of the leg's sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Rule {
-    Nobody,
-    /// Indexed by [`SocketKind`].
-    Exact([Option<Peer>; 2]),
-    LearnPort {
-        ip: IpAddr,
-        /// What signalling said, which a NAT makes useless as a source but not as a sign: when it
-        /// changes, the peer has moved and its old port means nothing.
-        signalled: [Option<Peer>; 2],
+enum Door {
+    Shut,
+    Exact(Peer),
+    /// Nobody has come yet; who does first fixes the port.
+    AnyPortOf(Ip),
+    Learnt {
+        peer: Peer,
+        /// As the kernel gave it, to be answered.
+        source: SocketAddr,
     },
 }
 
@@ -65,38 +85,34 @@ impl SourceGate {
         remote_rtp: Option<SocketAddr>,
         remote_rtcp: Option<SocketAddr>,
     ) -> Self {
-        let signalled = [remote_rtp.map(Peer::from), remote_rtcp.map(Peer::from)];
-        let rule = match policy {
-            SourcePolicy::Nobody => Rule::Nobody,
-            SourcePolicy::Exact => Rule::Exact(signalled),
-            SourcePolicy::LearnPort { ip } => Rule::LearnPort {
-                ip: ip.to_canonical(),
-                signalled,
-            },
-        };
+        let signalled = [remote_rtp, remote_rtcp];
+        let doors = signalled.map(|remote| match (policy, remote) {
+            (SourcePolicy::Nobody, _) | (SourcePolicy::Exact, None) => Door::Shut,
+            (SourcePolicy::Exact, Some(remote)) => Door::Exact(remote.into()),
+            (SourcePolicy::LearnPort { ip }, _) => Door::AnyPortOf(ip.into()),
+        });
         Self {
-            rule,
-            learnt: [None, None],
+            policy,
+            signalled,
+            doors,
         }
     }
 
     /// Whether both admit the same before anything is learnt.
     #[must_use]
     pub fn has_same_rule(&self, other: &SourceGate) -> bool {
-        self.rule == other.rule
+        self.policy == other.policy && self.signalled == other.signalled
     }
 
     /// Whether `source` may send to the leg's `socket`.
     #[inline]
     #[must_use]
     pub fn admits(&self, socket: SocketKind, source: SocketAddr) -> bool {
-        match self.rule {
-            Rule::Nobody => false,
-            Rule::Exact(peers) => peers[socket as usize] == Some(source.into()),
-            Rule::LearnPort { ip, .. } => match self.learnt[socket as usize] {
-                Some(learnt) => Peer::from(learnt) == source.into(),
-                None => source.ip().to_canonical() == ip,
-            },
+        let source = Peer::from(source);
+        match &self.doors[socket as usize] {
+            Door::Shut => false,
+            Door::Exact(peer) | Door::Learnt { peer, .. } => *peer == source,
+            Door::AnyPortOf(ip) => *ip == source.ip,
         }
     }
 
@@ -104,17 +120,23 @@ impl SourceGate {
     /// caller has checked that the gate admits `source` and that the packet is valid.
     #[inline]
     pub fn learn(&mut self, socket: SocketKind, source: SocketAddr) {
-        let learnt = &mut self.learnt[socket as usize];
-        if learnt.is_none() && matches!(self.rule, Rule::LearnPort { .. }) {
-            *learnt = Some(source);
+        let door = &mut self.doors[socket as usize];
+        if let Door::AnyPortOf(_) = door {
+            *door = Door::Learnt {
+                peer: source.into(),
+                source,
+            };
         }
     }
 
     /// The address that `socket` has learnt, where the peer is to be answered.
     #[inline]
     #[must_use]
-    pub fn learnt(&self, socket: SocketKind) -> Option<SocketAddr> {
-        self.learnt[socket as usize]
+    pub fn learnt(&self, socket: SocketKind) -> Option<&SocketAddr> {
+        match &self.doors[socket as usize] {
+            Door::Learnt { source, .. } => Some(source),
+            Door::Shut | Door::Exact(_) | Door::AnyPortOf(_) => None,
+        }
     }
 }
 
@@ -228,7 +250,7 @@ mod tests {
         let mut gate = SourceGate::new(policy, None, None);
         gate.learn(RTP, addr("192.0.2.1:5000"));
         gate.learn(RTP, addr("192.0.2.1:6000"));
-        assert_eq!(gate.learnt(RTP), Some(addr("192.0.2.1:5000")));
+        assert_eq!(gate.learnt(RTP), Some(&addr("192.0.2.1:5000")));
         assert!(!gate.admits(RTP, addr("192.0.2.1:6000")));
         assert!(
             gate.admits(RTCP, addr("192.0.2.1:6000")),
