@@ -28,7 +28,7 @@ use std::time::Duration;
 use io_uring::types::{CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 use trunkline_edge_api::{DropReason, Refusal};
-use trunkline_media::{RxMeta, Transmit};
+use trunkline_media::{PacketBuf, RxMeta, Transmit};
 
 use crate::session_table::{SessionKey, SocketOwner};
 
@@ -213,9 +213,9 @@ impl UringTier {
         true
     }
 
-    /// The datagram in `buffer`.
-    pub(crate) fn payload_mut(&mut self, buffer: &mut RxBuffer) -> &mut [u8] {
-        self.buffers.payload_mut(buffer)
+    /// The datagram in `buffer`, with room to grow.
+    pub(crate) fn packet_mut(&mut self, buffer: &mut RxBuffer) -> PacketBuf<'_> {
+        self.buffers.packet_mut(buffer)
     }
 
     /// Sends what lies in `buffer` as `transmit` says; [`Completion::Sent`] follows.

@@ -229,12 +229,12 @@ impl Worker {
             self.tier.release(buffer);
             return;
         };
-        let packet = self.tier.payload_mut(&mut buffer);
+        let packet = self.tier.packet_mut(&mut buffer);
         let len = packet.len();
-        let protocol = protocol_of(packet);
+        let protocol = protocol_of(&packet);
         let judged = guarded(|| {
             #[cfg(test)]
-            tests::panic_on_demand(packet);
+            tests::panic_on_demand(&packet);
             let verdict = session.media.handle_packet(now, owner.leg, meta, packet);
             (verdict, session.media.poll_event())
         });

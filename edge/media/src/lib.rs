@@ -12,19 +12,24 @@
 //! | [`rtcp`] | translating RTCP compounds in place | 3550 §6, §7.2 |
 //! | [`source_gate`] | whose packets a leg accepts | 7362 |
 //! | [`rewrite`] | the one continuous stream that a leg sends | 3550 §5.1 |
+//! | [`srtp`] | protecting and opening packets | 3711, 6188, 7714 |
+//! | [`packet_buf`] | a packet with room to grow | |
 //! | [`payload_table`] | payload type numbers from leg to leg | 3264 §6 |
 
 #![forbid(unsafe_code)]
 
 pub mod demux;
+pub mod packet_buf;
 pub mod payload_table;
 pub mod rewrite;
 pub mod rtcp;
 pub mod rtp;
 pub mod session;
 pub mod source_gate;
+pub mod srtp;
 
 pub use demux::MediaKind;
+pub use packet_buf::PacketBuf;
 pub use session::{
     MediaSession, RxMeta, SessionCommand, SessionEvent, SocketKind, Transmit, Verdict,
 };

@@ -1,8 +1,8 @@
 //! A relayed call: two legs, and what becomes of each packet that arrives on one of them.
 //!
 //! ```text
-//!   size -> protocol -> socket -> source gate -> header -> payload type -> learn -> direction
-//!        -> far leg -> rewrite in place -> Forward
+//!   size -> protocol -> socket -> source gate -> SRTP open -> header -> payload type -> learn
+//!        -> direction -> far leg -> rewrite in place -> SRTP seal -> Forward
 //! ```
 //!
 //! The order is fixed: what costs least and what strangers can send is judged first, and nothing is
@@ -15,11 +15,13 @@ use trunkline_edge_api::{
 };
 
 use crate::demux::{MediaKind, Protocol, protocol_of};
+use crate::packet_buf::PacketBuf;
 use crate::rewrite::Position;
 use crate::rtcp::{self, Translation};
 use crate::rtp::{RtpEdit, RtpHeader};
 
 mod leg;
+mod security;
 
 use leg::Leg;
 
@@ -81,7 +83,7 @@ pub struct Transmit {
     pub kind: MediaKind,
     /// To whom.
     pub dest: SocketAddr,
-    /// Its length, bytes; never more than what arrived.
+    /// Its length, bytes; more than what arrived when the leg protects what it sends.
     pub len: usize,
 }
 
@@ -126,14 +128,26 @@ impl MediaSession {
 
     /// Judges one datagram that arrived on `leg` and edits it in place for its way onward. Never
     /// allocates. The caller sends what a [`Verdict::Forward`] says, and tells
-    /// [`Self::handle_send_failure`] when it cannot.
+    /// [`Self::handle_send_failure`] when it cannot. A leg that protects what it sends needs
+    /// [`crate::srtp::OVERHEAD_MAX`] bytes of room behind the datagram.
     #[inline]
-    pub fn handle_packet(
+    pub fn handle_packet<'b>(
         &mut self,
         now: MonoTime,
         leg: LegIndex,
         meta: &RxMeta,
-        packet: &mut [u8],
+        packet: impl Into<PacketBuf<'b>>,
+    ) -> Verdict {
+        self.judge(now, leg, meta, &mut packet.into())
+    }
+
+    #[inline]
+    fn judge(
+        &mut self,
+        now: MonoTime,
+        leg: LegIndex,
+        meta: &RxMeta,
+        packet: &mut PacketBuf<'_>,
     ) -> Verdict {
         let [a, b] = &mut self.legs;
         let (near, far) = match leg {
@@ -257,15 +271,19 @@ fn relay_rtp(
     far_index: LegIndex,
     far: &mut Option<Leg>,
     meta: &RxMeta,
-    packet: &mut [u8],
+    packet: &mut PacketBuf<'_>,
 ) -> Verdict {
+    let arrived_len = packet.len();
+    if let Err(reason) = near.open(MediaKind::Rtp, packet) {
+        return Verdict::Drop(reason);
+    }
     let Ok(header) = RtpHeader::parse(packet) else {
         return Verdict::Drop(DropReason::MalformedRtp);
     };
     let Some(route) = near.route(header.payload_type) else {
         return Verdict::Drop(DropReason::PayloadTypeNotNegotiated);
     };
-    near.hear_rtp(meta.source, packet.len());
+    near.hear_rtp(meta.source, arrived_len);
     if !near.direction().receives() {
         return Verdict::Drop(DropReason::DirectionInactive);
     }
@@ -296,7 +314,7 @@ fn relay_rtp(
         ssrc: far.stream.ssrc(),
     }
     .apply(packet);
-    far.transmit(far_index, MediaKind::Rtp, packet.len())
+    far.transmit(far_index, MediaKind::Rtp, packet)
 }
 
 fn relay_rtcp(
@@ -304,8 +322,11 @@ fn relay_rtcp(
     far_index: LegIndex,
     far: &mut Option<Leg>,
     meta: &RxMeta,
-    packet: &mut [u8],
+    packet: &mut PacketBuf<'_>,
 ) -> Verdict {
+    if let Err(reason) = near.open(MediaKind::Rtcp, packet) {
+        return Verdict::Drop(reason);
+    }
     if rtcp::validate(packet).is_err() {
         return Verdict::Drop(DropReason::MalformedRtcp);
     }
@@ -322,7 +343,10 @@ fn relay_rtcp(
     };
     match rtcp::translate(packet, translation) {
         Ok(0) => Verdict::Consumed,
-        Ok(len) => far.transmit(far_index, MediaKind::Rtcp, len),
+        Ok(len) => {
+            packet.truncate(len);
+            far.transmit(far_index, MediaKind::Rtcp, packet)
+        }
         Err(_) => Verdict::Drop(DropReason::MalformedRtcp),
     }
 }

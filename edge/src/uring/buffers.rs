@@ -17,6 +17,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use io_uring::Submitter;
 use io_uring::types::BufRingEntry;
+use trunkline_media::PacketBuf;
+use trunkline_media::srtp::OVERHEAD_MAX;
 
 /// Buffer group of the receive buffers; there is only one.
 pub(super) const GROUP: u16 = 0;
@@ -46,6 +48,8 @@ const _: () = {
     assert!(ENTRIES_LEN.is_multiple_of(LEN));
     assert!(size_of::<BufRingEntry>() == 16);
     assert!(NAME_LEN == 28);
+    // The longest UDP payload of an Ethernet frame can still be protected.
+    assert!(PAYLOAD_OFFSET + 1472 + OVERHEAD_MAX <= LEN);
 };
 
 /// Sole owner of one buffer that the kernel has filled. Goes back with
@@ -123,21 +127,22 @@ impl BufferRing {
         (buffer, received)
     }
 
-    /// The datagram.
-    pub(super) fn payload_mut(&mut self, buffer: &mut RxBuffer) -> &mut [u8] {
-        let end = PAYLOAD_OFFSET + usize::from(buffer.len);
-        &mut self.bytes_mut(buffer)[PAYLOAD_OFFSET..end]
+    /// The datagram, with the rest of the buffer as room to grow. An Ethernet frame's leaves more
+    /// than SRTP adds.
+    pub(super) fn packet_mut(&mut self, buffer: &mut RxBuffer) -> PacketBuf<'_> {
+        let len = usize::from(buffer.len);
+        PacketBuf::new(&mut self.bytes_mut(buffer)[PAYLOAD_OFFSET..], len)
     }
 
-    /// Prepares the first `len` bytes of the datagram for `dest`: the pointers and lengths that a
-    /// send needs. They stay valid until [`Self::give_back`].
+    /// Prepares `len` bytes from where the datagram began for `dest`: the pointers and lengths
+    /// that a send needs. They stay valid until [`Self::give_back`].
     pub(super) fn prepare_send(
         &mut self,
         buffer: &mut RxBuffer,
         dest: SocketAddr,
         len: usize,
     ) -> PreparedSend {
-        let payload_len = len.min(usize::from(buffer.len));
+        let payload_len = len.min(LEN - PAYLOAD_OFFSET);
         let bytes = self.bytes_mut(buffer);
         let (head, payload) = bytes.split_at_mut(PAYLOAD_OFFSET);
         let name = &mut head[NAME_OFFSET..];

@@ -112,7 +112,7 @@ fn datagram_is_sent_on_from_the_buffer_it_arrived_in() {
     let (meta, mut buffer) = bench.receive();
     assert_eq!(meta.source, sender.local_addr().expect("bound"));
     assert!(!meta.truncated);
-    bench.tier.payload_mut(&mut buffer)[0] = b'j';
+    bench.tier.packet_mut(&mut buffer)[0] = b'j';
     let transmit = bench.transmit(receiver.local_addr().expect("bound"), 4);
     let session = bench.owner.session;
     bench
@@ -166,7 +166,7 @@ fn oversize_datagram_is_marked() {
     assert!(
         bench
             .tier
-            .payload_mut(&mut buffer)
+            .packet_mut(&mut buffer)
             .iter()
             .all(|&byte| byte == 7)
     );
@@ -214,7 +214,7 @@ fn receives_go_on_after_the_buffers_ran_out() {
     let until = Instant::now() + PATIENCE;
     loop {
         let (_, mut buffer) = bench.receive();
-        let is_last = bench.tier.payload_mut(&mut buffer) == b"after";
+        let is_last = *bench.tier.packet_mut(&mut buffer) == *b"after";
         bench.tier.release(buffer);
         if is_last {
             break;

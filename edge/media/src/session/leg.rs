@@ -7,8 +7,10 @@ use trunkline_edge_api::{
     PayloadType, Refusal, RtcpMode,
 };
 
+use super::security::LegSecurity;
 use super::{RxMeta, SocketKind, Transmit, Verdict};
 use crate::demux::MediaKind;
+use crate::packet_buf::PacketBuf;
 use crate::payload_table::PayloadTable;
 use crate::rewrite::OutgoingStream;
 use crate::source_gate::SourceGate;
@@ -20,6 +22,8 @@ pub(super) struct Leg {
     pub(super) report: LegReport,
     /// `None` until the leg is configured; it neither hears nor sends before.
     peer: Option<Peer>,
+    /// `None`: plain RTP.
+    security: Option<Box<LegSecurity>>,
 }
 
 #[derive(Debug)]
@@ -49,6 +53,7 @@ impl Leg {
             stream: OutgoingStream::new(local.ssrc),
             report: LegReport::default(),
             peer: None,
+            security: None,
         }
     }
 
@@ -70,6 +75,8 @@ impl Leg {
             Some(peer) if peer.gate.has_same_rule(&gate) => (peer.gate.clone(), peer.media),
             Some(_) | None => (gate, MediaStart::Awaited),
         };
+        self.security =
+            LegSecurity::configured(self.security.take(), config.crypto, self.local.ssrc);
         let shares_port = config.remote_rtcp.is_some() && config.remote_rtcp == config.remote_rtp;
         self.peer = Some(Peer {
             remote_rtp: config.remote_rtp,
@@ -169,10 +176,38 @@ impl Leg {
         Some(source)
     }
 
-    /// Counts `len` bytes of `kind` as sent and says where they go. The address is copied once,
-    /// into the verdict: it is the largest thing that a packet's way moves.
+    /// Authenticates and decrypts a packet of the leg's peer; a plain leg takes it as it is.
     #[inline]
-    pub(super) fn transmit(&mut self, leg: LegIndex, kind: MediaKind, len: usize) -> Verdict {
+    pub(super) fn open(
+        &mut self,
+        kind: MediaKind,
+        packet: &mut PacketBuf<'_>,
+    ) -> Result<(), DropReason> {
+        let Some(security) = &mut self.security else {
+            return Ok(());
+        };
+        let opened = security.open(kind, packet);
+        if opened.is_err() {
+            self.report.srtp_failed_packets += 1;
+        }
+        opened
+    }
+
+    /// Protects `packet`, if the leg does, counts it as sent and says where it goes. The address
+    /// is copied once, into the verdict: it is the largest thing that a packet's way moves.
+    #[inline]
+    pub(super) fn transmit(
+        &mut self,
+        leg: LegIndex,
+        kind: MediaKind,
+        packet: &mut PacketBuf<'_>,
+    ) -> Verdict {
+        if let Some(security) = &mut self.security
+            && let Err(reason) = security.seal(kind, packet)
+        {
+            return Verdict::Drop(reason);
+        }
+        let len = packet.len();
         let socket = self.socket_for(kind);
         let Some(dest) = self.destination(kind) else {
             return Verdict::Drop(DropReason::NoDestination);

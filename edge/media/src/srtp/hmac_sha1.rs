@@ -1,0 +1,145 @@
+//! HMAC-SHA1 (RFC 2104) over a packet and the few bytes that follow it.
+//!
+//! Both keyed hash states are computed once and kept; a tag starts from a copy of them. Written
+//! on the bare compression function, because the states are keys: the `hmac` crate neither wipes
+//! them nor does without a buffer between packet and hash. It is the oracle of the tests.
+
+use sha1::compress;
+use sha1::digest::generic_array::GenericArray;
+use zeroize::Zeroize;
+
+/// Bytes of a SHA-1 block.
+const BLOCK_LEN: usize = 64;
+/// Bytes of a full tag.
+pub(super) const TAG_LEN: usize = 20;
+/// Bytes of the session authentication key, RFC 3711 §5.2.
+pub(super) const KEY_LEN: usize = 20;
+
+/// The initial hash value, FIPS 180-4 §5.3.1.
+const INITIAL: [u32; 5] = [
+    0x6745_2301,
+    0xefcd_ab89,
+    0x98ba_dcfe,
+    0x1032_5476,
+    0xc3d2_e1f0,
+];
+
+/// A keyed HMAC.
+pub(super) struct HmacSha1 {
+    inner: [u32; 5],
+    outer: [u32; 5],
+}
+
+impl HmacSha1 {
+    pub(super) fn new(key: &[u8; KEY_LEN]) -> Self {
+        let keyed = |pad: u8| {
+            let mut block = [pad; BLOCK_LEN];
+            for (byte, key) in block.iter_mut().zip(key) {
+                *byte ^= key;
+            }
+            let mut state = INITIAL;
+            absorb(&mut state, &block);
+            block.zeroize();
+            state
+        };
+        Self {
+            inner: keyed(0x36),
+            outer: keyed(0x5c),
+        }
+    }
+
+    /// The tag of `message` followed by `tail`.
+    #[inline]
+    pub(super) fn tag(&self, message: &[u8], tail: [u8; 4]) -> [u8; TAG_LEN] {
+        let mut state = self.inner;
+        let (blocks, rest) = message.as_chunks::<BLOCK_LEN>();
+        for block in blocks {
+            absorb(&mut state, block);
+        }
+        let mut last = [0; 2 * BLOCK_LEN];
+        let end = rest.len() + tail.len();
+        last[..rest.len()].copy_from_slice(rest);
+        last[rest.len()..end].copy_from_slice(&tail);
+        let hashed_len = BLOCK_LEN + message.len() + tail.len();
+        finish(&mut state, &mut last, end, hashed_len);
+
+        let mut digest = [0; 2 * BLOCK_LEN];
+        put_state(&mut digest, state);
+        let mut state = self.outer;
+        finish(&mut state, &mut digest, TAG_LEN, BLOCK_LEN + TAG_LEN);
+        let mut tag = [0; TAG_LEN];
+        put_state(&mut tag, state);
+        tag
+    }
+}
+
+impl Drop for HmacSha1 {
+    fn drop(&mut self) {
+        self.inner.zeroize();
+        self.outer.zeroize();
+    }
+}
+
+/// Pads what is left, `end` bytes of `last`, and absorbs it (FIPS 180-4 §5.1.1). `hashed_len` is
+/// the length of the whole message, bytes.
+fn finish(state: &mut [u32; 5], last: &mut [u8; 2 * BLOCK_LEN], end: usize, hashed_len: usize) {
+    const BITS_LEN: usize = 8;
+    last[end] = 0x80;
+    let blocks = if end + 1 + BITS_LEN <= BLOCK_LEN {
+        1
+    } else {
+        2
+    };
+    let bits = 8 * hashed_len as u64;
+    last[blocks * BLOCK_LEN - BITS_LEN..blocks * BLOCK_LEN].copy_from_slice(&bits.to_be_bytes());
+    for block in last.as_chunks::<BLOCK_LEN>().0.iter().take(blocks) {
+        absorb(state, block);
+    }
+}
+
+fn absorb(state: &mut [u32; 5], block: &[u8; BLOCK_LEN]) {
+    compress(state, std::slice::from_ref(GenericArray::from_slice(block)));
+}
+
+fn put_state(out: &mut [u8], state: [u32; 5]) {
+    for (bytes, word) in out.chunks_exact_mut(4).zip(state) {
+        bytes.copy_from_slice(&word.to_be_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hmac::{Hmac, Mac};
+    use sha1::Sha1;
+
+    use super::*;
+
+    #[test]
+    fn tag_is_that_of_rfc_2202() {
+        // Test case 1 of RFC 2202 §3, its message split before the last four bytes.
+        let hmac = HmacSha1::new(&[0x0b; KEY_LEN]);
+        let expected = [
+            0xb6, 0x17, 0x31, 0x86, 0x55, 0x05, 0x72, 0x64, 0xe2, 0x8b, 0xc0, 0xb6, 0xfb, 0x37,
+            0x8c, 0x8e, 0xf1, 0x46, 0xbe, 0x00,
+        ];
+        assert_eq!(hmac.tag(b"Hi T", *b"here"), expected);
+    }
+
+    #[test]
+    fn every_length_agrees_with_the_hmac_crate() {
+        let key = [0xa7; KEY_LEN];
+        let ours = HmacSha1::new(&key);
+        let message: Vec<u8> = (0..400u32).map(|n| (n * 31) as u8).collect();
+        for len in 0..=message.len() {
+            let mut theirs = Hmac::<Sha1>::new_from_slice(&key).expect("any length");
+            theirs.update(&message[..len]);
+            theirs.update(&[1, 2, 3, 4]);
+            let expected = theirs.finalize().into_bytes();
+            assert_eq!(
+                ours.tag(&message[..len], [1, 2, 3, 4])[..],
+                expected[..],
+                "length {len}"
+            );
+        }
+    }
+}
