@@ -5,10 +5,10 @@
 //! each packet comes back to it from another port of the edge. A packet carries its number and
 //! the time it was sent.
 
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use serde_json::json;
@@ -18,8 +18,10 @@ use crate::quantiles::Quantiles;
 use crate::report::Report;
 
 mod edge;
+mod wire;
 
 use edge::EdgeUnderTest;
+use wire::Wire;
 
 /// Header and 20 ms of G.711.
 const PACKET_LEN: usize = 172;
@@ -41,6 +43,9 @@ pub struct RelayArguments {
     /// Seconds per rate
     #[arg(long, default_value_t = 4)]
     seconds: u64,
+    /// Over loopback instead of a veth pair; needs no root and measures the generator first
+    #[arg(long)]
+    loopback: bool,
     /// Packets per second to offer, one after the other
     #[arg(long, value_delimiter = ',', default_values_t = [20_000, 40_000, 60_000, 80_000, 100_000, 120_000, 140_000, 170_000, 200_000])]
     rates: Vec<u32>,
@@ -51,7 +56,7 @@ struct Step {
     offered: f64,
     forwarded: f64,
     loss: f64,
-    edge_core_share: f64,
+    edge_core_idle: f64,
     cpu_us_per_packet: f64,
     latency_us: Option<Quantiles>,
 }
@@ -65,20 +70,25 @@ pub fn measure(arguments: &RelayArguments) -> Result<()> {
     );
     let mut report = Report::new(
         "relay",
-        "RTP through one worker of the edge, loopback",
+        "RTP through one worker of the edge",
         &[
             "offered/s",
             "forwarded/s",
             "loss %",
-            "edge core busy %",
+            "core 0 idle %",
             "edge CPU µs/packet",
         ],
     );
-    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let wire = if arguments.loopback {
+        Wire::Loopback
+    } else {
+        Wire::veth().context("the veth pair needs root; --loopback does without")?
+    };
+    let socket = wire.generator_socket()?;
     socket.set_nonblocking(true)?;
     // Capped by net.core.rmem_max; the report would show a shortage as loss.
     rustix::net::sockopt::set_socket_recv_buffer_size(&socket, 16 << 20)?;
-    let mut edge = EdgeUnderTest::start(&Binaries::find()?)?;
+    let mut edge = EdgeUnderTest::start(&Binaries::find()?, wire.edge_ip())?;
     let ports = edge.open_calls(arguments.calls, socket.local_addr()?)?;
     pin(GENERATOR_CORE)?;
     let mut generator = Generator::new(socket, ports);
@@ -104,7 +114,7 @@ pub fn measure(arguments: &RelayArguments) -> Result<()> {
             json!(step.offered.round()),
             json!(step.forwarded.round()),
             json!(step.loss * 100.0),
-            json!(step.edge_core_share * 100.0),
+            json!(step.edge_core_idle * 100.0),
             json!(step.cpu_us_per_packet),
         ]);
         // The generator itself is at its end: higher rates would measure it, not the edge.
@@ -150,8 +160,8 @@ pub fn measure(arguments: &RelayArguments) -> Result<()> {
         format!(
             "Edge: one worker. Generator: one busy thread on core {GENERATOR_CORE}, one socket, each packet stamped when sent and read back."
         ),
-        "Loopback: the kernel delivers to the edge's socket on the generator's core, so the edge's core carries wake-up, receive, relay and transmit, but not the softirq of receiving. Between machines that share is the edge's, too.".to_owned(),
-        "Busy share and CPU per packet are user and system time of the edge process from /proc.".to_owned(),
+        wire.describe().to_owned(),
+        "Idle share of core 0 is the kernel's, everything that ran there included; CPU per packet is user and system time of the edge process. Both from /proc.".to_owned(),
     ];
     report.publish()
 }
@@ -189,15 +199,17 @@ impl Generator {
     ) -> Result<Step> {
         edge.keep_in_touch()?;
         let cpu = edge.cpu_seconds()?;
+        let idle = edge::core_ticks()?;
         let (sent, received, latencies, spent) = self.offer(rate, length, wants_latency, None)?;
         let cpu = edge.cpu_seconds()? - cpu;
+        let idle = edge::core_ticks()?.idle_share_since(&idle);
         edge.keep_in_touch()?;
         let seconds = spent.as_secs_f64();
         Ok(Step {
             offered: sent as f64 / seconds,
             forwarded: received as f64 / seconds,
             loss: 1.0 - received as f64 / sent.max(1) as f64,
-            edge_core_share: cpu / seconds,
+            edge_core_idle: idle,
             cpu_us_per_packet: cpu * 1e6 / received.max(1) as f64,
             latency_us: Quantiles::of(latencies),
         })

@@ -1,7 +1,7 @@
 //! The edge under test: a process with one worker, and control's end of its ring.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::process::Command as ProcessCommand;
 use std::time::{Duration, Instant};
@@ -31,12 +31,13 @@ pub(super) struct EdgeUnderTest {
     process: Process,
     connection: ControlConnection,
     end: ControlEnd,
+    ip: IpAddr,
     next_correlation: u64,
     _directory: tempfile::TempDir,
 }
 
 impl EdgeUnderTest {
-    pub(super) fn start(binaries: &Binaries) -> Result<Self> {
+    pub(super) fn start(binaries: &Binaries, ip: IpAddr) -> Result<Self> {
         let directory = tempfile::Builder::new()
             .prefix("trunkline-bench-")
             .tempdir()?;
@@ -45,7 +46,7 @@ impl EdgeUnderTest {
         fs::write(
             &config,
             format!(
-                "[node]\nrun_dir = \"{0}\"\nstate_dir = \"{0}\"\n\n[edge]\nworkers = 1\nmedia_addresses = [\"127.0.0.1\"]\nports = \"{PORTS}\"\n",
+                "[node]\nrun_dir = \"{0}\"\nstate_dir = \"{0}\"\n\n[edge]\nworkers = 1\nmedia_addresses = [\"{ip}\"]\nports = \"{PORTS}\"\n",
                 path.display()
             ),
         )?;
@@ -62,6 +63,7 @@ impl EdgeUnderTest {
             process,
             connection,
             end,
+            ip,
             next_correlation: 1,
             _directory: directory,
         })
@@ -80,7 +82,7 @@ impl EdgeUnderTest {
         for (serial, pair) in (0u32..).zip(ports.chunks_exact(2)) {
             let session = SessionId::new(EPOCH, serial);
             for (leg, port) in LegIndex::ALL.into_iter().zip(pair) {
-                let rtp = SocketAddr::from((Ipv4Addr::LOCALHOST, *port));
+                let rtp = SocketAddr::new(self.ip, *port);
                 addresses.push(rtp);
                 self.command(Command::OpenLeg {
                     session,
@@ -168,6 +170,40 @@ impl EdgeUnderTest {
             .map(|field| field.parse::<f64>())
             .sum::<Result<f64, _>>()?;
         Ok(ticks / TICKS_PER_SECOND)
+    }
+}
+
+/// What the kernel says core 0 did, in ticks.
+pub(super) struct CoreTicks {
+    idle: u64,
+    all: u64,
+}
+
+/// Core 0's, since boot.
+pub(super) fn core_ticks() -> Result<CoreTicks> {
+    let stat = fs::read_to_string("/proc/stat")?;
+    let line = stat
+        .lines()
+        .find_map(|line| line.strip_prefix("cpu0 "))
+        .context("/proc/stat has no cpu0")?;
+    // user nice system idle iowait irq softirq steal; guest time is in user already.
+    let ticks: Vec<u64> = line
+        .split_whitespace()
+        .take(8)
+        .map(str::parse)
+        .collect::<Result<_, _>>()?;
+    let idle = ticks.get(3..5).context("/proc/stat is short")?.iter().sum();
+    Ok(CoreTicks {
+        idle,
+        all: ticks.iter().sum(),
+    })
+}
+
+impl CoreTicks {
+    /// 0 … 1.
+    pub(super) fn idle_share_since(&self, earlier: &CoreTicks) -> f64 {
+        let all = self.all.saturating_sub(earlier.all).max(1);
+        self.idle.saturating_sub(earlier.idle) as f64 / all as f64
     }
 }
 

@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: measurements that leave a result file.
 
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
@@ -32,17 +32,13 @@ pub(crate) fn bench(arguments: &BenchArguments) -> Result<ExitCode> {
         Measurement::Rewrite => {
             command.args(["bench", "-p", "trunkline-bench", "--bench", "rewrite"]);
         }
-        Measurement::Relay | Measurement::Setup => {
-            if matches!(arguments.name, Measurement::Setup) {
-                packages::ensure()?;
-            }
-            build_release()?;
-            command.args(["run", "--release", "-p", "trunkline-bench", "--"]);
-            command.arg(match arguments.name {
-                Measurement::Relay => "relay",
-                _ => "setup",
-            });
-            command.args(&arguments.arguments);
+        Measurement::Relay => {
+            packages::ensure(&[packages::IPROUTE])?;
+            measure(&mut command, "relay", &arguments.arguments)?;
+        }
+        Measurement::Setup => {
+            packages::ensure(&[packages::SIPP, packages::TCPDUMP])?;
+            measure(&mut command, "setup", &arguments.arguments)?;
         }
     }
     let status = command.status().context("cannot start cargo")?;
@@ -53,8 +49,9 @@ pub(crate) fn bench(arguments: &BenchArguments) -> Result<ExitCode> {
     })
 }
 
-/// What is measured is what is shipped: optimised daemons.
-fn build_release() -> Result<()> {
+/// Completes `command` to a measurement of daemons. What is measured is what is shipped, so they
+/// are built optimised first.
+fn measure(command: &mut Command, name: &str, arguments: &[String]) -> Result<()> {
     let status = workspace::cargo()
         .args([
             "build",
@@ -67,5 +64,7 @@ fn build_release() -> Result<()> {
         .status()
         .context("cannot start cargo")?;
     anyhow::ensure!(status.success(), "the daemons do not build");
+    command.args(["run", "--release", "-p", "trunkline-bench", "--", name]);
+    command.args(arguments);
     Ok(())
 }

@@ -6,24 +6,39 @@ use std::process::{Command, Stdio};
 use anyhow::{Result, bail};
 
 /// A program and the Debian package it comes from.
-struct Needed {
+pub(crate) struct Needed {
     program: &'static str,
     package: &'static str,
     what_for: &'static str,
 }
 
-const NEEDED: [Needed; 1] = [Needed {
+/// For the system tests.
+pub(crate) const SIPP: Needed = Needed {
     program: "sipp",
     package: "sip-tester",
     what_for: "SIP scenarios under tests/sipp",
-}];
+};
+
+/// For `bench setup`.
+pub(crate) const TCPDUMP: Needed = Needed {
+    program: "tcpdump",
+    package: "tcpdump",
+    what_for: "setup times from the wire",
+};
+
+/// For `bench relay`.
+pub(crate) const IPROUTE: Needed = Needed {
+    program: "ip",
+    package: "iproute2",
+    what_for: "the veth pair between generator and edge",
+};
 
 /// Makes sure that every program is there: installs the packages when it may, else says which
 /// are missing and how to get them.
-pub(crate) fn ensure() -> Result<()> {
-    let missing: Vec<&Needed> = NEEDED
+pub(crate) fn ensure(needed: &[Needed]) -> Result<()> {
+    let missing: Vec<&Needed> = needed
         .iter()
-        .filter(|needed| !starts(needed.program))
+        .filter(|needed| !is_installed(needed.program))
         .collect();
     if missing.is_empty() {
         return Ok(());
@@ -33,7 +48,7 @@ pub(crate) fn ensure() -> Result<()> {
         "apt-get install --yes --no-install-recommends {}",
         packages.join(" ")
     );
-    if is_root() && starts("apt-get") {
+    if is_root() && is_installed("apt-get") {
         println!("installing {}", packages.join(" "));
         let apt = |arguments: &[&str]| {
             Command::new("apt-get")
@@ -62,14 +77,10 @@ pub(crate) fn ensure() -> Result<()> {
     bail!("missing: {}. As root: {install}", list.join(", "))
 }
 
-fn starts(program: &str) -> bool {
-    Command::new(program)
-        .arg("-v")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok()
+/// Looks along PATH; starting a program to see whether it starts may do something.
+fn is_installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
 }
 
 fn is_root() -> bool {

@@ -150,7 +150,7 @@ pub(crate) fn test(arguments: &TestArguments) -> Result<ExitCode> {
 /// A step that cannot even begin has failed once.
 fn run_step(step: &Step) -> steps::Outcome {
     let prepared = if step.name == "system" {
-        packages::ensure()
+        packages::ensure(&[packages::SIPP])
     } else {
         Ok(())
     };
