@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 
 use crate::crypto::LegCrypto;
+use crate::source_networks::SourceNetworks;
 use crate::vocabulary::{ClockRateHz, Correlation, Epoch, LegIndex, PayloadType, SessionId, Ssrc};
 
 /// What control asks of a worker. Each command is answered by one
@@ -192,7 +193,7 @@ impl Default for MediaTimeouts {
 }
 
 /// Whose packets a leg accepts ("RTP bleed", RFC 7362): everything else is a counted drop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SourcePolicy {
     /// Nobody: signalling has not named the peer yet.
     Nobody,
@@ -204,6 +205,10 @@ pub enum SourcePolicy {
         /// The IP that the peer's signalling came from.
         ip: std::net::IpAddr,
     },
+    /// The peer sends from elsewhere than it listens: packets from these networks, any port,
+    /// beside what [`SourcePolicy::Exact`] accepts. Nothing is learnt; what the leg sends goes
+    /// where signalling said. Since 1.1.
+    Networks(SourceNetworks),
 }
 
 /// Which way media flows between the edge and this leg's peer. The names are the edge's, not

@@ -178,6 +178,9 @@ pub enum DropReason {
     SrtpReplayed = 15,
     /// The key may protect no further packet (RFC 3711 §9.2); signalling must agree on another.
     SrtpExhausted = 16,
+    /// RTP that is late beyond use, or so far out of sequence that a second packet has to confirm
+    /// it (RFC 3550 A.1).
+    OutOfSequence = 17,
 }
 
 impl DropReason {
@@ -185,7 +188,7 @@ impl DropReason {
     pub const CELL_BASE: usize = 64;
 
     /// All reasons in index order.
-    pub const ALL: [DropReason; 17] = [
+    pub const ALL: [DropReason; 18] = [
         DropReason::NotMedia,
         DropReason::UnexpectedStun,
         DropReason::UnexpectedDtls,
@@ -203,6 +206,7 @@ impl DropReason {
         DropReason::SrtpAuthFailed,
         DropReason::SrtpReplayed,
         DropReason::SrtpExhausted,
+        DropReason::OutOfSequence,
     ];
 
     /// Value of the `reason` label.
@@ -226,6 +230,7 @@ impl DropReason {
             DropReason::SrtpAuthFailed => "srtp_auth_failed",
             DropReason::SrtpReplayed => "srtp_replayed",
             DropReason::SrtpExhausted => "srtp_exhausted",
+            DropReason::OutOfSequence => "out_of_sequence",
         }
     }
 

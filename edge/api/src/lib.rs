@@ -27,6 +27,7 @@ pub mod crypto;
 pub mod event;
 pub mod handshake;
 pub mod layout;
+mod source_networks;
 pub mod vocabulary;
 pub mod wire;
 
@@ -37,6 +38,7 @@ pub use command::{
 pub use counters::{Counter, DropReason, Histogram, HistogramCell};
 pub use crypto::{LegCrypto, SrtpKey, SrtpSuite};
 pub use event::{CloseCause, Event, LegReport, MediaTimeoutKind, Refusal, SessionReport};
+pub use source_networks::{SourceNetwork, SourceNetworks};
 pub use vocabulary::{
     ApiVersion, ClockRateHz, Correlation, Epoch, LegIndex, MonoTime, PayloadType, PortRange,
     SessionId, Ssrc, WorkerIndex,

@@ -26,7 +26,8 @@ use crate::event::{CloseCause, Event, MediaTimeoutKind, Refusal};
 use crate::vocabulary::{Correlation, Epoch, Ssrc};
 
 /// Longest message of major version 1, whatever minor version appends. The longest of this
-/// version is a [`Command::ConfigureLeg`] with 32 routes and two keys, 468 bytes.
+/// version is a [`Command::ConfigureLeg`] with 32 routes, two keys and eight
+/// networks, 632 bytes.
 pub const MESSAGE_LEN_MAX: usize = 2048;
 
 /// Room for one message.

@@ -21,7 +21,8 @@ use trunkline_edge_api::{
     API_VERSION, ApiVersion, ClockRateHz, CloseCause, Command, Correlation, Counter, DropReason,
     Epoch, Event, Histogram, LegConfig, LegCrypto, LegIndex, LegReport, LocalMedia, MediaDirection,
     MediaTimeoutKind, MediaTimeouts, PayloadRoute, PayloadRoutes, PayloadType, PortRange, Refusal,
-    RtcpMode, SessionId, SessionReport, SourcePolicy, SrtpKey, SrtpSuite, Ssrc, WorkerIndex,
+    RtcpMode, SessionId, SessionReport, SourceNetwork, SourceNetworks, SourcePolicy, SrtpKey,
+    SrtpSuite, Ssrc, WorkerIndex,
 };
 
 /// All released versions of this major version, and the one in the making.
@@ -72,7 +73,7 @@ fn commands(version: ApiVersion) -> Vec<(&'static str, Command)> {
     let v4 = |last, port| ([192, 0, 2, last], port).into();
     let v6 = "[2001:db8::17]:40002".parse().expect("an address");
     let link_local = "[fe80::1%3]:30002".parse().expect("an address");
-    vec![
+    let mut commands = vec![
         (
             "command_open_leg",
             Command::OpenLeg {
@@ -167,7 +168,32 @@ fn commands(version: ApiVersion) -> Vec<(&'static str, Command)> {
                 keep: Epoch(0x0a0b_0c0d),
             },
         ),
-    ]
+    ];
+    if knows_1_1 {
+        let network = |ip: &str, prefix_len| {
+            let ip = ip.parse().expect("an address");
+            SourceNetwork::new(ip, prefix_len).expect("a network")
+        };
+        let networks = [network("198.51.100.0", 24), network("2001:db8::", 64)];
+        commands.push((
+            "command_configure_leg_networks",
+            Command::ConfigureLeg {
+                session: SESSION,
+                leg: LegIndex::A,
+                config: LegConfig {
+                    remote_rtp: Some(v4(9, 40_000)),
+                    remote_rtcp: Some(v4(9, 40_001)),
+                    source: SourceNetworks::new(&networks)
+                        .map_or(SourcePolicy::Nobody, SourcePolicy::Networks),
+                    direction: MediaDirection::ReceiveOnly,
+                    routes: PayloadRoutes::default(),
+                    crypto: crypto(SrtpSuite::AeadAes128Gcm),
+                    timeouts: timeouts(60, 60, 3_600),
+                },
+            },
+        ));
+    }
+    commands
 }
 
 /// As [`commands`].

@@ -8,6 +8,7 @@ use crate::command::{
 };
 use crate::crypto::{LegCrypto, SrtpKey, SrtpSuite};
 use crate::event::{LegReport, SessionReport};
+use crate::source_networks::{SourceNetwork, SourceNetworks};
 use crate::vocabulary::{ClockRateHz, Correlation, LegIndex, PayloadType, SessionId};
 
 /// Length of one payload route: from u8, to u8, reserved u16, clock rate u32.
@@ -22,6 +23,7 @@ const LEG_REPORT_LEN_MIN: u16 = 56;
 const SOURCE_NOBODY: u8 = 0;
 const SOURCE_EXACT: u8 = 1;
 const SOURCE_LEARN_PORT: u8 = 2;
+const SOURCE_NETWORKS: u8 = 3;
 
 /// Stands where a suite's number would.
 const NO_CRYPTO: u8 = 0;
@@ -95,10 +97,11 @@ impl<'b> Writer<'b> {
     }
 
     pub(super) fn leg_config(&mut self, config: &LegConfig) {
-        let (policy, ip) = match config.source {
+        let (policy, ip) = match &config.source {
             SourcePolicy::Nobody => (SOURCE_NOBODY, None),
             SourcePolicy::Exact => (SOURCE_EXACT, None),
-            SourcePolicy::LearnPort { ip } => (SOURCE_LEARN_PORT, Some(ip)),
+            SourcePolicy::LearnPort { ip } => (SOURCE_LEARN_PORT, Some(*ip)),
+            SourcePolicy::Networks(_) => (SOURCE_NETWORKS, None),
         };
         self.u8(policy);
         self.u8(family(ip));
@@ -118,6 +121,20 @@ impl<'b> Writer<'b> {
             self.u32(route.clock_rate.get());
         }
         self.leg_config_of_1_1(config);
+        if let SourcePolicy::Networks(networks) = &config.source {
+            self.networks(networks);
+        }
+    }
+
+    /// Behind everything else, and only with their policy: count u8, reserved 3; for each family
+    /// u8, prefix length u8, reserved u16, address.
+    fn networks(&mut self, networks: &SourceNetworks) {
+        self.bytes(&[networks.as_slice().len() as u8, 0, 0, 0]);
+        for network in networks.as_slice() {
+            let ip = Some(network.address());
+            self.bytes(&[family(ip), network.prefix_len(), 0, 0]);
+            self.ip_octets(ip);
+        }
     }
 
     /// What 1.1 put behind the routes: three limits, suite u8, lengths of both keys u8, reserved
@@ -307,6 +324,8 @@ impl<'a> Reader<'a> {
             SOURCE_LEARN_PORT => SourcePolicy::LearnPort {
                 ip: ip.ok_or(bad("source_ip", FAMILY_NONE.into()))?,
             },
+            // Which they are stands at the end.
+            SOURCE_NETWORKS => SourcePolicy::Nobody,
             other => return Err(bad("source", other.into())),
         };
         let remote_rtp = self.socket_addr("remote_rtp")?;
@@ -317,6 +336,10 @@ impl<'a> Reader<'a> {
         } else {
             (self.timeouts()?, self.crypto()?)
         };
+        let source = match policy {
+            SOURCE_NETWORKS => SourcePolicy::Networks(self.networks()?),
+            _ => source,
+        };
         Ok(LegConfig {
             remote_rtp,
             remote_rtcp,
@@ -326,6 +349,22 @@ impl<'a> Reader<'a> {
             crypto,
             timeouts,
         })
+    }
+
+    fn networks(&mut self) -> Result<SourceNetworks, DecodeFault> {
+        let count = self.u8("network_count")?;
+        self.take("reserved", 3)?;
+        let mut networks = Vec::with_capacity(SourceNetworks::LEN_MAX);
+        for _ in 0..count {
+            let family = self.u8("network")?;
+            let prefix_len = self.u8("prefix_len")?;
+            self.u16("reserved")?;
+            let network = self
+                .ip("network", family)?
+                .and_then(|address| SourceNetwork::new(address, prefix_len));
+            networks.push(network.ok_or(bad("network", prefix_len.into()))?);
+        }
+        SourceNetworks::new(&networks).ok_or(bad("network_count", count.into()))
     }
 
     fn timeouts(&mut self) -> Result<MediaTimeouts, DecodeFault> {

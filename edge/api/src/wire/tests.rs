@@ -6,6 +6,7 @@ use super::*;
 use crate::command::{LegConfig, MediaTimeouts, PayloadRoute, PayloadRoutes, SourcePolicy};
 use crate::crypto::{LegCrypto, SrtpKey, SrtpSuite};
 use crate::event::{LegReport, SessionReport};
+use crate::source_networks::{SourceNetwork, SourceNetworks};
 use crate::vocabulary::{ClockRateHz, LegIndex, PayloadType, SessionId};
 
 fn arb_ip() -> impl Strategy<Value = IpAddr> {
@@ -13,6 +14,14 @@ fn arb_ip() -> impl Strategy<Value = IpAddr> {
         any::<[u8; 4]>().prop_map(IpAddr::from),
         any::<[u8; 16]>().prop_map(IpAddr::from)
     ]
+}
+
+fn arb_networks() -> impl Strategy<Value = SourceNetworks> {
+    let network = arb_ip().prop_filter_map("IPv4 has a form of its own", |ip| {
+        SourceNetwork::new(ip, if ip.is_ipv4() { 32 } else { 128 })
+    });
+    prop::collection::vec(network, 1..=SourceNetworks::LEN_MAX)
+        .prop_filter_map("one to eight", |networks| SourceNetworks::new(&networks))
 }
 
 fn arb_addr() -> impl Strategy<Value = SocketAddr> {
@@ -74,6 +83,7 @@ fn arb_config() -> impl Strategy<Value = LegConfig> {
         Just(SourcePolicy::Nobody),
         Just(SourcePolicy::Exact),
         arb_ip().prop_map(|ip| SourcePolicy::LearnPort { ip }),
+        arb_networks().prop_map(SourcePolicy::Networks),
     ];
     let direction = (0u8..4).prop_map(|v| MediaDirection::try_from(v).expect("defined"));
     (
@@ -365,8 +375,13 @@ fn routes(from: impl IntoIterator<Item = u8>) -> PayloadRoutes {
 #[test]
 fn no_command_comes_near_the_limit() {
     let mut buf = [0; MESSAGE_LEN_MAX];
-    let longest = configure_leg(routes(0..PayloadRoutes::LEN_MAX as u8));
-    assert_eq!(encode_command(&longest, &mut buf).len(), 468);
+    let mut longest = configure_leg(routes(0..PayloadRoutes::LEN_MAX as u8));
+    if let Command::ConfigureLeg { config, .. } = &mut longest.command {
+        let host = SourceNetwork::new(Ipv6Addr::LOCALHOST.into(), 128).expect("a host");
+        let networks = SourceNetworks::new(&[host; SourceNetworks::LEN_MAX]);
+        config.source = SourcePolicy::Networks(networks.expect("eight"));
+    }
+    assert_eq!(encode_command(&longest, &mut buf).len(), 632);
     assert_eq!(
         encode_command(&configure_leg(routes(0..10)), &mut buf).len(),
         292
@@ -405,7 +420,7 @@ fn undefined_values_are_refused_by_name() {
         (&open, 32, 5, "local"),
         (&configure, 24, 9, "leg"),
         (&configure, 25, 4, "direction"),
-        (&configure, 26, 3, "source"),
+        (&configure, 26, 4, "source"),
         (&configure, 27, 0, "source_ip"),
         (&configure, 27, 7, "source_ip"),
         (&configure, 48, 1, "remote_rtp"),
