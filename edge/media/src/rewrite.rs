@@ -11,6 +11,10 @@
 //!   leg sends     SSRC 1 seq  40  41   43        SSRC 1 seq 44 45
 //! ```
 //!
+//! No number is ever used for two packets: a packet that would need one which belongs to an earlier
+//! source is too late to be sent at all. Under SRTP the sequence number is the cipher's nonce
+//! (RFC 3711 §4.1.1, RFC 7714 §8.1), and a nonce used twice gives both payloads away.
+//!
 //! Sequence numbers are kept extended to 32 bits (RFC 3550 A.1), so that report blocks can be
 //! translated back over a wrap.
 
@@ -19,6 +23,12 @@ use trunkline_edge_api::{ClockRateHz, MonoTime, Ssrc};
 /// A packet at most this far behind the newest is late; further behind, the sender has restarted
 /// its numbering (MAX_MISORDER of RFC 3550 A.1).
 const MISORDER_MAX: i16 = 100;
+/// A packet further ahead than this follows no loss; the sender has restarted, or was not relayed
+/// for a minute (MAX_DROPOUT of RFC 3550 A.1).
+const DROPOUT_MAX: i16 = 3_000;
+/// After so long without a packet a restart is believed at once; nothing that left before is still
+/// on its way.
+const SILENCE_NANOS: u64 = 1_000_000_000;
 
 /// What a leg sends, and how its present source maps onto it.
 #[derive(Debug, Clone)]
@@ -41,6 +51,10 @@ enum State {
 #[derive(Debug, Clone)]
 struct Flow {
     source: Source,
+    /// Extended sequence number below which everything belongs to earlier sources.
+    floor_out: u32,
+    /// What follows a packet that was out of sequence, if the source has restarted there.
+    restart_at: Option<u16>,
     /// The newest packet of the source, extended.
     newest_in: u32,
     /// Timestamp sent with it.
@@ -103,6 +117,10 @@ impl OutgoingStream {
 
     /// Places a packet of `source` in the stream and counts it as sent. `clock_rate` is that of
     /// its payload type and matters only when the source has changed.
+    ///
+    /// `None` when the packet has no place: it is late and its number has been given to an earlier
+    /// source, or it is far out of sequence and no second packet has confirmed yet that the source
+    /// has restarted its numbering (RFC 3550 A.1).
     #[inline]
     pub fn place(
         &mut self,
@@ -111,13 +129,26 @@ impl OutgoingStream {
         incoming: Position,
         clock_rate: ClockRateHz,
         payload_len: usize,
-    ) -> Position {
+    ) -> Option<Position> {
+        let step = match &mut self.state {
+            State::Flowing(flow) if flow.source.ssrc == source => flow.advance(now, incoming),
+            State::Flowing(_) | State::Idle => Step::TakeOver,
+        };
+        let position = match step {
+            Step::Placed(position) => position,
+            Step::NoPlace => return None,
+            Step::TakeOver => Self::adopt(
+                &mut self.state,
+                self.ssrc,
+                now,
+                source,
+                incoming,
+                clock_rate,
+            ),
+        };
         self.packets = self.packets.wrapping_add(1);
         self.octets = self.octets.wrapping_add(payload_len as u32);
-        match &mut self.state {
-            State::Flowing(flow) if flow.source.ssrc == source => flow.advance(now, incoming),
-            state => Self::adopt(state, self.ssrc, now, source, incoming, clock_rate),
-        }
+        Some(position)
     }
 
     /// Lets a new source take the stream over.
@@ -130,17 +161,20 @@ impl OutgoingStream {
         incoming: Position,
         clock_rate: ClockRateHz,
     ) -> Position {
-        let (first_out, timestamp) = match state {
-            State::Idle => first_position(own),
+        let (first_out, floor_out, timestamp) = match state {
+            State::Idle => {
+                let (first_out, timestamp) = first_position(own);
+                let floor_out = first_out.wrapping_add_signed(i32::from(-MISORDER_MAX));
+                (first_out, floor_out, timestamp)
+            }
             State::Flowing(flow) => {
                 let elapsed_nanos = u128::from(now.nanos_since(flow.newest_at));
                 let elapsed = elapsed_nanos * u128::from(clock_rate.get()) / 1_000_000_000;
                 // Two packets of one instant still are two: the timestamp has to move.
                 let advance = (elapsed as u32).max(1);
-                (
-                    flow.newest_out().wrapping_add(1),
-                    flow.newest_timestamp.wrapping_add(advance),
-                )
+                let first_out = flow.newest_out().wrapping_add(1);
+                let timestamp = flow.newest_timestamp.wrapping_add(advance);
+                (first_out, first_out, timestamp)
             }
         };
         let newest_in = u32::from(incoming.sequence);
@@ -151,6 +185,8 @@ impl OutgoingStream {
                 sequence_offset: first_out.wrapping_sub(newest_in),
                 timestamp_offset: timestamp.wrapping_sub(incoming.timestamp),
             },
+            floor_out,
+            restart_at: None,
             newest_in,
             newest_timestamp: timestamp,
             newest_at: now,
@@ -204,27 +240,55 @@ impl OutgoingStream {
     }
 }
 
+/// What becomes of the next packet.
+enum Step {
+    Placed(Position),
+    NoPlace,
+    /// It begins a new source, or the same one anew.
+    TakeOver,
+}
+
 impl Flow {
     #[inline]
-    fn advance(&mut self, now: MonoTime, incoming: Position) -> Position {
+    fn advance(&mut self, now: MonoTime, incoming: Position) -> Step {
         let ahead = incoming
             .sequence
             .wrapping_sub(self.newest_in as u16)
             .cast_signed();
         let extended_in = self.newest_in.wrapping_add_signed(i32::from(ahead));
+        let extended_out = extended_in.wrapping_add(self.source.sequence_offset);
         let timestamp = incoming
             .timestamp
             .wrapping_add(self.source.timestamp_offset);
-        let is_late = (-MISORDER_MAX..=0).contains(&ahead);
-        if !is_late {
+        if (1..=DROPOUT_MAX).contains(&ahead) {
+            self.restart_at = None;
             self.newest_in = extended_in;
             self.newest_timestamp = timestamp;
             self.newest_at = now;
+        } else if (-MISORDER_MAX..=0).contains(&ahead) {
+            let above_floor = extended_out.wrapping_sub(self.floor_out).cast_signed();
+            if above_floor < 0 {
+                return Step::NoPlace;
+            }
+        } else {
+            return self.leave_sequence(now, incoming);
         }
-        Position {
-            sequence: extended_in.wrapping_add(self.source.sequence_offset) as u16,
+        Step::Placed(Position {
+            sequence: extended_out as u16,
             timestamp,
+        })
+    }
+
+    /// A stray packet is not to move the stream, a restart has to: the second of two in a row
+    /// tells them apart.
+    #[cold]
+    fn leave_sequence(&mut self, now: MonoTime, incoming: Position) -> Step {
+        let is_confirmed = self.restart_at == Some(incoming.sequence);
+        if is_confirmed || now.nanos_since(self.newest_at) >= SILENCE_NANOS {
+            return Step::TakeOver;
         }
+        self.restart_at = Some(incoming.sequence.wrapping_add(1));
+        Step::NoPlace
     }
 
     fn newest_out(&self) -> u32 {
@@ -233,12 +297,13 @@ impl Flow {
 }
 
 /// First extended sequence number and timestamp under `ssrc`. Unpredictable to whoever does not
-/// see the packets, because the SSRC is (RFC 3550 §5.1); the sequence starts in the lower half of
+/// see the packets, because the SSRC is (RFC 3550 §5.1). The sequence starts in the lower half of
 /// its range, so that losing the first packets cannot make a receiver guess a wrong rollover
-/// counter (RFC 3711 §3.3.1).
+/// counter (RFC 3711 §3.3.1), and leaves [`MISORDER_MAX`] numbers below for packets that the first
+/// one has overtaken.
 fn first_position(ssrc: Ssrc) -> (u32, u32) {
     let bits = mix(u64::from(ssrc.0));
-    ((bits >> 32) as u32 & 0x7fff, bits as u32)
+    ((bits >> 32) as u32 & 0x7fff | 0x80, bits as u32)
 }
 
 /// The finalizer of SplitMix64: every input bit reaches every output bit.

@@ -66,7 +66,9 @@ impl Verdict {
             Verdict::Forward(_) | Verdict::Consumed => true,
             Verdict::Drop(reason) => matches!(
                 reason,
-                DropReason::DirectionInactive | DropReason::NoDestination
+                DropReason::DirectionInactive
+                    | DropReason::NoDestination
+                    | DropReason::OutOfSequence
             ),
         }
     }
@@ -158,7 +160,7 @@ impl MediaSession {
         let Some(near) = near else {
             return Verdict::Drop(DropReason::SourceNotAllowed);
         };
-        let verdict = match kind_of(near, meta, packet) {
+        let verdict = match kind_of(now, near, meta, packet) {
             Ok(MediaKind::Rtp) => relay_rtp(now, near, leg.far(), far, meta, packet),
             Ok(MediaKind::Rtcp) => relay_rtcp(near, leg.far(), far, meta, packet),
             Err(reason) => Verdict::Drop(reason),
@@ -245,7 +247,12 @@ impl MediaSession {
 
 /// Size, protocol and socket: what can be judged without knowing the peer. Then the peer.
 #[inline]
-fn kind_of(near: &Leg, meta: &RxMeta, packet: &[u8]) -> Result<MediaKind, DropReason> {
+fn kind_of(
+    now: MonoTime,
+    near: &Leg,
+    meta: &RxMeta,
+    packet: &[u8],
+) -> Result<MediaKind, DropReason> {
     if meta.truncated {
         return Err(DropReason::Oversize);
     }
@@ -258,7 +265,7 @@ fn kind_of(near: &Leg, meta: &RxMeta, packet: &[u8]) -> Result<MediaKind, DropRe
     if meta.socket != near.socket_for(kind) {
         return Err(DropReason::WrongSocket);
     }
-    if !near.admits(meta.socket, meta.source) {
+    if !near.admits(now, kind, meta, packet) {
         return Err(DropReason::SourceNotAllowed);
     }
     Ok(kind)
@@ -283,7 +290,7 @@ fn relay_rtp(
     let Some(route) = near.route(header.payload_type) else {
         return Verdict::Drop(DropReason::PayloadTypeNotNegotiated);
     };
-    near.hear_rtp(meta.source, arrived_len);
+    near.hear_rtp(now, meta.source, &header, arrived_len);
     if !near.direction().receives() {
         return Verdict::Drop(DropReason::DirectionInactive);
     }
@@ -300,13 +307,15 @@ fn relay_rtp(
         sequence: header.sequence,
         timestamp: header.timestamp,
     };
-    let sent = far.stream.place(
+    let Some(sent) = far.stream.place(
         now,
         header.ssrc,
         incoming,
         route.clock_rate,
         header.payload_len,
-    );
+    ) else {
+        return Verdict::Drop(DropReason::OutOfSequence);
+    };
     RtpEdit {
         payload_type: route.to,
         sequence: sent.sequence,
@@ -330,7 +339,7 @@ fn relay_rtcp(
     if rtcp::validate(packet).is_err() {
         return Verdict::Drop(DropReason::MalformedRtcp);
     }
-    near.hear_rtcp(meta);
+    near.hear_rtcp(meta, packet);
     let Some(far) = far else {
         return Verdict::Drop(DropReason::NoDestination);
     };

@@ -8,16 +8,40 @@
 //!   Nobody      nothing, until signalling has named the peer
 //!   Exact       RTP from remote_rtp, RTCP from remote_rtcp; multiplexed: both from remote_rtp
 //!   LearnPort   one IP, any port, until the first valid packet of the socket's own kind fixes it
+//!   Networks    as Exact, and from these networks any port; what we send goes where SDP said
 //! ```
 //!
-//! Left out: following a peer whose NAT binding changes in mid-call. A new port needs a new
-//! [`LegConfig`](trunkline_edge_api::LegConfig).
+//! A learnt port stays learnt. It changes in two cases only:
+//!
+//! | what happened | how it shows | what the gate does |
+//! |---|---|---|
+//! | the NAT gave the phone another port | same IP, same SSRC, and the sequence goes on | follows at once |
+//! | the phone opened another socket | signalling names another address | forgets the old port, and does not learn it again from packets that are still on their way |
+//!
+//! RTCP has no sequence to go on, so its port moves when that of RTP does: then, as before its
+//! first packet, it is learnt from a report under the SSRC of the RTP. A report without an SSRC (a
+//! goodbye of four bytes) teaches nothing.
+//!
+//! [`SourceGate::admits`] costs a comparison and is asked before a packet is authenticated;
+//! [`SourceGate::learn_rtp`] and [`SourceGate::learn_rtcp`] are told only of packets that are
+//! valid, and on a leg with keys authentic.
 
 use std::net::{IpAddr, SocketAddr};
 
-use trunkline_edge_api::SourcePolicy;
+use trunkline_edge_api::{MonoTime, SourcePolicy, Ssrc};
 
+use crate::demux::MediaKind;
+use crate::rtp::RtpHeader;
 use crate::session::SocketKind;
+
+/// How far ahead of the newest packet one from another port may be and still carry the stream on:
+/// two seconds of 20 ms packets, more than is lost while a NAT makes up its mind. A stranger who
+/// guesses has one chance in 2^41 per packet.
+const RELATCH_AHEAD_MAX: i16 = 100;
+
+/// How long packets from a port that the peer has left may still arrive. Afterwards whoever sends
+/// from there is the peer: some NATs give the new socket the old port.
+const LATE_NANOS: u64 = 5_000_000_000;
 
 /// An address in the one form in which addresses are compared: IPv4 is IPv4-mapped IPv6 (RFC 4291
 /// §2.5.5.2), flow label and scope are set aside. A number, because this comparison is made for
@@ -56,11 +80,15 @@ impl From<SocketAddr> for Peer {
 #[derive(Debug, Clone)]
 pub struct SourceGate {
     policy: SourcePolicy,
-    /// What signalling said, indexed by [`SocketKind`]. A NAT makes it useless as a source but not
-    /// as a sign: when it changes, the peer has moved and its old port means nothing.
+    /// What signalling said last, indexed by [`SocketKind`]. A NAT makes it useless as a source
+    /// but not as a sign: when it changes, the peer has moved and its old port means nothing.
     signalled: [Option<SocketAddr>; 2],
     /// Indexed by [`SocketKind`].
     doors: [Door; 2],
+    /// What signalling has moved the peer away from, indexed by [`SocketKind`].
+    left: [Option<Left>; 2],
+    /// The RTP that came from the learnt port; `None` before the first.
+    stream: Option<Stream>,
 }
 
 /// Who may send to one of the leg's sockets.
@@ -68,13 +96,32 @@ pub struct SourceGate {
 enum Door {
     Shut,
     Exact(Peer),
+    /// The named address, and every source in the policy's networks.
+    Networks(Option<Peer>),
     /// Nobody has come yet; who does first fixes the port.
     AnyPortOf(Ip),
     Learnt {
         peer: Peer,
         /// As the kernel gave it, to be answered.
         source: SocketAddr,
+        /// What the packet that taught it was sent under.
+        ssrc: Ssrc,
     },
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Left {
+    peer: Peer,
+    /// When the peer was last heard there.
+    heard_at: MonoTime,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Stream {
+    ssrc: Ssrc,
+    /// Sequence number of its newest packet.
+    newest: u16,
+    heard_at: MonoTime,
 }
 
 impl SourceGate {
@@ -86,46 +133,178 @@ impl SourceGate {
         remote_rtcp: Option<SocketAddr>,
     ) -> Self {
         let signalled = [remote_rtp, remote_rtcp];
-        let doors = signalled.map(|remote| match (policy, remote) {
+        let doors = signalled.map(|remote| match (&policy, remote) {
             (SourcePolicy::Nobody, _) | (SourcePolicy::Exact, None) => Door::Shut,
             (SourcePolicy::Exact, Some(remote)) => Door::Exact(remote.into()),
-            (SourcePolicy::LearnPort { ip }, _) => Door::AnyPortOf(ip.into()),
+            (SourcePolicy::LearnPort { ip }, _) => Door::AnyPortOf((*ip).into()),
+            (SourcePolicy::Networks(_), remote) => Door::Networks(remote.map(Peer::from)),
         });
         Self {
             policy,
             signalled,
             doors,
+            left: [None; 2],
+            stream: None,
         }
     }
 
-    /// Whether both admit the same before anything is learnt.
+    /// Takes over from `before` what still holds. Returns whether RTP goes on as it did.
     #[must_use]
-    pub fn has_same_rule(&self, other: &SourceGate) -> bool {
-        self.policy == other.policy && self.signalled == other.signalled
+    pub fn succeed(&mut self, before: &SourceGate) -> bool {
+        if self.policy != before.policy {
+            return false;
+        }
+        if !matches!(self.policy, SourcePolicy::LearnPort { .. }) {
+            return self.signalled == before.signalled;
+        }
+        self.stream = before.stream;
+        for socket in [SocketKind::Rtp as usize, SocketKind::Rtcp as usize] {
+            // A peer that holds without naming an address has not moved.
+            let signalled = self.signalled[socket].or(before.signalled[socket]);
+            self.left[socket] = before.left[socket];
+            if before.signalled[socket].is_none() || signalled == before.signalled[socket] {
+                self.doors[socket] = before.doors[socket];
+            } else if let (Door::Learnt { peer, .. }, Some(stream)) =
+                (before.doors[socket], before.stream)
+            {
+                let heard_at = stream.heard_at;
+                self.left[socket] = Some(Left { peer, heard_at });
+            }
+            self.signalled[socket] = signalled;
+        }
+        let goes_on =
+            self.doors[SocketKind::Rtp as usize] == before.doors[SocketKind::Rtp as usize];
+        if !goes_on {
+            self.stream = None;
+        }
+        goes_on
     }
 
-    /// Whether `source` may send to the leg's `socket`.
+    /// Whether `packet` of the given kind may come from `source` to the leg's `socket`.
     #[inline]
     #[must_use]
-    pub fn admits(&self, socket: SocketKind, source: SocketAddr) -> bool {
+    pub fn admits(
+        &self,
+        now: MonoTime,
+        socket: SocketKind,
+        kind: MediaKind,
+        source: SocketAddr,
+        packet: &[u8],
+    ) -> bool {
+        let address = source;
         let source = Peer::from(source);
         match &self.doors[socket as usize] {
             Door::Shut => false,
-            Door::Exact(peer) | Door::Learnt { peer, .. } => *peer == source,
-            Door::AnyPortOf(ip) => *ip == source.ip,
+            Door::Exact(peer) => *peer == source,
+            Door::Networks(peer) => *peer == Some(source) || self.lists(address.ip()),
+            Door::Learnt { peer, .. } if *peer == source => true,
+            Door::Learnt { peer, .. } => {
+                peer.ip == source.ip
+                    && kind == MediaKind::Rtp
+                    && self.carries_on(now, source, packet)
+            }
+            Door::AnyPortOf(ip) => {
+                *ip == source.ip && self.may_begin(now, socket, kind, source, packet)
+            }
         }
     }
 
-    /// Fixes the port of `socket` to that of `source`, if the policy learns and has not yet. The
-    /// caller has checked that the gate admits `source` and that the packet is valid.
+    fn lists(&self, ip: IpAddr) -> bool {
+        match &self.policy {
+            SourcePolicy::Networks(networks) => networks.contains(ip),
+            SourcePolicy::Nobody | SourcePolicy::Exact | SourcePolicy::LearnPort { .. } => false,
+        }
+    }
+
+    /// Whether RTP from another port of the peer's IP is the stream that the learnt port sent.
+    #[cold]
+    fn carries_on(&self, now: MonoTime, source: Peer, packet: &[u8]) -> bool {
+        let (Some(stream), Ok(header)) = (self.stream, RtpHeader::parse(packet)) else {
+            return false;
+        };
+        let ahead = header.sequence.wrapping_sub(stream.newest).cast_signed();
+        header.ssrc == stream.ssrc
+            && (1..=RELATCH_AHEAD_MAX).contains(&ahead)
+            && !self.has_left(now, SocketKind::Rtp, source)
+    }
+
+    /// Whether a packet from the peer's IP may be the first on a socket.
+    #[cold]
+    fn may_begin(
+        &self,
+        now: MonoTime,
+        socket: SocketKind,
+        kind: MediaKind,
+        source: Peer,
+        packet: &[u8],
+    ) -> bool {
+        let is_of_the_stream = match (kind, self.stream) {
+            (MediaKind::Rtp, _) | (_, None) => true,
+            (MediaKind::Rtcp, Some(stream)) => sender_of(packet) == Some(stream.ssrc),
+        };
+        is_of_the_stream && !self.has_left(now, socket, source)
+    }
+
+    fn has_left(&self, now: MonoTime, socket: SocketKind, source: Peer) -> bool {
+        self.left[socket as usize]
+            .is_some_and(|left| left.peer == source && now.nanos_since(left.heard_at) < LATE_NANOS)
+    }
+
+    /// Takes note of RTP that the gate has admitted and that is valid: fixes or moves the port, if
+    /// the policy learns.
     #[inline]
-    pub fn learn(&mut self, socket: SocketKind, source: SocketAddr) {
-        let door = &mut self.doors[socket as usize];
-        if let Door::AnyPortOf(_) = door {
-            *door = Door::Learnt {
-                peer: source.into(),
-                source,
-            };
+    pub fn learn_rtp(&mut self, now: MonoTime, source: SocketAddr, header: &RtpHeader) {
+        let (is_first, is_elsewhere) = match &self.doors[SocketKind::Rtp as usize] {
+            Door::Shut | Door::Exact(_) | Door::Networks(_) => return,
+            Door::AnyPortOf(_) => (true, true),
+            Door::Learnt { peer, .. } => (false, *peer != source.into()),
+        };
+        if is_elsewhere {
+            self.latch_rtp(source, header.ssrc, is_first);
+        }
+        let newest = match self.stream {
+            Some(stream) if stream.ssrc == header.ssrc => {
+                let ahead = header.sequence.wrapping_sub(stream.newest).cast_signed();
+                let is_late = (-RELATCH_AHEAD_MAX..=0).contains(&ahead);
+                if is_late {
+                    stream.newest
+                } else {
+                    header.sequence
+                }
+            }
+            Some(_) | None => header.sequence,
+        };
+        self.stream = Some(Stream {
+            ssrc: header.ssrc,
+            newest,
+            heard_at: now,
+        });
+    }
+
+    #[cold]
+    fn latch_rtp(&mut self, source: SocketAddr, ssrc: Ssrc, is_first: bool) {
+        let peer = Peer::from(source);
+        self.doors[SocketKind::Rtp as usize] = Door::Learnt { peer, source, ssrc };
+        // What was learnt for RTCP holds if the same phone taught it, behind the same NAT binding.
+        if let Door::Learnt {
+            ssrc: taught_by, ..
+        } = self.doors[SocketKind::Rtcp as usize]
+            && !(is_first && taught_by == ssrc)
+        {
+            self.doors[SocketKind::Rtcp as usize] = Door::AnyPortOf(peer.ip);
+        }
+    }
+
+    /// Takes note of RTCP on a socket of its own that the gate has admitted and that is valid:
+    /// fixes the port, if the policy learns and has not yet. On the RTP socket only RTP teaches.
+    #[inline]
+    pub fn learn_rtcp(&mut self, source: SocketAddr, packet: &[u8]) {
+        let door = &mut self.doors[SocketKind::Rtcp as usize];
+        if let Door::AnyPortOf(_) = door
+            && let Some(ssrc) = sender_of(packet)
+        {
+            let peer = source.into();
+            *door = Door::Learnt { peer, source, ssrc };
         }
     }
 
@@ -135,133 +314,18 @@ impl SourceGate {
     pub fn learnt(&self, socket: SocketKind) -> Option<&SocketAddr> {
         match &self.doors[socket as usize] {
             Door::Learnt { source, .. } => Some(source),
-            Door::Shut | Door::Exact(_) | Door::AnyPortOf(_) => None,
+            Door::Shut | Door::Exact(_) | Door::Networks(_) | Door::AnyPortOf(_) => None,
         }
     }
+}
+
+/// The SSRC at the head of an RTCP compound, in the clear in SRTCP too (RFC 3711 §3.4). `None`
+/// when its first packet has none: a goodbye or source description of nobody.
+fn sender_of(packet: &[u8]) -> Option<Ssrc> {
+    let bytes = packet.get(4..8)?.try_into().ok()?;
+    let words = u16::from_be_bytes([*packet.get(2)?, *packet.get(3)?]);
+    (words > 0).then_some(Ssrc(u32::from_be_bytes(bytes)))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn addr(text: &str) -> SocketAddr {
-        text.parse().expect("an address")
-    }
-
-    const RTP: SocketKind = SocketKind::Rtp;
-    const RTCP: SocketKind = SocketKind::Rtcp;
-
-    #[test]
-    fn gate_admits_by_table() {
-        let exact = SourceGate::new(
-            SourcePolicy::Exact,
-            Some(addr("192.0.2.1:4000")),
-            Some(addr("192.0.2.1:4001")),
-        );
-        let exact_without_rtcp =
-            SourceGate::new(SourcePolicy::Exact, Some(addr("[2001:db8::1]:4000")), None);
-        let nobody = SourceGate::new(SourcePolicy::Nobody, Some(addr("192.0.2.1:4000")), None);
-        let learning = SourceGate::new(
-            SourcePolicy::LearnPort {
-                ip: addr("192.0.2.1:1").ip(),
-            },
-            None,
-            None,
-        );
-        let rows = [
-            ("named address", &exact, RTP, "192.0.2.1:4000", true),
-            (
-                "its mapped form",
-                &exact,
-                RTP,
-                "[::ffff:192.0.2.1]:4000",
-                true,
-            ),
-            ("other port", &exact, RTP, "192.0.2.1:4002", false),
-            ("other IP", &exact, RTP, "192.0.2.2:4000", false),
-            (
-                "RTCP port on RTP socket",
-                &exact,
-                RTP,
-                "192.0.2.1:4001",
-                false,
-            ),
-            (
-                "RTCP port on RTCP socket",
-                &exact,
-                RTCP,
-                "192.0.2.1:4001",
-                true,
-            ),
-            (
-                "RTP port on RTCP socket",
-                &exact,
-                RTCP,
-                "192.0.2.1:4000",
-                false,
-            ),
-            (
-                "flow label differs",
-                &exact_without_rtcp,
-                RTP,
-                "[2001:db8::1%3]:4000",
-                true,
-            ),
-            (
-                "no RTCP agreed",
-                &exact_without_rtcp,
-                RTCP,
-                "[2001:db8::1]:4001",
-                false,
-            ),
-            ("nobody yet", &nobody, RTP, "192.0.2.1:4000", false),
-            (
-                "behind NAT, any port",
-                &learning,
-                RTP,
-                "192.0.2.1:61234",
-                true,
-            ),
-            (
-                "behind NAT, mapped form",
-                &learning,
-                RTP,
-                "[::ffff:192.0.2.1]:5",
-                true,
-            ),
-            (
-                "behind NAT, other IP",
-                &learning,
-                RTP,
-                "192.0.2.2:61234",
-                false,
-            ),
-        ];
-        for (name, gate, socket, source, expected) in rows {
-            assert_eq!(gate.admits(socket, addr(source)), expected, "{name}");
-        }
-    }
-
-    #[test]
-    fn each_socket_learns_its_own_port_once() {
-        let policy = SourcePolicy::LearnPort {
-            ip: addr("192.0.2.1:1").ip(),
-        };
-        let mut gate = SourceGate::new(policy, None, None);
-        gate.learn(RTP, addr("192.0.2.1:5000"));
-        gate.learn(RTP, addr("192.0.2.1:6000"));
-        assert_eq!(gate.learnt(RTP), Some(&addr("192.0.2.1:5000")));
-        assert!(!gate.admits(RTP, addr("192.0.2.1:6000")));
-        assert!(
-            gate.admits(RTCP, addr("192.0.2.1:6000")),
-            "RTCP has learnt nothing yet"
-        );
-    }
-
-    #[test]
-    fn exact_gate_never_learns() {
-        let mut gate = SourceGate::new(SourcePolicy::Exact, Some(addr("192.0.2.1:4000")), None);
-        gate.learn(RTP, addr("192.0.2.1:4000"));
-        assert_eq!(gate.learnt(RTP), None);
-    }
-}
+mod tests;

@@ -19,6 +19,10 @@ impl Sender {
     }
 
     fn send(&mut self, ssrc: u32, sequence: u16, timestamp: u32) -> Position {
+        self.offer(ssrc, sequence, timestamp).expect("a place")
+    }
+
+    fn offer(&mut self, ssrc: u32, sequence: u16, timestamp: u32) -> Option<Position> {
         let incoming = Position {
             sequence,
             timestamp,
@@ -36,7 +40,7 @@ impl Sender {
 fn first_sequence_number_lies_in_the_lower_half() {
     for ssrc in (0..1_000).map(|n| Ssrc(n * 7_919)) {
         let (sequence, _) = first_position(ssrc);
-        assert!(sequence < 0x8000, "{ssrc:?}");
+        assert!((128..0x8000).contains(&sequence), "{ssrc:?}");
     }
 }
 
@@ -86,12 +90,54 @@ fn two_sources_in_one_instant_get_different_timestamps() {
 }
 
 #[test]
-fn source_that_restarts_its_numbering_is_continued_from_there() {
+fn source_that_restarts_its_numbering_goes_on_without_a_gap() {
+    for restart in [1_000, 20_000] {
+        let mut sender = Sender::new();
+        let before = sender.send(7, 10_000, 0);
+        assert_eq!(sender.offer(7, restart, 160), None, "it may be a stray");
+        let after = sender.send(7, restart + 1, 320);
+        assert_eq!(after.sequence, before.sequence.wrapping_add(1));
+        assert_eq!(sender.stream.packets(), 2);
+    }
+}
+
+#[test]
+fn restart_after_a_silence_is_believed_at_once() {
     let mut sender = Sender::new();
-    sender.send(7, 10_000, 0);
-    let restarted = sender.send(7, 1_000, 160);
-    let after = sender.send(9, 1, 0);
-    assert_eq!(after.sequence, restarted.sequence.wrapping_add(1));
+    let before = sender.send(7, 10_000, 0);
+    sender.wait_millis(1_000);
+    let after = sender.send(7, 1_000, 160);
+    assert_eq!(after.sequence, before.sequence.wrapping_add(1));
+    assert_eq!(after.timestamp.wrapping_sub(before.timestamp), 8_000);
+}
+
+#[test]
+fn single_stray_packet_does_not_move_the_stream() {
+    let mut sender = Sender::new();
+    let before = sender.send(7, 10_000, 0);
+    assert_eq!(sender.offer(7, 9_000, 0), None);
+    let after = sender.send(7, 10_001, 160);
+    assert_eq!(after.sequence, before.sequence.wrapping_add(1));
+    assert_eq!(sender.offer(7, 9_001, 0), None, "10 001 came between");
+}
+
+#[test]
+fn number_of_an_earlier_source_is_never_used_again() {
+    let mut sender = Sender::new();
+    sender.send(7, 500, 0);
+    let first = sender.send(9, 20, 0);
+    assert_eq!(sender.offer(9, 19, 0), None, "its number was 500's");
+    let next = sender.send(9, 21, 0);
+    assert_eq!(next.sequence, first.sequence.wrapping_add(1));
+    assert_eq!(sender.send(9, 20, 0), first, "a duplicate stays one");
+}
+
+#[test]
+fn packets_that_the_very_first_has_overtaken_still_have_a_place() {
+    let mut sender = Sender::new();
+    let first = sender.send(7, 50, 0);
+    let overtaken = sender.send(7, 49, 0);
+    assert_eq!(overtaken.sequence, first.sequence - 1);
 }
 
 #[test]

@@ -31,7 +31,9 @@ impl Streams {
                 sequence,
                 timestamp,
             };
-            stream.place(MonoTime(0), source, incoming, ClockRateHz::NARROWBAND, 160)
+            stream
+                .place(MonoTime(0), source, incoming, ClockRateHz::NARROWBAND, 160)
+                .expect("in sequence")
         };
         let to_b = send(&mut leg_b, PEER_A, 1_000, 0);
         send(&mut leg_b, PEER_A, 1_001, 160);

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use trunkline_edge_api::{
-    DropReason, LegConfig, LegIndex, LegReport, LocalMedia, MediaDirection, PayloadRoute,
+    DropReason, LegConfig, LegIndex, LegReport, LocalMedia, MediaDirection, MonoTime, PayloadRoute,
     PayloadType, Refusal, RtcpMode,
 };
 
@@ -13,6 +13,7 @@ use crate::demux::MediaKind;
 use crate::packet_buf::PacketBuf;
 use crate::payload_table::PayloadTable;
 use crate::rewrite::OutgoingStream;
+use crate::rtp::RtpHeader;
 use crate::source_gate::SourceGate;
 
 #[derive(Debug)]
@@ -70,10 +71,10 @@ impl Leg {
         {
             return Err(Refusal::AddressMismatch);
         }
-        let gate = SourceGate::new(config.source, config.remote_rtp, config.remote_rtcp);
-        let (gate, media) = match &self.peer {
-            Some(peer) if peer.gate.has_same_rule(&gate) => (peer.gate.clone(), peer.media),
-            Some(_) | None => (gate, MediaStart::Awaited),
+        let mut gate = SourceGate::new(config.source, config.remote_rtp, config.remote_rtcp);
+        let media = match &self.peer {
+            Some(peer) if gate.succeed(&peer.gate) => peer.media,
+            Some(_) | None => MediaStart::Awaited,
         };
         self.security =
             LegSecurity::configured(self.security.take(), config.crypto, self.local.ssrc);
@@ -102,10 +103,17 @@ impl Leg {
     }
 
     #[inline]
-    pub(super) fn admits(&self, socket: SocketKind, source: SocketAddr) -> bool {
-        self.peer
-            .as_ref()
-            .is_some_and(|peer| peer.gate.admits(socket, source))
+    pub(super) fn admits(
+        &self,
+        now: MonoTime,
+        kind: MediaKind,
+        meta: &RxMeta,
+        packet: &[u8],
+    ) -> bool {
+        self.peer.as_ref().is_some_and(|peer| {
+            peer.gate
+                .admits(now, meta.socket, kind, meta.source, packet)
+        })
     }
 
     #[inline]
@@ -146,11 +154,17 @@ impl Leg {
 
     /// Counts valid RTP that passed the gate, and learns from it.
     #[inline]
-    pub(super) fn hear_rtp(&mut self, source: SocketAddr, len: usize) {
+    pub(super) fn hear_rtp(
+        &mut self,
+        now: MonoTime,
+        source: SocketAddr,
+        header: &RtpHeader,
+        len: usize,
+    ) {
         self.report.rx_packets += 1;
         self.report.rx_bytes += len as u64;
         if let Some(peer) = &mut self.peer {
-            peer.gate.learn(SocketKind::Rtp, source);
+            peer.gate.learn_rtp(now, source, header);
             if let MediaStart::Awaited = peer.media {
                 peer.media = MediaStart::Untold(source);
             }
@@ -159,10 +173,10 @@ impl Leg {
 
     /// Counts valid RTCP that passed the gate. Where it has a socket of its own, learns from it;
     /// on the RTP socket only RTP does.
-    pub(super) fn hear_rtcp(&mut self, meta: &RxMeta) {
+    pub(super) fn hear_rtcp(&mut self, meta: &RxMeta, packet: &[u8]) {
         self.report.rx_rtcp_packets += 1;
         if let (Some(peer), SocketKind::Rtcp) = (&mut self.peer, meta.socket) {
-            peer.gate.learn(SocketKind::Rtcp, meta.source);
+            peer.gate.learn_rtcp(meta.source, packet);
         }
     }
 

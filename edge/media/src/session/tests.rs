@@ -407,8 +407,17 @@ fn peer_behind_nat_is_answered_where_it_sends_from() {
         &mut receiver_report(),
     );
     assert_eq!(forwarded(back).dest, addr("198.51.100.1:61007"));
-    let late = call.receive(A, SocketKind::Rtp, "198.51.100.1:62000", &mut rtp(0, 2));
-    assert_eq!(late, Verdict::Drop(DropReason::SourceNotAllowed));
+    let other = call.receive(A, SocketKind::Rtp, "198.51.100.1:62000", &mut rtp(0, 1));
+    assert_eq!(other, Verdict::Drop(DropReason::SourceNotAllowed));
+}
+
+#[test]
+fn peer_whose_nat_gives_it_another_port_is_followed() {
+    let mut call = Call::with(|a, _| behind_nat(a));
+    forwarded(call.receive(A, SocketKind::Rtp, "198.51.100.1:61000", &mut rtp(0, 1)));
+    forwarded(call.receive(A, SocketKind::Rtp, "198.51.100.1:62000", &mut rtp(0, 2)));
+    let back = call.receive(B, SocketKind::Rtp, "198.51.100.2:6000", &mut rtp(0, 1));
+    assert_eq!(forwarded(back).dest, addr("198.51.100.1:62000"));
 }
 
 #[test]
@@ -456,7 +465,7 @@ fn learnt_port_outlives_the_same_configuration_and_ends_with_a_new_address() {
     behind_nat(&mut config);
     config.direction = MediaDirection::ReceiveOnly;
     call.configure(A, config.clone());
-    let other_port = call.receive(A, SocketKind::Rtp, "198.51.100.1:62000", &mut rtp(0, 2));
+    let other_port = call.receive(A, SocketKind::Rtp, "198.51.100.1:62000", &mut rtp(0, 1));
     assert_eq!(other_port, Verdict::Drop(DropReason::SourceNotAllowed));
     config.remote_rtp = Some(addr("10.0.0.5:4500"));
     call.configure(A, config);
