@@ -127,7 +127,7 @@ fn peer_behind_nat_is_answered_where_it_sends_from() {
     let edge = EdgeProcess::start(ONE_WORKER);
     let mut control = edge.connect(1);
     let session = control.new_session();
-    let [natted, other, late] = [(); 3].map(|()| Peer::new(V4));
+    let [natted, other, late, rebound] = [(); 4].map(|()| Peer::new(V4));
     let local_a = control.open_leg(0, session, A, V4, RtcpMode::Separate);
     let local_b = control.open_leg(0, session, B, V4, RtcpMode::Separate);
     let mut config = natted.config(RtcpMode::Separate);
@@ -142,7 +142,7 @@ fn peer_behind_nat_is_answered_where_it_sends_from() {
     other.send_rtp(local_b.rtp, &rtp(0, 1, 9, b"there you are"));
     assert_eq!(natted.receive_rtp()[12..], *b"there you are");
 
-    late.send_rtp(local_a.rtp, &rtp(0, 2, 7, b"me too"));
+    late.send_rtp(local_a.rtp, &rtp(0, 2, 8, b"me too"));
     edge.wait_for_counter(DropReason::SourceNotAllowed, 1);
     other.send_rtp(local_b.rtp, &rtp(0, 2, 9, b"still there"));
     assert_eq!(natted.receive_rtp()[12..], *b"still there");
@@ -152,6 +152,12 @@ fn peer_behind_nat_is_answered_where_it_sends_from() {
         _ => None,
     });
     assert_eq!(source, natted.address());
+
+    rebound.send_rtp(local_a.rtp, &rtp(0, 3, 7, b"the NAT gave me another port"));
+    assert_eq!(other.receive_rtp()[12..], *b"the NAT gave me another port");
+    other.send_rtp(local_b.rtp, &rtp(0, 3, 9, b"I see"));
+    assert_eq!(rebound.receive_rtp()[12..], *b"I see");
+    assert!(natted.has_heard_nothing());
 }
 
 #[test]
