@@ -19,12 +19,15 @@ use trunkline_sip::AgentCounters;
 
 use crate::cdr::{CallDirection, CallRecord, CallResult, CdrStatus};
 use crate::edge::proxy::ProxyCounters;
+use crate::transport::TransportCounters;
 
 mod scrape;
 #[cfg(test)]
 mod tests;
+mod transport;
 
 pub use scrape::{WorkerCounters, WorkerPage};
+use transport::TransportMetrics;
 
 /// Trunks that get a label value of their own. Names of a site's whole history stay in the
 /// registry; past this many, new ones count as `other`.
@@ -178,6 +181,7 @@ pub struct CallMetrics {
     call_setup: Histogram,
     call_duration: Histogram,
     sip: SipMetrics,
+    transport: TransportMetrics,
     registrations_active: Gauge,
     ring_full: Follower,
     ring_replayed: Follower,
@@ -229,6 +233,7 @@ impl CallMetrics {
                 DURATION_BUCKETS,
             )?,
             sip: SipMetrics::new(metrics),
+            transport: TransportMetrics::new(metrics),
             registrations_active: metrics.gauge(
                 "trunkline_registrations_active",
                 "Registered contacts.",
@@ -279,6 +284,11 @@ impl CallMetrics {
     pub fn publish_sip(&mut self, counters: &AgentCounters, transactions_active: usize) {
         self.sip.publish(counters);
         self.sip.transactions_active.set(transactions_active as f64);
+    }
+
+    /// Follows the SIP sockets' counters. Called a few times a second.
+    pub fn publish_transport(&mut self, counters: &TransportCounters) {
+        self.transport.publish(counters);
     }
 
     /// Registered contacts.

@@ -311,3 +311,36 @@ fn trunk_labels_are_bounded() {
     assert_eq!(value(&text, sample), 10.0);
     assert!(text.contains("trunk=\"t999\"") && !text.contains("trunk=\"t1000\""));
 }
+
+#[test]
+fn sip_sockets_show_what_they_count() {
+    let metrics = Metrics::new().expect("made");
+    let mut calls = metrics.call_metrics().expect("made");
+    calls.publish_transport(&TransportCounters {
+        udp_messages_received: 3,
+        tcp_cut_slow_reader: 2,
+        tcp_connections_active: 4,
+        ..TransportCounters::default()
+    });
+    let text = text(&metrics);
+    for (sample, expected) in [
+        (
+            "trunkline_sip_messages_total{direction=\"in\",transport=\"udp\"}",
+            3.0,
+        ),
+        (
+            "trunkline_sip_messages_total{direction=\"out\",transport=\"udp\"}",
+            0.0,
+        ),
+        (
+            "trunkline_sip_transport_events_total{event=\"cut_slow_reader\",transport=\"tcp\"}",
+            2.0,
+        ),
+        ("trunkline_sip_connections_active", 4.0),
+    ] {
+        assert!(
+            (value(&text, sample) - expected).abs() < f64::EPSILON,
+            "{sample}"
+        );
+    }
+}
