@@ -75,6 +75,9 @@ pub struct PhoneConfig {
     pub credentials: Option<Credentials>,
     /// Which challenge it answers.
     pub digest: DigestChoice,
+    /// The address that its Contact names, when that is not the one it sends from: it is behind a
+    /// NAT and does not know better.
+    pub private_address: Option<IpAddr>,
 }
 
 impl PhoneConfig {
@@ -89,6 +92,7 @@ impl PhoneConfig {
             port: 0,
             credentials: None,
             digest: DigestChoice::Strongest,
+            private_address: None,
         }
     }
 
@@ -103,6 +107,13 @@ impl PhoneConfig {
     #[must_use]
     pub fn over_tcp(mut self) -> Self {
         self.transport = Transport::Tcp;
+        self
+    }
+
+    /// The same behind a NAT, knowing itself by `address` alone.
+    #[must_use]
+    pub fn behind_nat(mut self, address: IpAddr) -> Self {
+        self.private_address = Some(address);
         self
     }
 
@@ -147,10 +158,14 @@ impl Phone {
             Transport::Udp => ("UDP", ""),
             Transport::Tcp => ("TCP", ";transport=tcp"),
         };
+        let known_as = match config.private_address {
+            Some(address) => SocketAddr::new(address, local.port()),
+            None => local,
+        };
         let core = Core::new(
             config.user.clone(),
             config.server.to_string(),
-            format!("sip:{}@{local}{suffix}", config.user),
+            format!("sip:{}@{known_as}{suffix}", config.user),
             format!("SIP/2.0/{transport} {local}"),
             config.server,
             config.transport == Transport::Tcp,

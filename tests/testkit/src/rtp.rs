@@ -121,13 +121,14 @@ impl MediaHub {
     pub fn endpoint(&self, ip: IpAddr) -> io::Result<RtpEndpoint> {
         let (socket, rtcp) = bind_pair(ip)?;
         socket.set_nonblocking(true)?;
+        rtcp.set_nonblocking(true)?;
         // Best effort: a smaller buffer only matters under load.
         let _ = rustix::net::sockopt::set_socket_recv_buffer_size(&socket, SOCKET_BUFFER_BYTES);
         let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
         let endpoint = Arc::new(EndpointShared {
             local: socket.local_addr()?,
             socket,
-            _rtcp: rtcp,
+            rtcp,
             record: Mutex::default(),
             finished: Condvar::new(),
         });
@@ -209,7 +210,7 @@ pub struct RtpEndpoint {
 struct EndpointShared {
     local: SocketAddr,
     socket: UdpSocket,
-    _rtcp: UdpSocket,
+    rtcp: UdpSocket,
     record: Mutex<Record>,
     finished: Condvar,
 }
@@ -218,6 +219,7 @@ struct EndpointShared {
 struct Record {
     sent: Vec<SentPacket>,
     received: Vec<ReceivedPacket>,
+    rtcp: Vec<Vec<u8>>,
     unparsable: usize,
     send_errors: usize,
     stream: Option<Stream>,
@@ -314,6 +316,17 @@ impl RtpEndpoint {
         lock(&self.shared.record).received.clone()
     }
 
+    /// Everything heard so far on the RTCP port, and the RTCP heard on the RTP port (RFC 5761).
+    #[must_use]
+    pub fn received_rtcp(&self) -> Vec<Vec<u8>> {
+        let mut buffer = [0; 2048];
+        let mut record = lock(&self.shared.record);
+        while let Ok(len) = self.shared.rtcp.recv(&mut buffer) {
+            record.rtcp.push(buffer[..len].to_vec());
+        }
+        record.rtcp.clone()
+    }
+
     /// How many packets were heard so far.
     #[must_use]
     pub fn received_count(&self) -> usize {
@@ -337,6 +350,7 @@ impl RtpEndpoint {
         let mut record = lock(&self.shared.record);
         record.sent.clear();
         record.received.clear();
+        record.rtcp.clear();
         record.unparsable = 0;
         record.send_errors = 0;
     }
@@ -359,6 +373,10 @@ impl EndpointShared {
                     let at = Instant::now();
                     let datagram = &buffer[..len];
                     let mut record = lock(&self.record);
+                    if matches!(datagram, [first, 192..=223, ..] if first >> 6 == 2) {
+                        record.rtcp.push(datagram.to_vec());
+                        continue;
+                    }
                     match PacketHeader::parse(datagram) {
                         Some((header, payload)) => record.received.push(ReceivedPacket {
                             header,

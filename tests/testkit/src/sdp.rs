@@ -89,6 +89,8 @@ pub struct AudioDescription {
     pub direction: Direction,
     /// `sess-id` and `sess-version` of the `o=` line.
     pub origin: (u64, u64),
+    /// The describer shares its RTP port with RTCP (RFC 5761).
+    pub rtcp_mux: bool,
 }
 
 impl AudioDescription {
@@ -100,6 +102,7 @@ impl AudioDescription {
             codecs: vec![Codec::pcmu(), Codec::telephone_event(101)],
             direction: Direction::SendRecv,
             origin: (1, 1),
+            rtcp_mux: false,
         }
     }
 
@@ -127,6 +130,9 @@ impl AudioDescription {
             }
         }
         let _ = write!(sdp, "a=ptime:20\r\na={}\r\n", self.direction.as_str());
+        if self.rtcp_mux {
+            sdp.push_str("a=rtcp-mux\r\n");
+        }
         sdp
     }
 
@@ -139,6 +145,7 @@ impl AudioDescription {
         let mut origin = None;
         let mut media: Option<(u16, Vec<u8>)> = None;
         let mut direction = Direction::SendRecv;
+        let mut rtcp_mux = false;
         let mut rtpmaps: Vec<(u8, String)> = Vec::new();
         let mut fmtps: Vec<(u8, String)> = Vec::new();
         for line in text.lines() {
@@ -169,6 +176,7 @@ impl AudioDescription {
                 "a" => match value.split_once(':') {
                     Some(("rtpmap", map)) => rtpmaps.push(numbered(map)?),
                     Some(("fmtp", parameters)) => fmtps.push(numbered(parameters)?),
+                    None if value == "rtcp-mux" => rtcp_mux = true,
                     _ => direction = parse_direction(value).unwrap_or(direction),
                 },
                 _ => {}
@@ -194,6 +202,7 @@ impl AudioDescription {
             codecs,
             direction,
             origin: origin?,
+            rtcp_mux,
         })
     }
 
@@ -211,6 +220,7 @@ impl AudioDescription {
             codecs: offer.codecs.iter().filter(mine).cloned().collect(),
             direction: offer.direction.answered(),
             origin: self.origin,
+            rtcp_mux: self.rtcp_mux && offer.rtcp_mux,
         }
     }
 }
@@ -252,6 +262,7 @@ mod tests {
             let mut description = AudioDescription::pcmu(rtp.parse().unwrap());
             description.direction = Direction::SendOnly;
             description.origin = (9, 4);
+            description.rtcp_mux = rtp.contains('[');
             let parsed = AudioDescription::parse(description.to_sdp().as_bytes());
             assert_eq!(parsed, Some(description));
         }
