@@ -403,6 +403,8 @@ impl CallThread {
         self.call_metrics
             .set_registrations_active(self.switch.registration_count());
         self.call_metrics
+            .publish_transport(self.transport.counters());
+        self.call_metrics
             .publish_proxy(&self.switch.proxy().counters());
         if let EdgeState::Linked(link) = &self.edge {
             link.beat(now);
