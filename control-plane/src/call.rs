@@ -144,6 +144,7 @@ enum State {
     Ringing {
         give_up_at: MonoTime,
         caller_local: LocalDescription,
+        member_local: LocalDescription,
     },
     /// The member answered and the caller has its 200.
     Up,
@@ -253,9 +254,14 @@ impl Call {
                     Err(error) => self.refuse_media(now, &error),
                 }
             }
-            (State::Ringing { .. }, Input::MemberRejected { status }) => {
-                let (result, status) = caller_sees(status);
-                self.reject(now, result, status, None);
+            (State::Ringing { member_local, .. }, Input::MemberRejected { status }) => {
+                let is_about_media = matches!(status, 415 | 488 | 606);
+                if is_about_media && self.setup.negotiation.concede_plain_rtp() {
+                    self.offer_again(now, member_local);
+                } else {
+                    let (result, status) = caller_sees(status);
+                    self.reject(now, result, status, None);
+                }
             }
             (State::Ringing { .. }, Input::Timeout) => {
                 self.reject(now, CallResult::NoAnswer, 480, None);
@@ -337,9 +343,18 @@ impl Call {
                 self.state = State::Ringing {
                     give_up_at,
                     caller_local: caller,
+                    member_local: member,
                 };
                 self.outputs.push_back(Output::InviteMember(offer));
             }
+            Err(error) => self.refuse_media(now, &error),
+        }
+    }
+
+    /// Asks the member's phone once more, with what it may like better than the first offer.
+    fn offer_again(&mut self, now: MonoTime, member: LocalDescription) {
+        match self.setup.negotiation.offer_for_callee(member) {
+            Ok(offer) => self.outputs.push_back(Output::InviteMember(offer)),
             Err(error) => self.refuse_media(now, &error),
         }
     }

@@ -12,6 +12,8 @@
 
 use std::sync::Arc;
 
+use trunkline_sip::offer_answer::SrtpPolicy;
+
 use crate::cdr::{CallDirection, CallResult};
 use crate::site::{Availability, E164, Extension, Name};
 use crate::store::{MemberRoute, RoutingSnapshot, TrunkRoute};
@@ -32,6 +34,15 @@ impl Origin {
         match self {
             Origin::Trunk(trunk) => &trunk.tenant,
             Origin::Member(member) => &member.tenant,
+        }
+    }
+
+    /// Whether the caller's media is protected.
+    #[must_use]
+    pub fn srtp(&self) -> SrtpPolicy {
+        match self {
+            Origin::Trunk(trunk) => trunk.srtp,
+            Origin::Member(member) => member.srtp,
         }
     }
 

@@ -32,6 +32,7 @@ use std::path::Path;
 
 use ipnet::IpNet;
 use trunkline_edge_api::config::{ConfigError, parse_document, read_text};
+use trunkline_sip::offer_answer::SrtpPolicy;
 
 mod document;
 mod names;
@@ -79,6 +80,8 @@ pub struct Trunk {
     pub tenant: Name,
     /// Networks its SIP requests come from; at least one.
     pub sources: Vec<IpNet>,
+    /// Whether its media is protected.
+    pub srtp: SrtpPolicy,
 }
 
 /// A person with a phone.
@@ -98,6 +101,8 @@ pub struct Member {
     pub forward_number: Option<E164>,
     /// What the member starts with; a member's own choice is never overwritten.
     pub availability: Availability,
+    /// Whether the phone's media is protected.
+    pub srtp: SrtpPolicy,
 }
 
 /// A number that carriers deliver.

@@ -8,7 +8,7 @@
 mod tests;
 
 use std::fmt::{self, Write as _};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use bytes::Bytes;
 use sipx_sip::headers::address::{Contact, From, To};
@@ -134,8 +134,9 @@ pub(crate) fn names_another_address(uri: &Uri, seen: IpAddr) -> bool {
     }
 }
 
-/// `sip:user@host`, with what the grammar does not allow in a user part escaped. `None` when
-/// `host` is no host or `user` is empty.
+/// `sip:user@host`, with what the grammar does not allow in a user part escaped, and an IPv6
+/// address in brackets (RFC 3261 §25.1 `IPv6reference`). `None` when `host` is no host or `user`
+/// is empty.
 #[must_use]
 pub fn user_at(user: &str, host: &str) -> Option<Uri> {
     let mut text = String::from("sip:");
@@ -149,7 +150,11 @@ pub fn user_at(user: &str, host: &str) -> Option<Uri> {
         }
     }
     text.push('@');
-    text.push_str(host);
+    if host.parse::<Ipv6Addr>().is_ok() {
+        let _ = write!(text, "[{host}]");
+    } else {
+        text.push_str(host);
+    }
     let uri = Uri::parse(Bytes::from(text)).ok()?;
     uri.user()
         .is_some_and(|user| !user.is_empty())

@@ -18,12 +18,16 @@
 //!   ◀── recvonly ──────────── reanswer(B) ◀── recvonly
 //! ```
 //!
-//! Left out: transcoding (a call without a common codec is refused), SRTP, ICE, BUNDLE, and every
-//! stream besides the one for audio: such lines are answered with port 0.
+//! SRTP is each leg's own business (RFC 4568): the caller's side may be protected and the callee's
+//! not, and what both protect has different keys.
+//!
+//! Left out: transcoding (a call without a common codec is refused), DTLS-SRTP, ICE, BUNDLE, and
+//! every stream besides the one for audio: such lines are answered with port 0.
 
 mod codec;
 mod local;
 mod remote;
+mod sdes;
 #[cfg(test)]
 mod tests;
 
@@ -38,10 +42,12 @@ use trunkline_edge_api::{
 pub use codec::{AudioCodec, Encoding};
 pub use local::LocalDescription;
 pub use remote::{MediaAddresses, RemoteAudio};
+pub use sdes::{CryptoLine, KeySource, SrtpPolicy, UnknownSrtpPolicy};
 
 use codec::PayloadNumbers;
 use local::{Describer, LocalAudio, LocalRtcp};
 use remote::MediaLines;
+use sdes::AgreedCrypto;
 
 /// Why a description cannot be used. [`Self::status`] is the response it deserves.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -55,9 +61,17 @@ pub enum OfferAnswerError {
     /// There is no audio stream, or it is refused with port 0.
     #[error("no audio stream is offered, or it was refused")]
     NoAudio,
-    /// The audio is offered over this profile only (SRTP, DTLS-SRTP).
-    #[error("audio is offered over {0} only; plain RTP/AVP is needed")]
+    /// The audio is described over this profile only, and the party's `srtp` does not allow it.
+    #[error("audio over {0} is not allowed for this party; its `srtp` decides on RTP/SAVP")]
     ProfileNotSupported(String),
+    /// The party has to protect its media and offers plain RTP.
+    #[error("plain RTP is refused: this party's `srtp` is \"required\"")]
+    SrtpRequired,
+    /// No `a=crypto` line can be accepted, or the answer's is not one that was offered.
+    #[error(
+        "no common a=crypto line; AES_CM_128, AES_256_CM and AEAD_AES_*_GCM without MKI are taken"
+    )]
+    NoCommonSuite,
     /// No format that both sides have and that may cross the relay.
     #[error("no common codec; PCMU, PCMA, G722 and opus can be passed through")]
     NoCommonCodec,
@@ -99,6 +113,9 @@ impl OfferAnswerError {
 pub struct MediaNegotiation {
     addresses: MediaAddresses,
     /// Indexed by [`LegIndex`].
+    policies: [SrtpPolicy; 2],
+    keys: KeySource,
+    /// Indexed by [`LegIndex`].
     legs: [Leg; 2],
     exchange: Exchange,
 }
@@ -125,6 +142,8 @@ struct Forwarded {
     offer: RemoteAudio,
     /// As the far leg was offered them, under its numbers.
     codecs: Vec<AudioCodec>,
+    /// As the far leg was offered them; none over plain RTP.
+    crypto: Vec<CryptoLine>,
 }
 
 /// One leg, as far as it is agreed.
@@ -146,14 +165,19 @@ struct Agreed {
     direction: Direction,
     ptime_ms: Option<u16>,
     maxptime_ms: Option<u16>,
+    /// `None` over plain RTP.
+    crypto: Option<AgreedCrypto>,
 }
 
 impl MediaNegotiation {
-    /// A call of which nothing is known yet.
+    /// A call of which nothing is known yet. `policies` are caller's and callee's; `keys` gives
+    /// the keys of both legs.
     #[must_use]
-    pub fn new(addresses: MediaAddresses) -> Self {
+    pub fn new(addresses: MediaAddresses, policies: [SrtpPolicy; 2], keys: KeySource) -> Self {
         Self {
             addresses,
+            policies,
+            keys,
             legs: Default::default(),
             exchange: Exchange::Idle,
         }
@@ -168,7 +192,7 @@ impl MediaNegotiation {
         if !matches!(self.exchange, Exchange::Idle) {
             return Err(OfferAnswerError::OutOfOrder);
         }
-        let offer = RemoteAudio::parse(sdp, &self.addresses)?;
+        let offer = RemoteAudio::parse(sdp, &self.addresses, self.policy(LegIndex::A))?;
         self.leg_mut(LegIndex::A).learn_offer(&offer);
         self.exchange = Exchange::Offered(offer);
         Ok(())
@@ -188,7 +212,8 @@ impl MediaNegotiation {
     }
 
     /// The caller's offer in our words, for one callee. Called again it begins the next callee's
-    /// leg: what the last one had said is forgotten.
+    /// leg: what the last one had said is forgotten. Over SRTP unless the callee's policy is
+    /// [`SrtpPolicy::Off`].
     ///
     /// # Errors
     /// [`OfferAnswerError::OutOfOrder`] without a caller's offer or after a re-offer.
@@ -198,14 +223,27 @@ impl MediaNegotiation {
             Exchange::Initial(forwarded) => forwarded.offer.clone(),
             _ => return Err(OfferAnswerError::OutOfOrder),
         };
+        let is_secure = self.policy(LegIndex::B) != SrtpPolicy::Off;
         *self.leg_mut(LegIndex::B) = Leg {
             describer: Some(Describer::new(local)),
-            lines: Some(MediaLines::audio_only()),
+            lines: Some(MediaLines::audio_only(is_secure)),
             ..Leg::default()
         };
         let (forwarded, body) = self.forward(LegIndex::A, offer)?;
         self.exchange = Exchange::Initial(forwarded);
         Ok(body)
+    }
+
+    /// After a callee has refused [`Self::offer_for_callee`]: whether it can be asked again with
+    /// plain RTP. Then the next offer to it is plain.
+    #[must_use]
+    pub fn concede_plain_rtp(&mut self) -> bool {
+        let policy = &mut self.policies[LegIndex::B.as_usize()];
+        let concedes = *policy == SrtpPolicy::Preferred;
+        if concedes {
+            *policy = SrtpPolicy::Off;
+        }
+        concedes
     }
 
     /// Takes an answer to [`Self::offer_for_callee`]: of a 183, of another 183, of the 200. The
@@ -262,7 +300,7 @@ impl MediaNegotiation {
             Exchange::Initial(_) | Exchange::Stable if is_answered => {}
             _ => return Err(OfferAnswerError::OutOfOrder),
         }
-        let offer = RemoteAudio::parse(sdp, &self.addresses)?;
+        let offer = RemoteAudio::parse(sdp, &self.addresses, self.policy(from))?;
         self.refuse_own_sockets(&offer)?;
         let (forwarded, body) = self.forward(from, offer)?;
         self.exchange = Exchange::Reoffered(forwarded);
@@ -331,7 +369,7 @@ impl MediaNegotiation {
             },
             direction: near.edge_direction(),
             routes: routes(near, far),
-            crypto: None,
+            crypto: near.crypto.as_ref().map(AgreedCrypto::leg_crypto),
             timeouts: MediaTimeouts::OFF,
         }
     }
@@ -342,7 +380,18 @@ impl MediaNegotiation {
         from: LegIndex,
         offer: RemoteAudio,
     ) -> Result<(Forwarded, Bytes), OfferAnswerError> {
-        let leg = self.leg_mut(from.far());
+        let policy = self.policy(from.far());
+        let leg = &mut self.legs[from.far().as_usize()];
+        // Inside a call the leg stays as it is, with its key: only its peer may change that.
+        let crypto = match &leg.agreed {
+            Some(agreed) => agreed
+                .crypto
+                .iter()
+                .map(|crypto| crypto.ours.clone())
+                .collect(),
+            None if policy == SrtpPolicy::Off => Vec::new(),
+            None => sdes::offer(&mut self.keys),
+        };
         let numbers = &mut leg.numbers;
         let codecs = offer.codecs.iter().filter_map(|codec| {
             Some(AudioCodec {
@@ -362,6 +411,7 @@ impl MediaNegotiation {
             codecs: &codecs,
             direction: offer.direction,
             rtcp: LocalRtcp::Offered,
+            crypto: &crypto,
             ptime_ms: offer.ptime_ms,
             maxptime_ms: offer.maxptime_ms,
         });
@@ -369,6 +419,7 @@ impl MediaNegotiation {
             from,
             offer,
             codecs,
+            crypto,
         };
         Ok((forwarded, body))
     }
@@ -377,7 +428,13 @@ impl MediaNegotiation {
     fn agree(&mut self, forwarded: &Forwarded, sdp: &[u8]) -> Result<(), OfferAnswerError> {
         let offer = &forwarded.offer;
         let answerer = forwarded.from.far();
-        let answer = RemoteAudio::parse(sdp, &self.addresses)?;
+        // The profile is the offer's, whatever the policy.
+        let policy = if forwarded.crypto.is_empty() {
+            SrtpPolicy::Off
+        } else {
+            SrtpPolicy::Required
+        };
+        let answer = RemoteAudio::parse(sdp, &self.addresses, policy)?;
         let offered_line = self.leg(answerer).lines.as_ref().map(|lines| lines.audio);
         if offered_line != Some(answer.lines.audio) {
             return Err(OfferAnswerError::AnswerMismatch);
@@ -402,6 +459,24 @@ impl MediaNegotiation {
             .iter()
             .filter(|codec| codec::number_of(&common, codec.encoding).is_some());
 
+        let answerer_crypto = if forwarded.crypto.is_empty() {
+            None
+        } else {
+            let agreed = AgreedCrypto::answered(&forwarded.crypto, &answer.crypto);
+            Some(agreed.ok_or(OfferAnswerError::NoCommonSuite)?)
+        };
+        let offerer_crypto = if offer.crypto.is_empty() {
+            None
+        } else {
+            let leg = &self.legs[forwarded.from.as_usize()];
+            let force = leg
+                .agreed
+                .as_ref()
+                .and_then(|agreed| agreed.crypto.as_ref());
+            let agreed = AgreedCrypto::answering(&offer.crypto, force, &mut self.keys);
+            Some(agreed.ok_or(OfferAnswerError::NoCommonSuite)?)
+        };
+
         let leg = self.leg_mut(answerer);
         leg.numbers.observe(&answer.codecs);
         leg.agreed = Some(Agreed {
@@ -410,6 +485,7 @@ impl MediaNegotiation {
             ptime_ms: offer.ptime_ms,
             maxptime_ms: offer.maxptime_ms,
             remote: answer.clone(),
+            crypto: answerer_crypto,
         });
         self.leg_mut(forwarded.from).agreed = Some(Agreed {
             remote: offer.clone(),
@@ -417,6 +493,7 @@ impl MediaNegotiation {
             direction: negotiate_direction(offer.direction, answer.direction),
             ptime_ms: answer.ptime_ms,
             maxptime_ms: answer.maxptime_ms,
+            crypto: offerer_crypto,
         });
         Ok(())
     }
@@ -431,6 +508,10 @@ impl MediaNegotiation {
             }
         }
         Ok(())
+    }
+
+    fn policy(&self, leg: LegIndex) -> SrtpPolicy {
+        self.policies[leg.as_usize()]
     }
 
     fn leg(&self, leg: LegIndex) -> &Leg {
@@ -465,6 +546,10 @@ impl Leg {
             } else {
                 LocalRtcp::Separate
             },
+            crypto: agreed
+                .crypto
+                .as_ref()
+                .map_or(&[][..], |crypto| std::slice::from_ref(&crypto.ours)),
             ptime_ms: agreed.ptime_ms,
             maxptime_ms: agreed.maxptime_ms,
         }))

@@ -1,7 +1,8 @@
 use std::net::SocketAddr;
 
 use trunkline_edge_api::{LocalMedia, MediaDirection, RtcpMode, SourcePolicy, Ssrc};
-use trunkline_sip::offer_answer::MediaAddresses;
+use trunkline_sip::entropy::SeededEntropy;
+use trunkline_sip::offer_answer::{KeySource, MediaAddresses, SrtpPolicy};
 
 use super::*;
 use crate::cdr::CallDirection;
@@ -41,8 +42,17 @@ fn record() -> CallRecord {
 }
 
 fn call() -> Call {
+    call_to(SrtpPolicy::Off)
+}
+
+/// A call to a member with this policy.
+fn call_to(member: SrtpPolicy) -> Call {
     let addresses = MediaAddresses::new(&["198.51.100.1".parse().expect("an address")]);
-    let mut negotiation = MediaNegotiation::new(addresses.expect("one address"));
+    let mut negotiation = MediaNegotiation::new(
+        addresses.expect("one address"),
+        [SrtpPolicy::Off, member],
+        KeySource::draw(&mut SeededEntropy::new(1)),
+    );
     negotiation
         .offer_from_caller(&sdp(4_000, "0 8 101", "sendrecv"))
         .expect("a common codec");
@@ -417,5 +427,40 @@ fn every_state_ends_with_exactly_one_record_on_shutdown() {
             .count();
         assert_eq!(records, 1);
         assert_eq!(call.state_name(), "closed");
+    }
+}
+
+#[test]
+fn member_that_refuses_srtp_is_asked_again_with_plain_rtp_where_it_is_only_preferred() {
+    let offered = |outputs: &[Output]| match outputs {
+        [Output::InviteMember(offer)] => String::from_utf8_lossy(offer).into_owned(),
+        other => panic!("expected an invitation, got {:?}", names(other)),
+    };
+    for status in [415, 488, 606] {
+        let mut call = call_to(SrtpPolicy::Preferred);
+        while call.poll_output().is_some() {}
+        let first = offered(&after(&mut call, 0, Input::MediaOpened(local())));
+        assert!(first.contains("RTP/SAVP"), "{first}");
+        let again = offered(&after(&mut call, 1, Input::MemberRejected { status }));
+        assert!(
+            again.contains("RTP/AVP") && !again.contains("a=crypto"),
+            "{again}"
+        );
+        let outputs = after(&mut call, 2, Input::MemberRejected { status });
+        assert!(
+            names(&outputs)[0].starts_with("reject"),
+            "asked once more, not for ever"
+        );
+    }
+    for (policy, status) in [
+        (SrtpPolicy::Required, 488),
+        (SrtpPolicy::Off, 488),
+        (SrtpPolicy::Preferred, 486),
+    ] {
+        let mut call = call_to(policy);
+        while call.poll_output().is_some() {}
+        offered(&after(&mut call, 0, Input::MediaOpened(local())));
+        let outputs = after(&mut call, 1, Input::MemberRejected { status });
+        assert_eq!(names(&outputs)[0], format!("reject {status}"), "{policy}");
     }
 }

@@ -15,6 +15,7 @@ fn member(tenant: &str, extension: &str, availability: Availability) -> MemberRo
         sip_user: sip_user.parse().expect("a SIP user"),
         forward_number: None,
         availability,
+        srtp: SrtpPolicy::Off,
     }
 }
 
@@ -49,6 +50,7 @@ fn trunk(tenant: &str) -> Origin {
         name: name("carrier"),
         tenant: name(tenant),
         sources: vec![],
+        srtp: SrtpPolicy::Off,
     }))
 }
 

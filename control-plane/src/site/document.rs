@@ -12,6 +12,8 @@ use trunkline_edge_api::config::{
     ConfigError, Document, KeyDefault, KeySpec, Reader, Section, SectionSpec, Value,
 };
 
+use trunkline_sip::offer_answer::SrtpPolicy;
+
 use super::{Availability, Did, E164, Extension, Member, Name, SipUser, Site, Tenant, Trunk};
 use crate::credential::Credential;
 
@@ -28,6 +30,14 @@ const TENANT_REFERENCE: KeySpec = KeySpec {
         example: "\"acme\"",
     },
     effect: "The tenant it belongs to.",
+};
+
+const SRTP: KeySpec = KeySpec {
+    name: "srtp",
+    form: SrtpPolicy::FORM,
+    default: KeyDefault::Literal("\"off\""),
+    effect: "SRTP with keys in SDP: never; offered first and plain RTP where it is refused; or \
+             plain RTP refused with 488.",
 };
 
 static TENANT: SectionSpec = SectionSpec {
@@ -65,6 +75,7 @@ static TRUNK: SectionSpec = SectionSpec {
             },
             effect: "Where its SIP requests come from. The longest match decides.",
         },
+        SRTP,
     ],
 };
 
@@ -116,6 +127,7 @@ static MEMBER: SectionSpec = SectionSpec {
             default: KeyDefault::Literal("\"online\""),
             effect: "What the member starts with; the member's own choice is kept from then on.",
         },
+        SRTP,
     ],
 };
 
@@ -163,6 +175,7 @@ pub struct MemberDocument {
     sip_user: SipUser,
     forward_number: Option<E164>,
     availability: Availability,
+    srtp: SrtpPolicy,
 }
 
 impl SiteDocument {
@@ -186,6 +199,7 @@ impl SiteDocument {
                 credential,
                 forward_number: member.forward_number,
                 availability: member.availability,
+                srtp: member.srtp,
             })
         });
         Ok(Site {
@@ -245,6 +259,7 @@ fn read_trunk(section: &Section<'_>, names: &mut Names) -> Option<Trunk> {
     let name = section.value("name", parsed::<Name>);
     let tenant = tenant_reference(section, names);
     let sources = section.value("sources", sources);
+    let srtp = section.value("srtp", parsed::<SrtpPolicy>);
     if let Some(name) = &name {
         take(section, "name", &mut names.trunks, name.clone());
     }
@@ -255,6 +270,7 @@ fn read_trunk(section: &Section<'_>, names: &mut Names) -> Option<Trunk> {
         name: name?,
         tenant: tenant?,
         sources: sources?,
+        srtp: srtp?,
     })
 }
 
@@ -271,6 +287,7 @@ fn read_member(section: &Section<'_>, names: &mut Names) -> Option<MemberDocumen
     });
     let forward_number = section.optional("forward_number", parsed::<E164>);
     let availability = section.value("availability", parsed::<Availability>);
+    let srtp = section.value("srtp", parsed::<SrtpPolicy>);
     if let (Some(tenant), Some(extension)) = (&tenant, &extension) {
         let key = (tenant.clone(), extension.clone());
         take(section, "extension", &mut names.extensions, key);
@@ -287,6 +304,7 @@ fn read_member(section: &Section<'_>, names: &mut Names) -> Option<MemberDocumen
         sip_user: sip_user?,
         forward_number: forward_number?,
         availability: availability?,
+        srtp: srtp?,
     })
 }
 

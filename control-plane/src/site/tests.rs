@@ -63,6 +63,23 @@ fn site_file_is_read_as_written() {
 }
 
 #[test]
+fn srtp_is_off_unless_the_file_says_otherwise() {
+    let text = SMALL_SITE
+        .replace("sources =", "srtp = \"required\"\nsources =")
+        .replace(
+            "sip_user = \"grace\"",
+            "sip_user = \"grace\"\nsrtp = \"preferred\"",
+        );
+    let site = site(&text);
+    assert_eq!(site.trunks[0].srtp, SrtpPolicy::Required);
+    assert_eq!(site.members[0].srtp, SrtpPolicy::Off);
+    assert_eq!(site.members[1].srtp, SrtpPolicy::Preferred);
+    let wrong = SMALL_SITE.replace("sources =", "srtp = \"yes\"\nsources =");
+    let expected = "srtp = \"yes\": expected \"off\", \"preferred\" or \"required\"";
+    assert!(problems(&wrong).contains(expected), "{}", problems(&wrong));
+}
+
+#[test]
 fn problems_name_line_key_and_what_is_allowed() {
     let table = [
         (

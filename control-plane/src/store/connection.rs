@@ -18,13 +18,14 @@ const SQLITE_FULL: i32 = 13;
 
 /// The schema's history. A migration that was released is never edited.
 fn migrator() -> Migrator {
-    Migrator::with_migrations(vec![Migration::new(
-        1,
-        "spine".into(),
-        MigrationType::Simple,
-        include_str!("../../migrations/0001_spine.sql").into_sql_str(),
-        false,
-    )])
+    let simple = |version, name: &'static str, sql: &'static str| {
+        let sql = sql.into_sql_str();
+        Migration::new(version, name.into(), MigrationType::Simple, sql, false)
+    };
+    Migrator::with_migrations(vec![
+        simple(1, "spine", include_str!("../../migrations/0001_spine.sql")),
+        simple(2, "srtp", include_str!("../../migrations/0002_srtp.sql")),
+    ])
 }
 
 pub(super) async fn open(options: &StoreOptions) -> Result<SqliteConnection, StoreError> {

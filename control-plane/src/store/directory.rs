@@ -34,6 +34,8 @@ pub struct MemberRow {
     pub availability: String,
     /// Who chose that: `site` or `member`.
     pub availability_set_by: String,
+    /// `off`, `preferred` or `required`.
+    pub srtp: String,
 }
 
 /// A DID as lists show it.
@@ -56,6 +58,8 @@ pub struct TrunkRow {
     pub tenant: String,
     /// Networks its requests come from.
     pub sources: Vec<String>,
+    /// `off`, `preferred` or `required`.
+    pub srtp: String,
 }
 
 const SELECT_TRUNKS: &str = "SELECT trunks.*, tenants.name AS tenant FROM trunks \
@@ -91,6 +95,7 @@ pub(super) async fn members(
             forward_number: column(row, "forward_number")?,
             availability: column(row, "availability")?,
             availability_set_by: column(row, "availability_set_by")?,
+            srtp: column(row, "srtp")?,
         })
     };
     rows.iter().map(row).collect()
@@ -116,6 +121,7 @@ pub(super) async fn trunks(connection: &mut SqliteConnection) -> Result<Vec<Trun
             name: column(row, "name")?,
             tenant: column(row, "tenant")?,
             sources: sources.split(' ').map(str::to_owned).collect(),
+            srtp: column(row, "srtp")?,
         })
     };
     rows.iter().map(row).collect()
@@ -135,6 +141,7 @@ pub(super) async fn snapshot(
             name: named(row, "name")?,
             tenant: named(row, "tenant")?,
             sources: sources(row)?,
+            srtp: named(row, "srtp")?,
         })
     });
     let dids = dids.iter().map(|row| {
@@ -178,6 +185,7 @@ fn member_route(row: &SqliteRow) -> Result<MemberRoute, StoreError> {
         credential: credential(row)?,
         forward_number,
         availability: named(row, "availability")?,
+        srtp: named(row, "srtp")?,
     })
 }
 
@@ -281,6 +289,7 @@ async fn stored(connection: &mut SqliteConnection) -> Result<Stored, StoreError>
         let fields = Fields::from([
             ("tenant", column(&row, "tenant")?),
             ("sources", column(&row, "sources")?),
+            (plan::SRTP, column(&row, "srtp")?),
         ]);
         add(
             ObjectKind::Trunk,
@@ -301,6 +310,7 @@ async fn stored(connection: &mut SqliteConnection) -> Result<Stored, StoreError>
             ],
             named(&row, "availability")?,
         );
+        fields.insert(plan::SRTP, column(&row, "srtp")?);
         if let Some(number) = column(&row, "forward_number")? {
             fields.insert("forward_number", number);
         }
@@ -414,12 +424,17 @@ async fn insert_tenant(
 }
 
 async fn put_trunk(connection: &mut SqliteConnection, trunk: &Trunk) -> Result<(), StoreError> {
-    let put = "INSERT INTO trunks (tenant_id, name, sources, origin) \
-         VALUES ((SELECT id FROM tenants WHERE name = ?1), ?2, ?3, 'site') \
+    let put = "INSERT INTO trunks (tenant_id, name, sources, srtp, origin) \
+         VALUES ((SELECT id FROM tenants WHERE name = ?1), ?2, ?3, ?4, 'site') \
          ON CONFLICT (name) DO UPDATE SET tenant_id = excluded.tenant_id, \
-         sources = excluded.sources";
+         sources = excluded.sources, srtp = excluded.srtp";
     let sources = plan::sources_text(&trunk.sources);
-    let arguments = [trunk.tenant.as_str(), trunk.name.as_str(), &sources];
+    let arguments = [
+        trunk.tenant.as_str(),
+        trunk.name.as_str(),
+        &sources,
+        trunk.srtp.as_str(),
+    ];
     execute(connection, put, &arguments).await
 }
 
@@ -434,11 +449,13 @@ async fn park_sip_user(connection: &mut SqliteConnection, key: &str) -> Result<(
 async fn put_member(connection: &mut SqliteConnection, member: &Member) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO members (tenant_id, extension, name, sip_user, realm, ha1_md5, ha1_sha256, \
-         forward_number, availability, availability_set_by, origin) \
-         VALUES ((SELECT id FROM tenants WHERE name = ?), ?, ?, ?, ?, ?, ?, ?, ?, 'site', 'site') \
+         forward_number, availability, srtp, availability_set_by, origin) \
+         VALUES ((SELECT id FROM tenants WHERE name = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?, 'site', \
+         'site') \
          ON CONFLICT (tenant_id, extension) DO UPDATE SET name = excluded.name, \
          sip_user = excluded.sip_user, realm = excluded.realm, ha1_md5 = excluded.ha1_md5, \
          ha1_sha256 = excluded.ha1_sha256, forward_number = excluded.forward_number, \
+         srtp = excluded.srtp, \
          availability = CASE availability_set_by WHEN 'member' THEN availability \
          ELSE excluded.availability END",
     )
@@ -451,6 +468,7 @@ async fn put_member(connection: &mut SqliteConnection, member: &Member) -> Resul
     .bind(member.credential.sha256_hex())
     .bind(member.forward_number.as_ref().map(E164::as_str))
     .bind(member.availability.as_str())
+    .bind(member.srtp.as_str())
     .execute(connection)
     .await
     .map_err(translate)?;

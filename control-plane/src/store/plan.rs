@@ -116,6 +116,7 @@ pub(super) type Fields = BTreeMap<&'static str, String>;
 
 const PASSWORD: &str = "password_file";
 const AVAILABILITY: &str = "availability";
+pub(super) const SRTP: &str = "srtp";
 
 /// Plans the way from `stored` to `site`.
 ///
@@ -318,6 +319,7 @@ pub(super) fn trunk_fields(trunk: &Trunk) -> Fields {
     Fields::from([
         ("tenant", trunk.tenant.to_string()),
         ("sources", sources_text(&trunk.sources)),
+        (SRTP, trunk.srtp.to_string()),
     ])
 }
 
@@ -339,6 +341,7 @@ pub(super) fn member_fields(member: &Member) -> Fields {
         ],
         member.availability,
     );
+    fields.insert(SRTP, member.srtp.to_string());
     if let Some(number) = &member.forward_number {
         fields.insert("forward_number", number.as_str().to_owned());
     }

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use trunkline_sip::offer_answer::SrtpPolicy;
+
 use crate::credential::Credential;
 use crate::site::{Availability, E164, Extension, Name, SipUser};
 
@@ -37,6 +39,8 @@ pub struct TrunkRoute {
     pub tenant: Name,
     /// Networks its requests come from.
     pub sources: Vec<IpNet>,
+    /// Whether its media is protected.
+    pub srtp: SrtpPolicy,
 }
 
 /// A member as routing and the registrar see it.
@@ -56,6 +60,8 @@ pub struct MemberRoute {
     pub forward_number: Option<E164>,
     /// Whether calls ring the phone.
     pub availability: Availability,
+    /// Whether the phone's media is protected.
+    pub srtp: SrtpPolicy,
 }
 
 /// Who answers a number.

@@ -2,6 +2,8 @@ use std::path::Path;
 
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 
+use trunkline_sip::offer_answer::SrtpPolicy;
+
 use super::*;
 use crate::cdr::tests::record;
 use crate::site::tests::{SMALL_SITE, site};
@@ -486,4 +488,40 @@ fn thread_ends_with_the_last_handle() {
     let (store, thread) = open(options).expect("opened");
     drop(store);
     thread.join();
+}
+
+#[test]
+fn srtp_of_trunks_and_members_is_applied_shown_and_routed() {
+    let fixture = Fixture::new();
+    fixture.applied(SMALL_SITE);
+    let secured = SMALL_SITE
+        .replace("sources =", "srtp = \"required\"\nsources =")
+        .replace(
+            "sip_user = \"ada\"",
+            "sip_user = \"ada\"\nsrtp = \"preferred\"",
+        );
+    let plan = fixture.applied(&secured).to_string();
+    assert!(
+        plan.contains("~ trunk carrier-1 srtp: off -> required\n"),
+        "{plan}"
+    );
+    assert!(
+        plan.contains("~ member acme/101 srtp: off -> preferred\n"),
+        "{plan}"
+    );
+    assert_eq!(
+        fixture.applied(&secured).changes,
+        [],
+        "applied once is applied"
+    );
+    let mut routing = fixture.store.routing();
+    let snapshot = routing.borrow_and_update();
+    let trunk = snapshot.trunk_for("192.0.2.1".parse().expect("an address"));
+    assert_eq!(trunk.map(|trunk| trunk.srtp), Some(SrtpPolicy::Required));
+    let member = snapshot.member_by_sip_user("ada");
+    assert_eq!(
+        member.map(|member| member.srtp),
+        Some(SrtpPolicy::Preferred)
+    );
+    assert_eq!(fixture.members()[1].srtp, "off");
 }

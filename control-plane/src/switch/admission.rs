@@ -18,7 +18,7 @@ use trunkline_sip::agent::{NameAddr, ServerRequestId, SipLegId};
 use trunkline_sip::digest::DigestError;
 use trunkline_sip::flow::Flow;
 use trunkline_sip::identity::{self, Caller};
-use trunkline_sip::offer_answer::{MediaNegotiation, OfferAnswerError};
+use trunkline_sip::offer_answer::{KeySource, MediaNegotiation, OfferAnswerError};
 
 use super::Switch;
 use super::calls::{CallKey, Entry, MemberTarget, retry_after};
@@ -230,7 +230,11 @@ impl Switch {
             binding.is_behind_nat().then_some(member_ip),
         ];
 
-        let mut negotiation = MediaNegotiation::new(self.config.media_addresses);
+        let mut negotiation = MediaNegotiation::new(
+            self.config.media_addresses,
+            [origin.srtp(), route.member.srtp],
+            KeySource::draw(&mut *self.entropy),
+        );
         if let Err(error) = negotiation.offer_from_caller(request.body()) {
             record.result = match error {
                 OfferAnswerError::NoCommonCodec => CallResult::NoCommonCodec,

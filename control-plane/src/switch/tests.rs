@@ -6,6 +6,7 @@ use trunkline_edge_api::{
     CloseCause, Command, Epoch, Event, LegReport, MonoTime, PortRange, SessionReport, WorkerIndex,
 };
 use trunkline_sip::entropy::SeededEntropy;
+use trunkline_sip::offer_answer::SrtpPolicy;
 
 use super::*;
 use crate::cdr::{CallResult, EndedBySide};
@@ -40,11 +41,13 @@ fn site() -> RoutingSnapshot {
         credential: Credential::new(sip_user, REALM, "secret"),
         forward_number: None,
         availability,
+        srtp: SrtpPolicy::Off,
     };
     let trunk = TrunkRoute {
         name: "carrier".parse().expect("a name"),
         tenant: tenant.clone(),
         sources: vec!["192.0.2.2/32".parse().expect("a network")],
+        srtp: SrtpPolicy::Off,
     };
     let did = |number: &str, extension: &str| {
         let number = number.parse().expect("E.164");

@@ -211,6 +211,8 @@ fn uri_of_a_user_escapes_what_the_grammar_forbids() {
             Some("sip:alice.b%C3%BCro@192.0.2.1"),
         ),
         ("a@b;c\r\n", "h", Some("sip:a%40b%3Bc%0D%0A@h")),
+        ("alice", "2001:db8::1", Some("sip:alice@[2001:db8::1]")),
+        ("alice", "[2001:db8::1]", Some("sip:alice@[2001:db8::1]")),
         ("", "h", None),
         ("a", "", None),
         ("a", "h\r\nX: y", None),

@@ -1,5 +1,6 @@
 //! What we describe to a leg's peer: the body, its `o=` line and its version.
 
+use std::fmt;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use trunkline_edge_api::RtcpMode;
 
 use super::codec::AudioCodec;
 use super::remote::MediaLines;
+use super::sdes::CryptoLine;
 
 /// Where a leg's media lives on our side, for the life of the leg.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +48,8 @@ pub(super) struct LocalAudio<'a> {
     pub(super) codecs: &'a [AudioCodec],
     pub(super) direction: Direction,
     pub(super) rtcp: LocalRtcp,
+    /// Our keys; none over plain RTP.
+    pub(super) crypto: &'a [CryptoLine],
     pub(super) ptime_ms: Option<u16>,
     pub(super) maxptime_ms: Option<u16>,
 }
@@ -62,10 +66,19 @@ pub(super) enum LocalRtcp {
 }
 
 /// The description a leg's peer has of us, and what it was told last.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Describer {
     local: LocalDescription,
     last: Option<(SessionDescription, Bytes)>,
+}
+
+/// What was told may hold keys.
+impl fmt::Debug for Describer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Describer")
+            .field("local", &self.local)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Describer {
@@ -136,6 +149,10 @@ impl Describer {
             protocol,
             ..MediaDescription::audio(self.local.rtp.port(), formats.collect())
         };
+        for crypto in audio.crypto {
+            line.attributes
+                .push(Attribute::valued("crypto", crypto.to_value()));
+        }
         for codec in audio.codecs {
             let number = codec.payload_type.get();
             let rtpmap = format!("{number} {}", codec.encoding.rtpmap());

@@ -6,6 +6,7 @@ use sipx_sdp::{Address, Direction, MediaDescription, SessionDescription};
 
 use super::OfferAnswerError;
 use super::codec::{self, AudioCodec};
+use super::sdes::{self, CryptoLine, SrtpPolicy};
 
 /// Most `m=` lines that are read. A browser with every device it has offers five; each line costs
 /// room in every later description of the leg.
@@ -75,6 +76,8 @@ pub struct RemoteAudio {
     pub ptime_ms: Option<u16>,
     /// `a=maxptime`, milliseconds.
     pub maxptime_ms: Option<u16>,
+    /// How the peer would protect the stream, in its order; empty over plain RTP/AVP.
+    pub crypto: Vec<CryptoLine>,
     /// All `m=` lines; an answer has to repeat their order.
     pub(super) lines: MediaLines,
 }
@@ -91,11 +94,11 @@ pub(super) struct MediaLines {
 
 impl MediaLines {
     /// The lines of a session that we offer: one audio stream.
-    pub(super) fn audio_only() -> Self {
+    pub(super) fn audio_only(is_secure: bool) -> Self {
         Self {
             lines: vec![MediaLine {
                 media: "audio".to_owned(),
-                protocol: "RTP/AVP".to_owned(),
+                protocol: if is_secure { "RTP/SAVP" } else { "RTP/AVP" }.to_owned(),
                 format: "0".to_owned(),
             }],
             audio: 0,
@@ -114,12 +117,17 @@ pub(super) struct MediaLine {
 
 impl RemoteAudio {
     /// Reads a description. The audio stream is the first `m=audio` line that is not refused,
-    /// runs over plain RTP and has a format of ours.
+    /// runs over a profile that `policy` allows and has a format of ours; where the policy prefers
+    /// SRTP, the first such line over it.
     ///
     /// # Errors
     /// Every [`OfferAnswerError`] that concerns one description: not SDP, no usable audio, or an
     /// address that media must not be sent to.
-    pub fn parse(sdp: &[u8], ours: &MediaAddresses) -> Result<Self, OfferAnswerError> {
+    pub fn parse(
+        sdp: &[u8],
+        ours: &MediaAddresses,
+        policy: SrtpPolicy,
+    ) -> Result<Self, OfferAnswerError> {
         // Names in s= and i= may be in any charset; what is read here is ASCII.
         let text = String::from_utf8_lossy(sdp);
         let session = sipx_sdp::parse(text.trim_end_matches(['\0', ' ', '\t', '\r', '\n']))
@@ -127,7 +135,21 @@ impl RemoteAudio {
         if session.media.len() > MEDIA_LINES_MAX {
             return Err(OfferAnswerError::TooManyMediaLines);
         }
-        let (index, codecs) = choose_audio(&session)?;
+        let chosen = match policy {
+            SrtpPolicy::Off => choose_audio(&session, Profile::Plain),
+            SrtpPolicy::Required => choose_audio(&session, Profile::Secure),
+            SrtpPolicy::Preferred => choose_audio(&session, Profile::Secure).or_else(|secure| {
+                choose_audio(&session, Profile::Plain).map_err(|plain| match secure {
+                    OfferAnswerError::SrtpRequired | OfferAnswerError::NoAudio => plain,
+                    secure => secure,
+                })
+            }),
+        };
+        let Chosen {
+            index,
+            codecs,
+            crypto,
+        } = chosen?;
         let media = &session.media[index];
 
         let held = is_unspecified(&session, media);
@@ -153,6 +175,7 @@ impl RemoteAudio {
             codecs,
             ptime_ms: milliseconds(media, "ptime"),
             maxptime_ms: milliseconds(media, "maxptime"),
+            crypto,
             lines: MediaLines {
                 lines: session.media.iter().map(MediaLine::of).collect(),
                 audio: index,
@@ -180,24 +203,67 @@ impl MediaLine {
     }
 }
 
-/// The audio stream to use and its formats, or the most telling reason why there is none.
+/// What a stream runs over. AVPF differs from AVP in RTCP feedback alone, and no feedback message
+/// is in force that was not agreed on with a=rtcp-fb, which is never passed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Profile {
+    /// RTP/AVP, RTP/AVPF.
+    Plain,
+    /// RTP/SAVP, RTP/SAVPF with keys in `a=crypto`.
+    Secure,
+}
+
+impl Profile {
+    /// `None` for everything else, DTLS-SRTP among it.
+    fn of(media: &MediaDescription) -> Option<Self> {
+        match media.protocol.as_str() {
+            "RTP/AVP" | "RTP/AVPF" => Some(Self::Plain),
+            "RTP/SAVP" | "RTP/SAVPF" => Some(Self::Secure),
+            _ => None,
+        }
+    }
+}
+
+/// The audio stream to use.
+struct Chosen {
+    index: usize,
+    codecs: Vec<AudioCodec>,
+    crypto: Vec<CryptoLine>,
+}
+
+/// The audio stream over `profile`, or the most telling reason why there is none.
 fn choose_audio(
     session: &SessionDescription,
-) -> Result<(usize, Vec<AudioCodec>), OfferAnswerError> {
+    profile: Profile,
+) -> Result<Chosen, OfferAnswerError> {
     let mut error = OfferAnswerError::NoAudio;
     for (index, media) in session.media.iter().enumerate() {
         if media.media != "audio" || media.is_rejected() {
             continue;
         }
-        // AVPF differs from AVP in RTCP feedback alone, and no feedback message is in force
-        // that was not agreed on with a=rtcp-fb, which is never passed on.
-        if !matches!(media.protocol.as_str(), "RTP/AVP" | "RTP/AVPF") {
-            error = OfferAnswerError::ProfileNotSupported(MediaLine::of(media).protocol);
+        let offered = Profile::of(media);
+        if offered != Some(profile) {
+            error = match (offered, profile) {
+                (Some(Profile::Plain), Profile::Secure) => OfferAnswerError::SrtpRequired,
+                _ => OfferAnswerError::ProfileNotSupported(MediaLine::of(media).protocol),
+            };
+            continue;
+        }
+        let crypto = match profile {
+            Profile::Plain => Vec::new(),
+            Profile::Secure => sdes::lines_of(media),
+        };
+        if profile == Profile::Secure && crypto.is_empty() {
+            error = OfferAnswerError::NoCommonSuite;
             continue;
         }
         let codecs = codec::codecs_of(media);
         if codec::has_audio(&codecs) {
-            return Ok((index, codecs));
+            return Ok(Chosen {
+                index,
+                codecs,
+                crypto,
+            });
         }
         error = OfferAnswerError::NoCommonCodec;
     }

@@ -1,5 +1,6 @@
 mod bodies;
 mod properties;
+mod sdes;
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -7,12 +8,25 @@ use sipx_sdp::Direction;
 use trunkline_edge_api::{LegConfig, LegIndex, MediaDirection, RtcpMode, SourcePolicy};
 
 use super::*;
+use crate::entropy::SeededEntropy;
 use bodies::*;
 
 const OURS: &str = "192.0.2.1";
 
 fn addresses() -> MediaAddresses {
     MediaAddresses::new(&[ip(OURS), ip("2001:db8::1")]).expect("one per family")
+}
+
+fn negotiation(policies: [SrtpPolicy; 2]) -> MediaNegotiation {
+    MediaNegotiation::new(
+        addresses(),
+        policies,
+        KeySource::draw(&mut SeededEntropy::new(7)),
+    )
+}
+
+fn plain_negotiation() -> MediaNegotiation {
+    negotiation([SrtpPolicy::Off; 2])
 }
 
 fn ip(text: &str) -> IpAddr {
@@ -56,7 +70,7 @@ fn sdp(addr: &str, formats: &str, attributes: &[&str]) -> String {
 
 /// A call up to the caller's answer.
 fn answered(offer: &str, answer: &str) -> (MediaNegotiation, Bytes, Bytes) {
-    let mut media = MediaNegotiation::new(addresses());
+    let mut media = plain_negotiation();
     media.offer_from_caller(offer.as_bytes()).expect("an offer");
     let to_callee = media.offer_for_callee(local(LOCAL_B)).expect("in order");
     media
@@ -67,7 +81,7 @@ fn answered(offer: &str, answer: &str) -> (MediaNegotiation, Bytes, Bytes) {
 }
 
 fn audio_of(body: &Bytes) -> RemoteAudio {
-    RemoteAudio::parse(body, &addresses()).expect("what we write can be read")
+    RemoteAudio::parse(body, &addresses(), SrtpPolicy::Off).expect("what we write can be read")
 }
 
 /// `payload type=encoding` in order, for short tables.
@@ -131,9 +145,10 @@ fn real_offers_are_read_and_only_formats_of_ours_are_passed_on() {
         ),
     ];
     for (name, offer, rtp, expected) in rows {
-        let mut media = MediaNegotiation::new(addresses());
+        let mut media = plain_negotiation();
         media.offer_from_caller(offer.as_bytes()).expect(name);
-        let caller = RemoteAudio::parse(offer.as_bytes(), &addresses()).expect(name);
+        let caller =
+            RemoteAudio::parse(offer.as_bytes(), &addresses(), SrtpPolicy::Off).expect(name);
         assert_eq!(caller.rtp, Some(addr(rtp)), "{name}");
         let forwarded = audio_of(&media.offer_for_callee(local(LOCAL_B)).expect(name));
         assert_eq!(formats(&forwarded), *expected, "{name}");
@@ -222,7 +237,7 @@ fn unusable_offers_are_refused_with_the_right_status() {
         ("port beyond 65535", pcmu(&[]).replace("4000", "70000"), 400),
     ];
     for (name, offer, status) in rows {
-        let mut media = MediaNegotiation::new(addresses());
+        let mut media = plain_negotiation();
         let result = media.offer_from_caller(offer.as_bytes());
         assert_eq!(
             result.map_err(|error| error.status()),
@@ -236,9 +251,9 @@ fn unusable_offers_are_refused_with_the_right_status() {
 fn loopback_and_one_family_follow_from_our_own_addresses() {
     let loopback = MediaAddresses::new(&[ip("127.0.0.1")]).expect("one");
     let offer = sdp("127.0.0.1:4000", "0", &[]);
-    assert!(RemoteAudio::parse(offer.as_bytes(), &loopback).is_ok());
+    assert!(RemoteAudio::parse(offer.as_bytes(), &loopback, SrtpPolicy::Off).is_ok());
     assert_eq!(
-        RemoteAudio::parse(IPV6_OFFER.as_bytes(), &loopback),
+        RemoteAudio::parse(IPV6_OFFER.as_bytes(), &loopback, SrtpPolicy::Off),
         Err(OfferAnswerError::AddressFamily(ip("2001:db8::77")))
     );
     assert_eq!(MediaAddresses::new(&[]), None);
@@ -251,7 +266,7 @@ fn loopback_and_one_family_follow_from_our_own_addresses() {
 #[test]
 fn caller_leg_binds_the_family_of_the_offer() {
     for (offer, expected) in [(IPV6_OFFER, "2001:db8::1"), (TWILIO_OFFER, OURS)] {
-        let mut media = MediaNegotiation::new(addresses());
+        let mut media = plain_negotiation();
         media.offer_from_caller(offer.as_bytes()).expect("an offer");
         assert_eq!(media.caller_media_address(), ip(expected));
     }
@@ -665,10 +680,10 @@ fn rtcp_goes_where_each_leg_agreed() {
 
 #[test]
 fn source_policy_is_exact_unless_the_peer_is_behind_nat() {
-    let mut media = MediaNegotiation::new(addresses());
+    let mut media = plain_negotiation();
     let silent = media.leg_config(LegIndex::A, None);
     assert_eq!(
-        (silent.source, silent.direction),
+        (silent.source.clone(), silent.direction),
         (SourcePolicy::Nobody, MediaDirection::Inactive)
     );
     media
@@ -701,7 +716,7 @@ fn source_policy_is_exact_unless_the_peer_is_behind_nat() {
 
 #[test]
 fn peer_that_names_our_own_socket_is_refused() {
-    let mut media = MediaNegotiation::new(addresses());
+    let mut media = plain_negotiation();
     media
         .offer_from_caller(SIPP_OFFER.as_bytes())
         .expect("an offer");
@@ -744,7 +759,7 @@ fn extra_lines_before_the_audio_keep_their_place() {
 
 #[test]
 fn answer_on_another_line_than_the_offer_is_refused() {
-    let mut media = MediaNegotiation::new(addresses());
+    let mut media = plain_negotiation();
     media
         .offer_from_caller(SIPP_OFFER.as_bytes())
         .expect("an offer");
@@ -760,7 +775,7 @@ fn answer_on_another_line_than_the_offer_is_refused() {
 #[test]
 fn steps_out_of_order_are_refused_and_harmless() {
     let body = sdp("198.51.100.8:4000", "0", &[]);
-    let mut media = MediaNegotiation::new(addresses());
+    let mut media = plain_negotiation();
     let out_of_order = Err(OfferAnswerError::OutOfOrder);
     assert_eq!(media.offer_for_callee(local(LOCAL_B)), out_of_order);
     assert_eq!(

@@ -143,7 +143,7 @@ fn well_behaved_answer(offer: &RemoteAudio, order: &[prop::sample::Index]) -> St
 proptest! {
     #[test]
     fn no_body_panics_at_any_step(offer in body(), answer in body(), again in body()) {
-        let mut media = MediaNegotiation::new(addresses());
+        let mut media = plain_negotiation();
         let _ = media.offer_from_caller(&offer);
         let _ = media.offer_for_callee(local(LOCAL_B));
         let _ = media.answer_from_callee(&answer);
@@ -157,7 +157,7 @@ proptest! {
 
     #[test]
     fn what_we_write_can_be_read_whatever_was_offered(offer in body()) {
-        let mut media = MediaNegotiation::new(addresses());
+        let mut media = plain_negotiation();
         if media.offer_from_caller(&offer).is_ok() {
             let ours = media.offer_for_callee(local(LOCAL_B)).expect("in order");
             prop_assert!(ours.iter().all(|byte| byte.is_ascii()) || offer.iter().any(|b| !b.is_ascii()));
@@ -173,12 +173,12 @@ proptest! {
         reoffer in generated_description(6000),
         reanswer in generated_description(7000),
     ) {
-        let mut media = MediaNegotiation::new(addresses());
+        let mut media = plain_negotiation();
         media.offer_from_caller(offer.as_bytes()).expect("it has PCMU");
         media.offer_for_callee(local(LOCAL_B)).expect("in order");
         media.answer_from_callee(answer.as_bytes()).expect("it has PCMU");
         let to_caller = audio_of(&media.answer_for_caller(local(LOCAL_A)).expect("answered"));
-        let offered = RemoteAudio::parse(offer.as_bytes(), &addresses()).expect("accepted above");
+        let offered = RemoteAudio::parse(offer.as_bytes(), &addresses(), SrtpPolicy::Off).expect("accepted above");
         for codec in &to_caller.codecs {
             let theirs = codec::number_of(&offered.codecs, codec.encoding);
             prop_assert_eq!(theirs, Some(codec.payload_type));
@@ -189,7 +189,7 @@ proptest! {
         // The callee re-offers with numbers that may clash with anything so far.
         media.reoffer(LegIndex::B, reoffer.as_bytes()).expect("it has PCMU");
         let back = media.reanswer(LegIndex::A, reanswer.as_bytes()).expect("it has PCMU");
-        let offered = RemoteAudio::parse(reoffer.as_bytes(), &addresses()).expect("accepted");
+        let offered = RemoteAudio::parse(reoffer.as_bytes(), &addresses(), SrtpPolicy::Off).expect("accepted");
         for codec in &audio_of(&back).codecs {
             let theirs = codec::number_of(&offered.codecs, codec.encoding);
             prop_assert_eq!(theirs, Some(codec.payload_type));
@@ -205,7 +205,7 @@ proptest! {
         reoffer in generated_description(6000),
         reorder in prop::collection::vec(any::<prop::sample::Index>(), 1..8),
     ) {
-        let mut media = MediaNegotiation::new(addresses());
+        let mut media = plain_negotiation();
         media.offer_from_caller(offer.as_bytes()).expect("it has PCMU");
         let to_callee = audio_of(&media.offer_for_callee(local(LOCAL_B)).expect("in order"));
         let answer = well_behaved_answer(&to_callee, &order);
