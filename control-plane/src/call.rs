@@ -38,6 +38,8 @@ use crate::edge::LocalPair;
 pub enum Input {
     /// Both legs of the media session are bound.
     MediaOpened(LocalPair),
+    /// The edge has taken every [`Output::ConfigureMedia`] so far.
+    MediaConfigured,
     /// The media session could not be opened, or was lost with the edge. No
     /// [`Input::MediaClosed`] follows.
     MediaRefused,
@@ -102,7 +104,7 @@ pub enum Input {
 pub enum Output {
     /// Bind both legs.
     OpenMedia,
-    /// Tell the edge about a leg's peer.
+    /// Tell the edge about a leg's peer; [`Input::MediaConfigured`] follows.
     ConfigureMedia(LegIndex, LegConfig),
     /// End the media session; [`Input::MediaClosed`] is owed in return, at once when there is none.
     CloseMedia,
@@ -180,6 +182,9 @@ pub struct Call {
     state: State,
     setup: CallSetup,
     outputs: VecDeque<Output>,
+    /// Descriptions that go out once the edge has taken what they promise: a peer that is told of
+    /// an answer may send its first packet at once. `None` while the edge has nothing to take.
+    held: Option<Vec<Output>>,
 }
 
 impl Call {
@@ -190,6 +195,7 @@ impl Call {
             state: State::OpeningMedia,
             setup,
             outputs: VecDeque::from([Output::OpenMedia]),
+            held: None,
         }
     }
 
@@ -239,7 +245,7 @@ impl Call {
                     .map(|sdp| self.take_answer(caller_local, &sdp))
                     .transpose()
                 {
-                    Ok(sdp) => self.outputs.push_back(Output::Progress { status, sdp }),
+                    Ok(sdp) => self.describe(Output::Progress { status, sdp }),
                     Err(error) => self.refuse_media(now, &error),
                 }
             }
@@ -282,6 +288,10 @@ impl Call {
             (State::Reoffering { offerer }, Input::OfferCancelled { leg }) if leg == offerer => {
                 self.state = State::Up;
                 self.setup.negotiation.abandon_reoffer();
+            }
+
+            (_, Input::MediaConfigured) => {
+                self.outputs.extend(self.held.take().into_iter().flatten());
             }
 
             // The session is gone, and with it every chance of being heard.
@@ -365,7 +375,7 @@ impl Call {
         let record = &mut self.setup.record;
         record.setup_ms = Some(setup_ms);
         record.answer_unix_ms = Some(record.start_unix_ms + setup_ms as i64);
-        self.outputs.push_back(Output::AnswerCaller(answer));
+        self.describe(Output::AnswerCaller(answer));
     }
 
     /// Takes the member's answer into both legs' media and gives the caller's.
@@ -390,7 +400,16 @@ impl Call {
         self.reject(now, result, 488, None);
     }
 
+    /// Sends what describes media, after the edge has taken it.
+    fn describe(&mut self, output: Output) {
+        match &mut self.held {
+            Some(held) => held.push(output),
+            None => self.outputs.push_back(output),
+        }
+    }
+
     fn configure_media(&mut self) {
+        self.held.get_or_insert_default();
         for leg in LegIndex::ALL {
             let nat = self.setup.nat[leg.as_usize()];
             let config = self.setup.negotiation.leg_config(leg, nat);
@@ -436,7 +455,7 @@ impl Call {
         match answered {
             Ok(answer) => {
                 self.configure_media();
-                self.outputs.push_back(Output::AcceptOffer(offerer, answer));
+                self.describe(Output::AcceptOffer(offerer, answer));
             }
             Err(status) => {
                 self.setup.negotiation.abandon_reoffer();
@@ -466,6 +485,7 @@ impl Call {
     }
 
     fn end(&mut self, now: MonoTime, result: CallResult, side: EndedBySide, status: Option<u16>) {
+        self.held = None;
         self.outputs.push_back(Output::Hangup(LegIndex::A));
         self.outputs.push_back(Output::Hangup(LegIndex::B));
         self.outputs.push_back(Output::CloseMedia);

@@ -367,6 +367,7 @@ impl Switch {
     fn handle_media_event(&mut self, event: MediaEvent) {
         let (session, input) = match event {
             MediaEvent::Opened { session, local } => (session, Input::MediaOpened(local)),
+            MediaEvent::Configured { session } => (session, Input::MediaConfigured),
             MediaEvent::Refused { session, refusal } => {
                 tracing::warn!(%session, %refusal, "media session refused");
                 (session, Input::MediaRefused)
@@ -377,7 +378,7 @@ impl Switch {
                 legs,
             } => (session, Input::MediaClosed { cause, legs }),
         };
-        let is_over = !matches!(input, Input::MediaOpened(_));
+        let is_over = matches!(input, Input::MediaRefused | Input::MediaClosed { .. });
         let Some(&key) = self.by_session.get(&session) else {
             return;
         };

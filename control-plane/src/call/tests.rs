@@ -80,6 +80,17 @@ fn after(call: &mut Call, secs: u64, input: Input) -> Vec<Output> {
     std::iter::from_fn(|| call.poll_output()).collect()
 }
 
+/// Runs `input`, then lets the edge take what it was told.
+fn after_and_configured(call: &mut Call, secs: u64, input: Input) -> Vec<Output> {
+    let mut outputs = after(call, secs, input);
+    assert!(
+        outputs.iter().all(|output| matches!(output, Output::ConfigureMedia(..))),
+        "described before the edge was ready: {outputs:?}"
+    );
+    outputs.extend(after(call, secs, Input::MediaConfigured));
+    outputs
+}
+
 fn names(outputs: &[Output]) -> Vec<String> {
     outputs
         .iter()
@@ -124,7 +135,7 @@ fn up() -> Call {
         sdp: Some(sdp(5_000, "0 101", "sendrecv")),
     };
     assert_eq!(
-        names(&after(&mut call, 4, answered)),
+        names(&after_and_configured(&mut call, 4, answered)),
         ["configure A", "configure B", "answer"]
     );
     call
@@ -196,7 +207,7 @@ fn nobody_is_heard_before_an_answer_names_the_member() {
         status: 183,
         sdp: Some(sdp(5_000, "0 101", "sendrecv")),
     };
-    let outputs = after(&mut call, 2, early);
+    let outputs = after_and_configured(&mut call, 2, early);
     assert_eq!(
         names(&outputs),
         ["configure A", "configure B", "progress 183 sdp"]
@@ -219,7 +230,7 @@ fn answer_without_sdp_repeats_the_early_answer() {
         status: 183,
         sdp: Some(sdp(5_000, "0 101", "sendrecv")),
     };
-    let outputs = after(&mut call, 1, early);
+    let outputs = after_and_configured(&mut call, 1, early);
     let Some(Output::Progress {
         sdp: Some(early_sdp),
         ..
@@ -344,7 +355,7 @@ fn hold_travels_to_the_far_side_and_its_answer_back() {
     assert!(String::from_utf8_lossy(offer).contains("a=sendonly"));
 
     let result = Ok(sdp(5_000, "0 101", "recvonly"));
-    let outputs = after(
+    let outputs = after_and_configured(
         &mut call,
         11,
         Input::OfferAnswered {

@@ -63,6 +63,11 @@ pub enum MediaEvent {
         /// Its local addresses.
         local: LocalPair,
     },
+    /// The worker has taken every configuration that was given to it so far.
+    Configured {
+        /// Which session.
+        session: SessionId,
+    },
     /// The session could not be opened, or could not be brought back after an edge restart. It is
     /// forgotten; no further event follows.
     Refused {
@@ -118,6 +123,8 @@ struct Leg {
     local: LocalMedia,
     state: LegState,
     config: Option<LegConfig>,
+    /// The `ConfigureLeg` whose answer is awaited; an earlier one's no longer matters.
+    configuring: Option<Correlation>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,6 +166,7 @@ pub struct EdgeProxy {
     is_connected: bool,
     sessions: HashMap<SessionId, Session>,
     opening: HashMap<Correlation, (SessionId, LegIndex)>,
+    configuring: HashMap<Correlation, (SessionId, LegIndex)>,
     closing: VecDeque<(MonoTime, SessionId)>,
     rebinds: VecDeque<(MonoTime, SessionId, LegIndex, u8)>,
     serial_next: u32,
@@ -177,6 +185,7 @@ impl EdgeProxy {
             is_connected: false,
             sessions: HashMap::new(),
             opening: HashMap::new(),
+            configuring: HashMap::new(),
             closing: VecDeque::new(),
             rebinds: VecDeque::new(),
             serial_next: 0,
@@ -202,6 +211,7 @@ impl EdgeProxy {
             worker.backlog.clear();
         }
         self.opening.clear();
+        self.configuring.clear();
         self.rebinds.clear();
         for index in 0..self.workers.len() {
             self.push(index, Command::CloseOtherEpochs { keep: self.epoch });
@@ -331,6 +341,7 @@ impl EdgeProxy {
             },
             state: LegState::Open,
             config: None,
+            configuring: None,
         };
         let id = SessionId::new(self.epoch, self.serial_next);
         self.serial_next += 1;
@@ -386,6 +397,8 @@ impl EdgeProxy {
                 self.counters.refused += u64::from(result.is_err());
                 if let Some((session, leg)) = self.opening.remove(&correlation) {
                     self.handle_open_answer(now, session, leg, correlation, result);
+                } else if let Some((session, leg)) = self.configuring.remove(&correlation) {
+                    self.handle_config_answer(session, leg, correlation, result);
                 }
             }
             Event::SessionClosed { cause, report } => {
@@ -460,6 +473,35 @@ impl EdgeProxy {
         }
     }
 
+    fn handle_config_answer(
+        &mut self,
+        id: SessionId,
+        leg: LegIndex,
+        correlation: Correlation,
+        result: Result<(), Refusal>,
+    ) {
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        let entry = &mut session.legs[leg.as_usize()];
+        if entry.configuring != Some(correlation) {
+            return;
+        }
+        entry.configuring = None;
+        let is_settled = session.legs.iter().all(|leg| leg.configuring.is_none());
+        match (session.state, result) {
+            (SessionState::Closing { .. }, _) => {}
+            (_, Ok(())) if is_settled => {
+                self.events
+                    .push_back(MediaEvent::Configured { session: id });
+            }
+            (_, Ok(())) => {}
+            // The leg is not bound again yet; its configuration is said again with it.
+            (_, Err(Refusal::NoSuchLeg)) if entry_is_opening(session, leg) => {}
+            (_, Err(refusal)) => self.refuse(id, refusal),
+        }
+    }
+
     fn refuse(&mut self, id: SessionId, refusal: Refusal) {
         let Some(session) = self.sessions.get(&id) else {
             return;
@@ -491,6 +533,9 @@ impl EdgeProxy {
         for leg in &session.legs {
             if let LegState::Opening { correlation, .. } = leg.state {
                 self.opening.remove(&correlation);
+            }
+            if let Some(correlation) = leg.configuring {
+                self.configuring.remove(&correlation);
             }
         }
         if let Some(worker) = self.workers.get_mut(session.worker) {
@@ -605,14 +650,19 @@ impl EdgeProxy {
         };
         if let Some(config) = entry.legs[leg.as_usize()].config.clone() {
             let worker = entry.worker;
-            self.push(
-                worker,
-                Command::ConfigureLeg {
-                    session,
-                    leg,
-                    config,
-                },
-            );
+            let command = Command::ConfigureLeg {
+                session,
+                leg,
+                config,
+            };
+            let correlation = self.push(worker, command);
+            self.configuring.insert(correlation, (session, leg));
+            if let Some(entry) = self.sessions.get_mut(&session) {
+                let earlier = entry.legs[leg.as_usize()].configuring.replace(correlation);
+                if let Some(earlier) = earlier {
+                    self.configuring.remove(&earlier);
+                }
+            }
         }
     }
 
@@ -629,6 +679,13 @@ impl EdgeProxy {
         }
         correlation
     }
+}
+
+fn entry_is_opening(session: &Session, leg: LegIndex) -> bool {
+    matches!(
+        session.legs[leg.as_usize()].state,
+        LegState::Opening { .. }
+    )
 }
 
 #[cfg(test)]

@@ -309,3 +309,54 @@ fn exhausted_ports_refuse_the_next_session() {
         Err(MediaRefused::NoPorts)
     );
 }
+
+#[test]
+fn configured_is_told_once_the_worker_has_taken_both_legs() {
+    let mut proxy = proxy();
+    let (id, _) = opened(&mut proxy);
+    proxy.configure(id, LegIndex::A, config());
+    proxy.configure(id, LegIndex::B, config());
+    let sent = commands(&mut proxy, WORKER);
+    answer(&mut proxy, &sent[0], Ok(()));
+    assert_eq!(proxy.poll_event(), None);
+    answer(&mut proxy, &sent[1], Ok(()));
+    assert_eq!(
+        proxy.poll_event(),
+        Some(MediaEvent::Configured { session: id })
+    );
+}
+
+#[test]
+fn only_the_newest_configuration_of_a_leg_counts() {
+    let mut proxy = proxy();
+    let (id, _) = opened(&mut proxy);
+    proxy.configure(id, LegIndex::A, config());
+    proxy.configure(id, LegIndex::A, config());
+    let sent = commands(&mut proxy, WORKER);
+    answer(&mut proxy, &sent[0], Ok(()));
+    assert_eq!(proxy.poll_event(), None);
+    answer(&mut proxy, &sent[1], Ok(()));
+    assert_eq!(
+        proxy.poll_event(),
+        Some(MediaEvent::Configured { session: id })
+    );
+}
+
+#[test]
+fn refused_configuration_gives_the_session_up() {
+    let mut proxy = proxy();
+    let (id, _) = opened(&mut proxy);
+    proxy.configure(id, LegIndex::B, config());
+    let sent = commands(&mut proxy, WORKER);
+    answer(&mut proxy, &sent[0], Err(Refusal::AddressMismatch));
+    assert_eq!(
+        proxy.poll_event(),
+        Some(MediaEvent::Refused {
+            session: id,
+            refusal: Refusal::AddressMismatch
+        })
+    );
+    assert_eq!(proxy.session_count(), 0);
+    let (_, pool) = proxy.port_pools().next().expect("one worker");
+    assert_eq!(pool.free_count(), pool.capacity());
+}
