@@ -80,10 +80,10 @@ fn session(far_event: u8) -> MediaSession {
             timeouts: MediaTimeouts::OFF,
         };
         session
-            .handle_command(SessionCommand::OpenLeg(leg, local))
+            .handle_command(MonoTime(0), SessionCommand::OpenLeg(leg, local))
             .expect("the leg opens");
         session
-            .handle_command(SessionCommand::ConfigureLeg(leg, config))
+            .handle_command(MonoTime(0), SessionCommand::ConfigureLeg(leg, config))
             .expect("the leg takes its configuration");
     }
     session

@@ -3,8 +3,8 @@
 
 use std::collections::HashMap;
 
-use trunkline_edge_api::{LegIndex, MonoTime, SessionId};
-use trunkline_media::{MediaSession, SocketKind};
+use trunkline_edge_api::{DropReason, LegIndex, MonoTime, SessionId};
+use trunkline_media::{MediaSession, SocketKind, Transmit};
 
 use crate::uring::SocketId;
 
@@ -48,6 +48,14 @@ impl Session {
             opened_at: now,
             sockets: [[None; 2]; 2],
         }
+    }
+}
+
+impl Session {
+    /// The socket that `transmit` leaves from.
+    pub(crate) fn socket_of(&self, transmit: &Transmit) -> Result<SocketId, DropReason> {
+        self.sockets[transmit.leg.as_usize()][transmit.socket as usize]
+            .ok_or(DropReason::NoDestination)
     }
 }
 

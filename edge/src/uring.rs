@@ -27,6 +27,8 @@ use std::time::Duration;
 
 use io_uring::types::{CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
+use rustix::io::Errno;
+use rustix::net::{SendFlags, sendto};
 use trunkline_edge_api::{DropReason, Refusal};
 use trunkline_media::{PacketBuf, RxMeta, Transmit};
 
@@ -263,6 +265,31 @@ impl UringTier {
             socket.sends_in_flight += 1;
         }
         Ok(())
+    }
+
+    /// Sends what a session made itself, at once and without a buffer of the ring: a report every
+    /// few seconds is not worth one. Never waits.
+    ///
+    /// # Errors
+    /// As [`Completion::Sent`], and [`DropReason::NoDestination`] when the socket is closed or
+    /// closing.
+    pub(crate) fn send_now(
+        &mut self,
+        socket: SocketId,
+        dest: SocketAddr,
+        packet: &[u8],
+    ) -> Result<(), DropReason> {
+        let socket = self
+            .sockets
+            .get_mut(socket)
+            .filter(|socket| socket.closing.is_none())
+            .ok_or(DropReason::NoDestination)?;
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        match sendto(&socket.fd, packet, flags, &dest) {
+            Ok(_) => Ok(()),
+            Err(Errno::AGAIN | Errno::NOBUFS) => Err(DropReason::SendQueueFull),
+            Err(_) => Err(DropReason::SendFailed),
+        }
     }
 
     /// Gives a buffer back unsent.

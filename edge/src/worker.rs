@@ -28,6 +28,7 @@ use crate::timer_wheel::TimerWheel;
 use crate::uring::{CloseTicket, Completion, RxBuffer, UringError, UringTier};
 
 mod command;
+mod timeouts;
 
 use command::QueryAll;
 
@@ -65,6 +66,8 @@ pub(crate) struct Worker {
     sessions: SessionTable,
     /// One per session slot.
     orphan_timers: TimerWheel,
+    /// One per session slot.
+    media_timers: TimerWheel,
     closings: Closings,
     query: Option<QueryAll>,
     phase: Phase,
@@ -105,6 +108,7 @@ impl Worker {
             shared,
             sessions: SessionTable::new(settings.sessions_max),
             orphan_timers: TimerWheel::new(settings.sessions_max, monotonic_now()),
+            media_timers: TimerWheel::new(settings.sessions_max, monotonic_now()),
             closings: Closings::with_capacity(settings.sockets_max as usize),
             query: None,
             phase: Phase::Serving,
@@ -120,6 +124,7 @@ impl Worker {
         let command_count = self.drain_commands(start);
         let completion_count = self.handle_completions(start);
         self.expire_timers(start);
+        self.expire_media_timers(start);
         let report_count = self.continue_query(start);
         if self.shared.is_stopping() && self.phase == Phase::Serving {
             self.begin_draining();
@@ -285,13 +290,21 @@ impl Worker {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
-        let SessionEvent::MediaStarted { leg, source } = event;
-        // One that finds no room is counted by the ring and costs control a figure.
-        let _ = self.end.send_event(&Event::MediaStarted {
-            session: session.id,
-            leg,
-            source,
-        });
+        let session = session.id;
+        let event = match event {
+            SessionEvent::MediaStarted { leg, source } => Event::MediaStarted {
+                session,
+                leg,
+                source,
+            },
+            SessionEvent::MediaTimedOut { leg, kind } => {
+                self.end.counters().add(Counter::MediaTimeouts, 1);
+                Event::MediaTimedOut { session, leg, kind }
+            }
+        };
+        // One that finds no room is counted by the ring; one that must arrive makes it ask control
+        // to resync.
+        let _ = self.end.send_event(&event);
     }
 
     /// Closes what neither control nor media have touched for the orphan timeout.
@@ -350,12 +363,18 @@ impl Worker {
     /// Forgets the session and begins to close its sockets. `SessionClosed` and what `outcome`
     /// adds is said when they are.
     fn close_session(&mut self, key: SessionKey, cause: CloseCause, outcome: Outcome) {
-        let Some(session) = self.sessions.remove(key) else {
+        let Some(mut session) = self.sessions.remove(key) else {
             return;
         };
         self.orphan_timers.cancel(key.slot());
+        self.media_timers.cancel(key.slot());
+        if cause != CloseCause::Panicked {
+            self.say_goodbye(monotonic_now(), &mut session);
+        }
+        let report = report_of(&session);
+        timeouts::observe_quality(self.end.counters(), &report.legs);
         let ticket = self.closings.open(Outcome {
-            session: Some((cause, report_of(&session))),
+            session: Some((cause, report)),
             ..outcome
         });
         let [a, b] = session.sockets;

@@ -308,7 +308,11 @@ fn reports_tell_what_each_leg_heard_and_sent() {
         tx_bytes: 5 * 172,
         ..LegReport::default()
     };
-    assert_eq!(report.legs, [heard, sent]);
+    // How evenly they came is this machine's affair; that it is measured is not.
+    let [mut a, b] = report.legs;
+    assert!((420..=441).contains(&a.mos_centi), "{a:?}");
+    (a.jitter_micros, a.jitter_max_micros, a.mos_centi) = (0, 0, 0);
+    assert_eq!([a, b], [heard, sent]);
 
     let query = control.send(0, Command::QueryAllSessions);
     assert_eq!(control.answer(0, query), Ok(()));

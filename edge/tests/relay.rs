@@ -82,7 +82,9 @@ fn rtcp_crosses_on_separate_and_on_multiplexed_ports() {
         assert_eq!(receive(A, mode_a), receiver_report(call.locals[0].ssrc.0));
         control.close(&call);
     }
-    edge.wait_for_counter(Counter::TxRtcpPackets, 6);
+    // Both peers of each call got a BYE at its end.
+    edge.wait_for_counter(Counter::RtcpGenerated, 6);
+    edge.wait_for_counter(Counter::TxRtcpPackets, 12);
     assert_eq!(edge.counter(Counter::RxRtcpPackets), 6);
 }
 

@@ -84,7 +84,9 @@ fn after(call: &mut Call, secs: u64, input: Input) -> Vec<Output> {
 fn after_and_configured(call: &mut Call, secs: u64, input: Input) -> Vec<Output> {
     let mut outputs = after(call, secs, input);
     assert!(
-        outputs.iter().all(|output| matches!(output, Output::ConfigureMedia(..))),
+        outputs
+            .iter()
+            .all(|output| matches!(output, Output::ConfigureMedia(..))),
         "described before the edge was ready: {outputs:?}"
     );
     outputs.extend(after(call, secs, Input::MediaConfigured));

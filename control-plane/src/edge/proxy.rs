@@ -682,10 +682,7 @@ impl EdgeProxy {
 }
 
 fn entry_is_opening(session: &Session, leg: LegIndex) -> bool {
-    matches!(
-        session.legs[leg.as_usize()].state,
-        LegState::Opening { .. }
-    )
+    matches!(session.legs[leg.as_usize()].state, LegState::Opening { .. })
 }
 
 #[cfg(test)]

@@ -146,6 +146,8 @@ impl PayloadType {
     pub const PCMU: Self = Self(0);
     /// PCMA, RFC 3551 §6.
     pub const PCMA: Self = Self(8);
+    /// Comfort noise, RFC 3389.
+    pub const CN: Self = Self(13);
     /// G.722, RFC 3551 §6.
     pub const G722: Self = Self(9);
 

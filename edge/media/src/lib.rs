@@ -9,6 +9,7 @@
 //! | [`session`] | [`MediaSession`]: two legs and the way between them | |
 //! | [`demux`] | which protocol a datagram belongs to | 7983, 5761 |
 //! | [`rtp`] | reading and editing the RTP header | 3550 §5 |
+//! | [`quality`] | statistics, MOS, reports of our own, timeouts | 3550 §6, A; G.107 |
 //! | [`rtcp`] | translating RTCP compounds in place | 3550 §6, §7.2 |
 //! | [`source_gate`] | whose packets a leg accepts | 7362 |
 //! | [`rewrite`] | the one continuous stream that a leg sends | 3550 §5.1 |
@@ -21,6 +22,7 @@
 pub mod demux;
 pub mod packet_buf;
 pub mod payload_table;
+pub mod quality;
 pub mod rewrite;
 pub mod rtcp;
 pub mod rtp;

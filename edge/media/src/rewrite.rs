@@ -217,6 +217,20 @@ impl OutgoingStream {
         }
     }
 
+    /// RTP time of the stream at `now`, which lies at or after its newest packet; `None` before
+    /// the first. `clock_hz` is the clock of that packet.
+    #[must_use]
+    pub fn timestamp_at(&self, now: MonoTime, clock_hz: u32) -> Option<u32> {
+        match &self.state {
+            State::Idle => None,
+            State::Flowing(flow) => {
+                let elapsed_nanos = u128::from(now.nanos_since(flow.newest_at));
+                let elapsed = elapsed_nanos * u128::from(clock_hz) / 1_000_000_000;
+                Some(flow.newest_timestamp.wrapping_add(elapsed as u32))
+            }
+        }
+    }
+
     /// Translates an extended sequence number that the peer reports back to the present source's
     /// numbering. `None` when it lies before that source's first packet: then the report speaks of
     /// an earlier source, which no longer wants to hear it.

@@ -29,6 +29,7 @@ use trunkline_edge_api::Ssrc;
 
 use crate::rewrite::{OutgoingStream, mix};
 
+pub mod report;
 mod walk;
 
 pub use walk::{MalformedRtcp, PacketType, validate};

@@ -11,7 +11,7 @@
 use std::net::SocketAddr;
 
 use trunkline_edge_api::{
-    DropReason, LegConfig, LegIndex, LegReport, LocalMedia, MonoTime, Refusal,
+    DropReason, LegConfig, LegIndex, LegReport, LocalMedia, MediaTimeoutKind, MonoTime, Refusal,
 };
 
 use crate::demux::{MediaKind, Protocol, protocol_of};
@@ -22,8 +22,10 @@ use crate::rtp::{RtpEdit, RtpHeader};
 
 mod leg;
 mod security;
+mod watch;
 
 use leg::Leg;
+pub use watch::TRANSMIT_LEN_MAX;
 
 /// Which of a leg's sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -110,6 +112,13 @@ pub enum SessionEvent {
         /// Where it came from.
         source: SocketAddr,
     },
+    /// [`trunkline_edge_api::Event::MediaTimedOut`].
+    MediaTimedOut {
+        /// The leg that hears nothing.
+        leg: LegIndex,
+        /// Which silence.
+        kind: MediaTimeoutKind,
+    },
 }
 
 /// Two legs and what flows between them.
@@ -162,7 +171,7 @@ impl MediaSession {
         };
         let verdict = match kind_of(now, near, meta, packet) {
             Ok(MediaKind::Rtp) => relay_rtp(now, near, leg.far(), far, meta, packet),
-            Ok(MediaKind::Rtcp) => relay_rtcp(near, leg.far(), far, meta, packet),
+            Ok(MediaKind::Rtcp) => relay_rtcp(now, near, leg.far(), far, meta, packet),
             Err(reason) => Verdict::Drop(reason),
         };
         if let Verdict::Drop(_) = verdict {
@@ -192,7 +201,11 @@ impl MediaSession {
     /// [`Refusal::NoSuchLeg`] for the configuration of a leg that is not open, and
     /// [`Refusal::AddressMismatch`] when a remote address can be no peer of the leg: another
     /// family, unspecified, multicast, or port 0. Then nothing was changed.
-    pub fn handle_command(&mut self, command: SessionCommand) -> Result<(), Refusal> {
+    pub fn handle_command(
+        &mut self,
+        now: MonoTime,
+        command: SessionCommand,
+    ) -> Result<(), Refusal> {
         match command {
             SessionCommand::OpenLeg(leg, local) => {
                 let leg = &mut self.legs[leg.as_usize()];
@@ -208,7 +221,7 @@ impl MediaSession {
             SessionCommand::ConfigureLeg(leg, config) => self.legs[leg.as_usize()]
                 .as_mut()
                 .ok_or(Refusal::NoSuchLeg)?
-                .configure(config),
+                .configure(now, config),
             SessionCommand::CloseLeg(leg) => {
                 self.legs[leg.as_usize()] = None;
                 Ok(())
@@ -218,10 +231,11 @@ impl MediaSession {
 
     /// What has happened since the last call; `None` when there is nothing more to tell.
     pub fn poll_event(&mut self) -> Option<SessionEvent> {
-        LegIndex::ALL.into_iter().find_map(|leg| {
+        let started = LegIndex::ALL.into_iter().find_map(|leg| {
             let source = self.legs[leg.as_usize()].as_mut()?.take_media_start()?;
             Some(SessionEvent::MediaStarted { leg, source })
-        })
+        });
+        started.or_else(|| self.take_timed_out())
     }
 
     /// What `leg` has bound; `None` when it is not open.
@@ -233,9 +247,14 @@ impl MediaSession {
     /// Figures of both legs, indexed by [`LegIndex`].
     #[must_use]
     pub fn report(&self) -> [LegReport; 2] {
-        let report = |leg: &Option<Leg>| leg.as_ref().map(|leg| leg.report).unwrap_or_default();
+        let report = |leg: &Option<Leg>, far: &Option<Leg>| {
+            let sent_clock_hz = far.as_ref().and_then(Leg::heard_clock_hz);
+            leg.as_ref()
+                .map(|leg| leg.report(sent_clock_hz))
+                .unwrap_or_default()
+        };
         let [a, b] = &self.legs;
-        [report(a), report(b)]
+        [report(a, b), report(b, a)]
     }
 
     /// When the last RTP or RTCP packet was accepted; `None` before the first.
@@ -288,9 +307,10 @@ fn relay_rtp(
         return Verdict::Drop(DropReason::MalformedRtp);
     };
     let Some(route) = near.route(header.payload_type) else {
+        near.hear_stranger(now, &header);
         return Verdict::Drop(DropReason::PayloadTypeNotNegotiated);
     };
-    near.hear_rtp(now, meta.source, &header, arrived_len);
+    near.hear_rtp(now, meta.source, &header, route.clock_rate, arrived_len);
     if !near.direction().receives() {
         return Verdict::Drop(DropReason::DirectionInactive);
     }
@@ -327,6 +347,7 @@ fn relay_rtp(
 }
 
 fn relay_rtcp(
+    now: MonoTime,
     near: &mut Leg,
     far_index: LegIndex,
     far: &mut Option<Leg>,
@@ -339,7 +360,7 @@ fn relay_rtcp(
     if rtcp::validate(packet).is_err() {
         return Verdict::Drop(DropReason::MalformedRtcp);
     }
-    near.hear_rtcp(meta, packet);
+    near.hear_rtcp(now, meta, packet);
     let Some(far) = far else {
         return Verdict::Drop(DropReason::NoDestination);
     };
@@ -354,6 +375,7 @@ fn relay_rtcp(
         Ok(0) => Verdict::Consumed,
         Ok(len) => {
             packet.truncate(len);
+            far.pass_rtcp(now, packet);
             far.transmit(far_index, MediaKind::Rtcp, packet)
         }
         Err(_) => Verdict::Drop(DropReason::MalformedRtcp),

@@ -43,10 +43,10 @@ impl Worker {
                 session,
                 leg,
                 config,
-            } => self.configure_leg(session, leg, config),
+            } => self.configure_leg(now, session, leg, config),
             Command::QuerySession { session } => self.query_session(correlation, session),
             Command::CloseLeg { session, leg } => {
-                return self.close_leg(correlation, session, leg);
+                return self.close_leg(now, correlation, session, leg);
             }
             Command::CloseSession { session } => {
                 let outcome = Outcome {
@@ -101,7 +101,7 @@ impl Worker {
                 .insert(Session::new(id, now))
                 .map_err(|TableFull| Refusal::SessionTableFull)?,
         };
-        let result = self.bind_leg(key, leg, local);
+        let result = self.bind_leg(now, key, leg, local);
         match (result, found) {
             (Ok(()), None) => {
                 let timeout_secs = u64::from(self.settings.orphan_timeout_secs);
@@ -120,6 +120,7 @@ impl Worker {
     /// Binds the leg's sockets, all or none.
     fn bind_leg(
         &mut self,
+        now: MonoTime,
         key: SessionKey,
         leg: LegIndex,
         local: LocalMedia,
@@ -142,7 +143,7 @@ impl Worker {
         };
         let sockets = [Some(rtp), rtcp];
         let opened = self
-            .command_session(key, SessionCommand::OpenLeg(leg, local))
+            .command_session(now, key, SessionCommand::OpenLeg(leg, local))
             .and_then(|()| self.sessions.get_mut(key).ok_or(Refusal::NoSuchLeg))
             .map(|session| session.sockets[leg.as_usize()] = sockets);
         if opened.is_err() {
@@ -166,19 +167,28 @@ impl Worker {
 
     fn configure_leg(
         &mut self,
+        now: MonoTime,
         id: SessionId,
         leg: LegIndex,
         config: LegConfig,
     ) -> Result<(), Refusal> {
         let key = self.sessions.find(id).ok_or(Refusal::NoSuchLeg)?;
-        self.command_session(key, SessionCommand::ConfigureLeg(leg, config))
+        self.command_session(now, key, SessionCommand::ConfigureLeg(leg, config))
     }
 
     /// Hands a command to the session's own code.
-    fn command_session(&mut self, key: SessionKey, command: SessionCommand) -> Result<(), Refusal> {
+    fn command_session(
+        &mut self,
+        now: MonoTime,
+        key: SessionKey,
+        command: SessionCommand,
+    ) -> Result<(), Refusal> {
         let session = self.sessions.get_mut(key).ok_or(Refusal::NoSuchLeg)?;
-        match guarded(|| session.media.handle_command(command)) {
-            Ok(result) => result,
+        match guarded(|| session.media.handle_command(now, command)) {
+            Ok(result) => {
+                self.arm_media_timer(key);
+                result
+            }
             Err(super::Panicked) => {
                 self.close_panicked(key);
                 Err(Refusal::NoSuchLeg)
@@ -186,14 +196,14 @@ impl Worker {
         }
     }
 
-    fn close_leg(&mut self, correlation: Correlation, id: SessionId, leg: LegIndex) {
+    fn close_leg(&mut self, now: MonoTime, correlation: Correlation, id: SessionId, leg: LegIndex) {
         let mut sockets = [None; 2];
         if let Some(key) = self.sessions.find(id) {
             if let Some(session) = self.sessions.get_mut(key) {
                 sockets = std::mem::take(&mut session.sockets[leg.as_usize()]);
             }
             // Closing a leg is never refused.
-            let _ = self.command_session(key, SessionCommand::CloseLeg(leg));
+            let _ = self.command_session(now, key, SessionCommand::CloseLeg(leg));
         }
         let outcome = Outcome {
             answer: Some(correlation),

@@ -3,16 +3,19 @@
 use std::net::{IpAddr, SocketAddr};
 
 use trunkline_edge_api::{
-    DropReason, LegConfig, LegIndex, LegReport, LocalMedia, MediaDirection, MonoTime, PayloadRoute,
-    PayloadType, Refusal, RtcpMode,
+    ClockRateHz, DropReason, LegConfig, LegIndex, LegReport, LocalMedia, MediaDirection,
+    MediaTimeoutKind, MonoTime, PayloadRoute, PayloadType, Refusal, RtcpMode,
 };
 
 use super::security::LegSecurity;
+use super::watch::OwnRtcp;
 use super::{RxMeta, SocketKind, Transmit, Verdict};
 use crate::demux::MediaKind;
 use crate::packet_buf::PacketBuf;
 use crate::payload_table::PayloadTable;
+use crate::quality::LegQuality;
 use crate::rewrite::OutgoingStream;
+use crate::rtcp;
 use crate::rtp::RtpHeader;
 use crate::source_gate::SourceGate;
 
@@ -20,7 +23,12 @@ use crate::source_gate::SourceGate;
 pub(super) struct Leg {
     local: LocalMedia,
     pub(super) stream: OutgoingStream,
+    /// Counts of packets; what [`Self::quality`] knows is filled in when somebody asks.
     pub(super) report: LegReport,
+    pub(super) quality: LegQuality,
+    pub(super) own_rtcp: OwnRtcp,
+    /// A silence that is not told yet.
+    pub(super) timed_out: Option<MediaTimeoutKind>,
     /// `None` until the leg is configured; it neither hears nor sends before.
     peer: Option<Peer>,
     /// `None`: plain RTP.
@@ -53,6 +61,9 @@ impl Leg {
             local,
             stream: OutgoingStream::new(local.ssrc),
             report: LegReport::default(),
+            quality: LegQuality::new(local.ssrc),
+            own_rtcp: OwnRtcp::None,
+            timed_out: None,
             peer: None,
             security: None,
         }
@@ -62,7 +73,7 @@ impl Leg {
         self.local
     }
 
-    pub(super) fn configure(&mut self, config: LegConfig) -> Result<(), Refusal> {
+    pub(super) fn configure(&mut self, now: MonoTime, config: LegConfig) -> Result<(), Refusal> {
         let remotes = [config.remote_rtp, config.remote_rtcp];
         if !remotes
             .into_iter()
@@ -78,6 +89,10 @@ impl Leg {
         };
         self.security =
             LegSecurity::configured(self.security.take(), config.crypto, self.local.ssrc);
+        if config.remote_rtp.is_some() {
+            let silence = &mut self.quality.silence;
+            silence.configure(now, config.direction, config.timeouts);
+        }
         let shares_port = config.remote_rtcp.is_some() && config.remote_rtcp == config.remote_rtp;
         self.peer = Some(Peer {
             remote_rtp: config.remote_rtp,
@@ -88,6 +103,11 @@ impl Leg {
             media,
             routes: PayloadTable::new(config.routes),
         });
+        if self.destination(MediaKind::Rtcp).is_some() {
+            self.quality.schedule.start(now);
+        } else {
+            self.quality.schedule.stop();
+        }
         Ok(())
     }
 
@@ -159,10 +179,13 @@ impl Leg {
         now: MonoTime,
         source: SocketAddr,
         header: &RtpHeader,
+        clock_rate: ClockRateHz,
         len: usize,
     ) {
         self.report.rx_packets += 1;
         self.report.rx_bytes += len as u64;
+        self.quality.receive.receive(now, header, clock_rate);
+        self.quality.silence.handle_rtp(now);
         if let Some(peer) = &mut self.peer {
             peer.gate.learn_rtp(now, source, header);
             if let MediaStart::Awaited = peer.media {
@@ -173,11 +196,41 @@ impl Leg {
 
     /// Counts valid RTCP that passed the gate. Where it has a socket of its own, learns from it;
     /// on the RTP socket only RTP does.
-    pub(super) fn hear_rtcp(&mut self, meta: &RxMeta, packet: &[u8]) {
+    pub(super) fn hear_rtcp(&mut self, now: MonoTime, meta: &RxMeta, packet: &[u8]) {
         self.report.rx_rtcp_packets += 1;
+        self.quality.hear_rtcp(now, packet, self.local.ssrc);
         if let (Some(peer), SocketKind::Rtcp) = (&mut self.peer, meta.socket) {
             peer.gate.learn_rtcp(meta.source, packet);
         }
+    }
+
+    /// Valid RTP of a payload type that was not agreed on. Comfort noise is sent unasked by peers
+    /// that fall silent; it goes no further, but the peer lives (RFC 3389).
+    #[cold]
+    pub(super) fn hear_stranger(&mut self, now: MonoTime, header: &RtpHeader) {
+        if header.payload_type == PayloadType::CN {
+            self.quality.silence.handle_rtp(now);
+        }
+    }
+
+    /// The far peer's RTCP, translated, is about to leave for this leg's peer.
+    pub(super) fn pass_rtcp(&mut self, now: MonoTime, packet: &[u8]) {
+        self.quality.schedule.handle_passed(now);
+        if let Some(ntp_middle) = rtcp::report::leading_sender_report(packet) {
+            self.quality.feedback.sent_report(ntp_middle, now);
+        }
+    }
+
+    /// RTP clock of what the leg hears; the far leg sends with the same.
+    pub(super) fn heard_clock_hz(&self) -> Option<u32> {
+        self.quality.receive.clock_hz()
+    }
+
+    /// All figures; `sent_clock_hz` is the clock of what the leg sends.
+    pub(super) fn report(&self, sent_clock_hz: Option<u32>) -> LegReport {
+        let mut report = self.report;
+        self.quality.fill(&mut report, sent_clock_hz);
+        report
     }
 
     #[inline]

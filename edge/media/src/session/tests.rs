@@ -76,7 +76,7 @@ impl Call {
             SessionCommand::OpenLeg(A, local(30_000, RtcpMode::Separate, SSRC_A)),
             SessionCommand::OpenLeg(B, local(30_002, RtcpMode::Separate, SSRC_B)),
         ] {
-            session.handle_command(command).expect("fresh session");
+            session.handle_command(NOW, command).expect("fresh session");
         }
         Self { session }
     }
@@ -97,7 +97,7 @@ impl Call {
     fn configure(&mut self, leg: LegIndex, config: LegConfig) {
         let command = SessionCommand::ConfigureLeg(leg, config);
         self.session
-            .handle_command(command)
+            .handle_command(NOW, command)
             .expect("fitting configuration");
     }
 
@@ -347,7 +347,7 @@ fn leg_that_is_not_configured_hears_nobody() {
 fn leg_without_far_leg_has_no_destination() {
     let mut call = Call::up();
     call.session
-        .handle_command(SessionCommand::CloseLeg(B))
+        .handle_command(NOW, SessionCommand::CloseLeg(B))
         .expect("open leg");
     let verdict = call.rtp_from_a(&mut rtp(0, 1));
     assert_eq!(verdict, Verdict::Drop(DropReason::NoDestination));
@@ -511,10 +511,10 @@ fn stream_goes_on_over_reconfiguration_and_a_replaced_far_leg() {
     let after_reinvite = sequence_at_a(&mut call, 1);
     assert_eq!(after_reinvite, first);
     call.session
-        .handle_command(SessionCommand::CloseLeg(B))
+        .handle_command(NOW, SessionCommand::CloseLeg(B))
         .expect("open leg");
     let other = SessionCommand::OpenLeg(B, local(30_004, RtcpMode::Separate, Ssrc(3)));
-    call.session.handle_command(other).expect("closed leg");
+    call.session.handle_command(NOW, other).expect("closed leg");
     call.configure(B, config_b());
     let next_callee = sequence_at_a(&mut call, 2);
     assert_eq!(next_callee, first.wrapping_add(1));
@@ -557,7 +557,7 @@ fn commands_are_refused_by_table_and_then_change_nothing() {
     for (command, refusal) in rows {
         let mut call = Call::up();
         assert_eq!(
-            call.session.handle_command(command.clone()),
+            call.session.handle_command(NOW, command.clone()),
             Err(refusal),
             "{command:?}"
         );
@@ -568,7 +568,10 @@ fn commands_are_refused_by_table_and_then_change_nothing() {
     }
     let mut session = MediaSession::new();
     let command = SessionCommand::ConfigureLeg(A, config_a());
-    assert_eq!(session.handle_command(command), Err(Refusal::NoSuchLeg));
+    assert_eq!(
+        session.handle_command(NOW, command),
+        Err(Refusal::NoSuchLeg)
+    );
 }
 
 #[test]
@@ -577,12 +580,13 @@ fn repeated_commands_are_harmless() {
     let _ = call.rtp_from_a(&mut rtp(0, 1));
     let before = call.session.report();
     let open = SessionCommand::OpenLeg(A, local(30_000, RtcpMode::Separate, SSRC_A));
-    assert_eq!(call.session.handle_command(open), Ok(()));
+    assert_eq!(call.session.handle_command(NOW, open), Ok(()));
     call.configure(A, config_a());
     assert_eq!(call.session.report(), before);
     for _ in 0..2 {
         assert_eq!(
-            call.session.handle_command(SessionCommand::CloseLeg(A)),
+            call.session
+                .handle_command(NOW, SessionCommand::CloseLeg(A)),
             Ok(())
         );
     }
@@ -610,6 +614,7 @@ fn figures_count_what_was_heard_and_what_was_sent() {
             rx_bytes: 344,
             rx_rtcp_packets: 1,
             dropped_packets: 2,
+            mos_centi: 441,
             ..LegReport::default()
         }
     );

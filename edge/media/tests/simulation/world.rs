@@ -201,7 +201,7 @@ impl World {
 
     fn command(&mut self, index: usize, command: SessionCommand) {
         let session = &mut self.sessions[self.parties[index].call];
-        session.handle_command(command).expect("it fits");
+        session.handle_command(self.now, command).expect("it fits");
     }
 
     fn send(
