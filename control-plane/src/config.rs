@@ -11,6 +11,7 @@ use trunkline_edge_api::config::{
     ConfigError, Document, EDGE, EdgeConfig, KeyDefault, KeySpec, NODE, NodeConfig, Reader,
     Section, SectionSpec, Value, load_document, parse_document, reference,
 };
+use trunkline_sip::digest::Algorithm;
 
 #[cfg(test)]
 mod tests;
@@ -43,6 +44,13 @@ pub static SIP: SectionSpec = SectionSpec {
             default: KeyDefault::Literal("\"trunkline\""),
             effect: "Digest realm that phones are challenged with. Passwords are stored hashed with \
                      it: after a change, apply the site file again.",
+        },
+        KeySpec {
+            name: "digest",
+            form: "a list of \"MD5\" and \"SHA-256\", each once, at least one",
+            default: KeyDefault::Literal("[\"MD5\", \"SHA-256\"]"),
+            effect: "Hashes that challenges offer, in this order. A phone takes the first it knows; \
+                     some know MD5 only, or give up when it is not first.",
         },
         KeySpec {
             name: "ring_timeout_secs",
@@ -119,6 +127,8 @@ pub struct SipConfig {
     pub listen: Vec<SipListen>,
     /// Digest realm.
     pub realm: String,
+    /// Hashes that challenges offer, in order; none twice, not empty.
+    pub digest: Vec<Algorithm>,
     /// Seconds a phone rings, 1 … 600.
     pub ring_timeout_secs: u32,
     /// Calls at one time, 1 … 100,000.
@@ -236,6 +246,7 @@ impl SipConfig {
         let realm = section.value("realm", |v| {
             v.as_str().filter(|s| is_realm(s)).map(str::to_owned)
         });
+        let digest = section.value("digest", algorithms);
         let ring_timeout_secs = section.value("ring_timeout_secs", |v| v.as_number(1..=600));
         let calls_max = section.value("calls_max", |v| v.as_number(1..=100_000));
         let transactions_max = section.value("transactions_max", |v| v.as_number(16..=1_000_000));
@@ -243,6 +254,7 @@ impl SipConfig {
         Some(Self {
             listen: listen?,
             realm: realm?,
+            digest: digest?,
             ring_timeout_secs: ring_timeout_secs?,
             calls_max: calls_max?,
             transactions_max: transactions_max?,
@@ -262,6 +274,19 @@ fn listen_list(value: Value<'_>) -> Option<Vec<SipListen>> {
         .iter()
         .all(|listen| listen.address.port() == 0 || seen.insert(*listen));
     ((1..=LISTEN_COUNT_MAX).contains(&list.len()) && distinct).then_some(list)
+}
+
+fn algorithms(value: Value<'_>) -> Option<Vec<Algorithm>> {
+    let mut list = Vec::new();
+    for item in value.as_list()? {
+        let token = item.as_str()?;
+        let algorithm = Algorithm::ALL.into_iter().find(|a| a.token() == token)?;
+        if list.contains(&algorithm) {
+            return None;
+        }
+        list.push(algorithm);
+    }
+    (!list.is_empty()).then_some(list)
 }
 
 /// An unspecified address would end up in Via, Contact and SDP, where no peer can use it.

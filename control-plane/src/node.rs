@@ -129,6 +129,7 @@ fn new_switch(config: &ControlConfig, epoch: Epoch) -> anyhow::Result<Switch> {
         .ok_or_else(|| anyhow::anyhow!("[edge] media_addresses: at most one per family"))?;
     let switch_config = SwitchConfig {
         realm: config.sip.realm.clone(),
+        digest_algorithms: config.sip.digest.clone(),
         ring_timeout_secs: config.sip.ring_timeout_secs,
         calls_max: config.sip.calls_max as usize,
         transactions_max: config.sip.transactions_max as usize,

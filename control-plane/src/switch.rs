@@ -19,7 +19,7 @@ use sipx_sip::Message;
 use sipx_sip::error::ParseError;
 use trunkline_edge_api::{Event, MonoTime, SessionId, WorkerIndex, command::CorrelatedCommand};
 use trunkline_sip::agent::{Agent, AgentConfig, AgentEvent, SipLegId, Transmit};
-use trunkline_sip::digest::{DigestConfig, DigestServer, InvalidRealm};
+use trunkline_sip::digest::{Algorithm, DigestConfig, DigestServer, InvalidRealm};
 use trunkline_sip::flow::{ConnectionId, Flow};
 use trunkline_sip::offer_answer::MediaAddresses;
 use trunkline_sip::registrar::{Registrar, RegistrarConfig};
@@ -44,6 +44,8 @@ const RETRY_AFTER_SECS: u32 = 5;
 pub struct SwitchConfig {
     /// Digest realm; also the host part of addresses we write.
     pub realm: String,
+    /// Hashes that digest challenges offer, in order.
+    pub digest_algorithms: Vec<Algorithm>,
     /// Seconds a member's phone rings.
     pub ring_timeout_secs: u32,
     /// Calls at one time.
@@ -115,11 +117,15 @@ impl Switch {
             legs_max: config.calls_max.saturating_mul(4),
             ..AgentConfig::default()
         };
+        let digest_config = DigestConfig {
+            algorithms: config.digest_algorithms.clone(),
+            ..DigestConfig::new(config.realm.clone())
+        };
         let mut secret = [0; 32];
         entropy.fill(&mut secret);
         Ok(Self {
             agent: Agent::new(agent_config, agent_entropy),
-            digest: DigestServer::new(DigestConfig::new(config.realm.clone()), secret)?,
+            digest: DigestServer::new(digest_config, secret)?,
             registrar: Registrar::new(RegistrarConfig {
                 bindings_max: config.registrations_max,
                 ..RegistrarConfig::default()

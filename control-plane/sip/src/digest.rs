@@ -73,18 +73,22 @@ impl PartialEq for Ha1 {
 
 impl Eq for Ha1 {}
 
-/// The algorithms offered, in the order of the challenges: RFC 8760 §2.4 has a client take the
-/// topmost it knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Algorithm {
+/// A hash that a challenge may ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Algorithm {
+    /// RFC 7616, RFC 8760.
     Sha256,
+    /// RFC 2617; what every phone knows.
     Md5,
 }
 
 impl Algorithm {
-    const OFFERED: [Self; 2] = [Self::Sha256, Self::Md5];
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Sha256, Self::Md5];
 
-    fn token(self) -> &'static str {
+    /// As headers and the configuration write it.
+    #[must_use]
+    pub const fn token(self) -> &'static str {
         match self {
             Self::Sha256 => "SHA-256",
             Self::Md5 => "MD5",
@@ -95,7 +99,7 @@ impl Algorithm {
     fn parse(token: Option<&str>) -> Option<Self> {
         match token {
             None => Some(Self::Md5),
-            Some(token) => Self::OFFERED
+            Some(token) => Self::ALL
                 .into_iter()
                 .find(|a| token.eq_ignore_ascii_case(a.token())),
         }
@@ -114,6 +118,9 @@ impl Algorithm {
 pub struct DigestConfig {
     /// The protection space: `[sip] realm`. Every stored [`Ha1`] depends on it.
     pub realm: String,
+    /// What is offered, in the order of the challenges. RFC 8760 §2.4 has a client take the topmost
+    /// it knows; many read no more than the first, and fail when that is not MD5.
+    pub algorithms: Vec<Algorithm>,
     /// How long a nonce may be used. 300 s: a phone that registers every minute is asked for a
     /// fresh one every fifth time, and a stolen nonce soon helps nobody.
     pub nonce_lifetime_secs: u64,
@@ -131,6 +138,7 @@ impl DigestConfig {
     pub fn new(realm: impl Into<String>) -> Self {
         Self {
             realm: realm.into(),
+            algorithms: vec![Algorithm::Md5, Algorithm::Sha256],
             nonce_lifetime_secs: 300,
             bind_source: true,
             nonces_max: 20_000,
@@ -195,6 +203,7 @@ impl DigestError {
 
 /// Challenges requests and checks the answers.
 pub struct DigestServer {
+    algorithms: Vec<Algorithm>,
     realm: String,
     mint: NonceMint,
     /// Stands in for an unknown user's, so that the time taken does not tell the two apart.
@@ -225,6 +234,7 @@ impl DigestServer {
         };
         Ok(Self {
             mint: NonceMint::new(&config, secret),
+            algorithms: config.algorithms,
             realm: config.realm,
             nobody,
         })
@@ -242,7 +252,7 @@ impl DigestServer {
         let nonce = self.mint.issue(now, source);
         let stale = if stale { ", stale=true" } else { "" };
         let realm = &self.realm;
-        Algorithm::OFFERED
+        self.algorithms
             .iter()
             .map(|algorithm| {
                 let value = format!(
@@ -312,7 +322,9 @@ impl DigestServer {
             if parameters.realm() != Some(&self.realm) {
                 continue;
             }
-            let Some(algorithm) = Algorithm::parse(parameters.algorithm()) else {
+            let Some(algorithm) = Algorithm::parse(parameters.algorithm())
+                .filter(|algorithm| self.algorithms.contains(algorithm))
+            else {
                 continue;
             };
             match Credentials::new(&parameters) {

@@ -72,6 +72,7 @@ impl Bench {
         let addresses = ["198.51.100.1".parse().expect("an address")];
         let config = SwitchConfig {
             realm: REALM.to_owned(),
+            digest_algorithms: vec![Algorithm::Md5, Algorithm::Sha256],
             ring_timeout_secs: 30,
             calls_max: 10,
             transactions_max: 100,

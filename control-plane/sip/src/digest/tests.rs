@@ -105,11 +105,11 @@ fn responses_are_those_of_rfc_7616_section_3_9_1() {
 }
 
 #[test]
-fn right_password_is_accepted_in_both_algorithms_and_sha_256_is_offered_first() {
+fn right_password_is_accepted_in_both_algorithms_and_md5_is_offered_first() {
     let mut server = server();
     let challenges = server.challenge(at(0), ip(PHONE), false);
     let first = Challenge::parse(&challenges[0].value(), false).expect("well-formed");
-    assert_eq!(first.algorithm, auth::Algorithm::Sha256);
+    assert_eq!(first.algorithm, auth::Algorithm::Md5);
     assert!(!first.stale && first.qop_auth);
     for (nc, algorithm) in [(1, "SHA-256"), (2, "MD5")] {
         let value = answer(&challenges, algorithm, "s3cret", nc);
@@ -119,6 +119,26 @@ fn right_password_is_accepted_in_both_algorithms_and_sha_256_is_offered_first() 
             "{algorithm}"
         );
     }
+}
+
+#[test]
+fn algorithm_that_is_not_offered_is_not_accepted_either() {
+    let config = DigestConfig {
+        algorithms: vec![Algorithm::Sha256],
+        ..DigestConfig::new(REALM)
+    };
+    let mut strict = DigestServer::new(config, [7; 32]).expect("a plain realm");
+    let challenges = strict.challenge(at(0), ip(PHONE), false);
+    assert_eq!(challenges.len(), 1);
+    // The nonce is as good as any; only the hash is not.
+    let both = server().challenge(at(0), ip(PHONE), false);
+    let md5 = answer(&both, "MD5", "s3cret", 1);
+    assert_eq!(
+        verify(&mut strict, 1, &md5),
+        Err(DigestError::NoCredentials)
+    );
+    let sha256 = answer(&challenges, "SHA-256", "s3cret", 1);
+    assert_eq!(verify(&mut strict, 1, &sha256), Ok("1001".to_owned()));
 }
 
 #[test]
