@@ -27,7 +27,7 @@ const EXIT_CONFIG: u8 = 2;
 
 /// Trunkline's media edge: relays RTP and RTCP as trunkline-control tells it.
 #[derive(Debug, Parser)]
-#[command(version, args_conflicts_with_subcommands = true)]
+#[command(version)]
 struct Cli {
     /// The configuration file.
     #[arg(
