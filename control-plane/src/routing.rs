@@ -12,6 +12,7 @@
 
 use std::sync::Arc;
 
+use trunkline_edge_api::{SourceNetwork, SourceNetworks};
 use trunkline_sip::offer_answer::SrtpPolicy;
 
 use crate::cdr::{CallDirection, CallResult};
@@ -44,6 +45,21 @@ impl Origin {
             Origin::Trunk(trunk) => trunk.srtp,
             Origin::Member(member) => member.srtp,
         }
+    }
+
+    /// Networks that the caller's media may come from beside the address in its SDP; `None` when
+    /// none are listed.
+    #[must_use]
+    pub fn media_from(&self) -> Option<SourceNetworks> {
+        let Origin::Trunk(trunk) = self else {
+            return None;
+        };
+        let networks: Vec<SourceNetwork> = trunk
+            .media_from
+            .iter()
+            .filter_map(|network| SourceNetwork::new(network.network(), network.prefix_len()))
+            .collect();
+        SourceNetworks::new(&networks)
     }
 
     /// For the call record.

@@ -82,6 +82,9 @@ pub struct Trunk {
     pub sources: Vec<IpNet>,
     /// Whether its media is protected.
     pub srtp: SrtpPolicy,
+    /// Networks its media may come from beside the address in its SDP; at most
+    /// [`trunkline_edge_api::SourceNetworks::LEN_MAX`].
+    pub media_from: Vec<IpNet>,
 }
 
 /// A person with a phone.

@@ -36,7 +36,8 @@ use std::net::{IpAddr, SocketAddr};
 use bytes::Bytes;
 use sipx_sdp::{Direction, negotiate_direction};
 use trunkline_edge_api::{
-    LegConfig, LegIndex, MediaDirection, MediaTimeouts, PayloadRoute, PayloadRoutes, SourcePolicy,
+    LegConfig, LegIndex, MediaDirection, MediaTimeouts, PayloadRoute, PayloadRoutes,
+    SourceNetworks, SourcePolicy,
 };
 
 pub use codec::{AudioCodec, Encoding};
@@ -115,6 +116,9 @@ pub struct MediaNegotiation {
     /// Indexed by [`LegIndex`].
     policies: [SrtpPolicy; 2],
     keys: KeySource,
+    /// Networks that a peer's media may come from beside the address it names, indexed by
+    /// [`LegIndex`].
+    media_from: [Option<SourceNetworks>; 2],
     /// Indexed by [`LegIndex`].
     legs: [Leg; 2],
     exchange: Exchange,
@@ -178,9 +182,15 @@ impl MediaNegotiation {
             addresses,
             policies,
             keys,
+            media_from: [None, None],
             legs: Default::default(),
             exchange: Exchange::Idle,
         }
+    }
+
+    /// Lets the peer of `leg` send from these networks, too. What it is sent goes where it said.
+    pub fn accept_media_from(&mut self, leg: LegIndex, networks: SourceNetworks) {
+        self.media_from[leg.as_usize()] = Some(networks);
     }
 
     /// Takes the offer of the caller's INVITE.
@@ -362,10 +372,11 @@ impl MediaNegotiation {
             } else {
                 remote.rtcp
             },
-            source: match (nat, remote.rtp) {
-                (Some(ip), _) => SourcePolicy::LearnPort { ip },
-                (None, Some(_)) => SourcePolicy::Exact,
-                (None, None) => SourcePolicy::Nobody,
+            source: match (nat, &self.media_from[leg.as_usize()], remote.rtp) {
+                (Some(ip), _, _) => SourcePolicy::LearnPort { ip },
+                (None, Some(networks), Some(_)) => SourcePolicy::Networks(networks.clone()),
+                (None, None, Some(_)) => SourcePolicy::Exact,
+                (None, _, None) => SourcePolicy::Nobody,
             },
             direction: near.edge_direction(),
             routes: routes(near, far),

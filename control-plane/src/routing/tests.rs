@@ -51,6 +51,7 @@ fn trunk(tenant: &str) -> Origin {
         tenant: name(tenant),
         sources: vec![],
         srtp: SrtpPolicy::Off,
+        media_from: Vec::new(),
     }))
 }
 

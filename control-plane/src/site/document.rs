@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use ipnet::IpNet;
+use trunkline_edge_api::SourceNetworks;
 use trunkline_edge_api::config::{
     ConfigError, Document, KeyDefault, KeySpec, Reader, Section, SectionSpec, Value,
 };
@@ -76,6 +77,18 @@ static TRUNK: SectionSpec = SectionSpec {
             effect: "Where its SIP requests come from. The longest match decides.",
         },
         SRTP,
+        KeySpec {
+            name: "media_from",
+            form: "a list of 1 to 8 networks or addresses whose host bits are zero, none of \
+                   which holds every address",
+            default: KeyDefault::Absent {
+                meaning: "only the address in its SDP",
+                example: "[\"198.51.100.0/24\"]",
+            },
+            effect: "Where its media may come from, any port, beside the address in its SDP: for \
+                     carriers that send from elsewhere than they listen. Whoever can send from \
+                     there is heard.",
+        },
     ],
 };
 
@@ -260,6 +273,7 @@ fn read_trunk(section: &Section<'_>, names: &mut Names) -> Option<Trunk> {
     let tenant = tenant_reference(section, names);
     let sources = section.value("sources", sources);
     let srtp = section.value("srtp", parsed::<SrtpPolicy>);
+    let media_from = section.optional("media_from", media_from);
     if let Some(name) = &name {
         take(section, "name", &mut names.trunks, name.clone());
     }
@@ -271,6 +285,7 @@ fn read_trunk(section: &Section<'_>, names: &mut Names) -> Option<Trunk> {
         tenant: tenant?,
         sources: sources?,
         srtp: srtp?,
+        media_from: media_from?.unwrap_or_default(),
     })
 }
 
@@ -366,18 +381,26 @@ fn display_name(value: Value<'_>) -> Option<String> {
 }
 
 fn sources(value: Value<'_>) -> Option<Vec<IpNet>> {
-    let sources = value
+    networks(value, SOURCES_MAX)
+}
+
+fn media_from(value: Value<'_>) -> Option<Vec<IpNet>> {
+    let networks = networks(value, SourceNetworks::LEN_MAX)?;
+    let is_bounded = networks.iter().all(|network| network.prefix_len() > 0);
+    is_bounded.then_some(networks)
+}
+
+fn networks(value: Value<'_>, len_max: usize) -> Option<Vec<IpNet>> {
+    let networks = value
         .as_list()?
-        .map(|item| source(item.as_str()?))
+        .map(|item| network(item.as_str()?))
         .collect::<Option<Vec<_>>>()?;
-    (1..=SOURCES_MAX)
-        .contains(&sources.len())
-        .then_some(sources)
+    (1..=len_max).contains(&networks.len()).then_some(networks)
 }
 
 /// Host bits must be zero: `192.0.2.7/24` may mean one host or its network, and guessing wrong
 /// lets strangers in. IPv4 inside IPv6 is refused because no socket reports such a source.
-fn source(text: &str) -> Option<IpNet> {
+fn network(text: &str) -> Option<IpNet> {
     let network = match text.parse::<IpNet>() {
         Ok(network) => network,
         Err(_) => IpNet::from(text.parse::<IpAddr>().ok()?),

@@ -63,6 +63,29 @@ fn site_file_is_read_as_written() {
 }
 
 #[test]
+fn media_comes_from_the_sdp_address_alone_unless_networks_are_listed() {
+    let with =
+        |list: &str| SMALL_SITE.replace("sources =", &format!("media_from = {list}\nsources ="));
+    assert_eq!(site(SMALL_SITE).trunks[0].media_from, []);
+    let listed = site(&with("[\"198.51.100.0/24\", \"2001:db8:9::/48\"]"));
+    assert_eq!(listed.trunks[0].media_from.len(), 2);
+    let nine = format!("[{}]", vec!["\"198.51.100.7\""; 9].join(", "));
+    for wrong in [
+        "[]",
+        "[\"0.0.0.0/0\"]",
+        "[\"::/0\"]",
+        "[\"198.51.100.7/24\"]",
+        &nine,
+    ] {
+        let text = problems(&with(wrong));
+        assert!(
+            text.contains("a list of 1 to 8 networks"),
+            "{wrong}: {text}"
+        );
+    }
+}
+
+#[test]
 fn srtp_is_off_unless_the_file_says_otherwise() {
     let text = SMALL_SITE
         .replace("sources =", "srtp = \"required\"\nsources =")

@@ -25,6 +25,11 @@ fn migrator() -> Migrator {
     Migrator::with_migrations(vec![
         simple(1, "spine", include_str!("../../migrations/0001_spine.sql")),
         simple(2, "srtp", include_str!("../../migrations/0002_srtp.sql")),
+        simple(
+            3,
+            "media_from",
+            include_str!("../../migrations/0003_media_from.sql"),
+        ),
     ])
 }
 

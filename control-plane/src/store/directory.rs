@@ -60,6 +60,8 @@ pub struct TrunkRow {
     pub sources: Vec<String>,
     /// `off`, `preferred` or `required`.
     pub srtp: String,
+    /// Networks its media may come from beside the address in its SDP.
+    pub media_from: Vec<String>,
 }
 
 const SELECT_TRUNKS: &str = "SELECT trunks.*, tenants.name AS tenant FROM trunks \
@@ -116,12 +118,16 @@ pub(super) async fn dids(connection: &mut SqliteConnection) -> Result<Vec<DidRow
 pub(super) async fn trunks(connection: &mut SqliteConnection) -> Result<Vec<TrunkRow>, StoreError> {
     let rows = rows(connection, SELECT_TRUNKS).await?;
     let row = |row: &SqliteRow| {
-        let sources: &str = column(row, "sources")?;
+        let networks = |name| -> Result<_, StoreError> {
+            let text: &str = column(row, name)?;
+            Ok(text.split_whitespace().map(str::to_owned).collect())
+        };
         Ok(TrunkRow {
             name: column(row, "name")?,
             tenant: column(row, "tenant")?,
-            sources: sources.split(' ').map(str::to_owned).collect(),
+            sources: networks("sources")?,
             srtp: column(row, "srtp")?,
+            media_from: networks("media_from")?,
         })
     };
     rows.iter().map(row).collect()
@@ -140,8 +146,9 @@ pub(super) async fn snapshot(
         Ok(TrunkRoute {
             name: named(row, "name")?,
             tenant: named(row, "tenant")?,
-            sources: sources(row)?,
+            sources: networks(row, "sources")?,
             srtp: named(row, "srtp")?,
+            media_from: networks(row, "media_from")?,
         })
     });
     let dids = dids.iter().map(|row| {
@@ -161,13 +168,13 @@ pub(super) async fn snapshot(
     ))
 }
 
-fn sources(row: &SqliteRow) -> Result<Vec<IpNet>, StoreError> {
-    let text: &str = column(row, "sources")?;
-    text.split(' ')
-        .map(|source| {
-            source
+fn networks(row: &SqliteRow, name: &'static str) -> Result<Vec<IpNet>, StoreError> {
+    let text: &str = column(row, name)?;
+    text.split_whitespace()
+        .map(|network| {
+            network
                 .parse()
-                .map_err(|_| StoreError::Corrupt(format!("trunk source {source:?}")))
+                .map_err(|_| StoreError::Corrupt(format!("{name} {network:?} of a trunk")))
         })
         .collect()
 }
@@ -286,11 +293,15 @@ async fn stored(connection: &mut SqliteConnection) -> Result<Stored, StoreError>
         add(ObjectKind::Tenant, key, &row, Fields::new(), false)?;
     }
     for row in rows(connection, SELECT_TRUNKS).await? {
-        let fields = Fields::from([
+        let mut fields = Fields::from([
             ("tenant", column(&row, "tenant")?),
             ("sources", column(&row, "sources")?),
             (plan::SRTP, column(&row, "srtp")?),
         ]);
+        let media_from: String = column(&row, "media_from")?;
+        if !media_from.is_empty() {
+            fields.insert(plan::MEDIA_FROM, media_from);
+        }
         add(
             ObjectKind::Trunk,
             column(&row, "name")?,
@@ -424,16 +435,18 @@ async fn insert_tenant(
 }
 
 async fn put_trunk(connection: &mut SqliteConnection, trunk: &Trunk) -> Result<(), StoreError> {
-    let put = "INSERT INTO trunks (tenant_id, name, sources, srtp, origin) \
-         VALUES ((SELECT id FROM tenants WHERE name = ?1), ?2, ?3, ?4, 'site') \
+    let put = "INSERT INTO trunks (tenant_id, name, sources, srtp, media_from, origin) \
+         VALUES ((SELECT id FROM tenants WHERE name = ?1), ?2, ?3, ?4, ?5, 'site') \
          ON CONFLICT (name) DO UPDATE SET tenant_id = excluded.tenant_id, \
-         sources = excluded.sources, srtp = excluded.srtp";
-    let sources = plan::sources_text(&trunk.sources);
+         sources = excluded.sources, srtp = excluded.srtp, media_from = excluded.media_from";
+    let sources = plan::networks_text(&trunk.sources);
+    let media_from = plan::networks_text(&trunk.media_from);
     let arguments = [
         trunk.tenant.as_str(),
         trunk.name.as_str(),
         &sources,
         trunk.srtp.as_str(),
+        &media_from,
     ];
     execute(connection, put, &arguments).await
 }

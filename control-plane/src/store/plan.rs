@@ -117,6 +117,7 @@ pub(super) type Fields = BTreeMap<&'static str, String>;
 const PASSWORD: &str = "password_file";
 const AVAILABILITY: &str = "availability";
 pub(super) const SRTP: &str = "srtp";
+pub(super) const MEDIA_FROM: &str = "media_from";
 
 /// Plans the way from `stored` to `site`.
 ///
@@ -316,17 +317,21 @@ pub(super) fn did_key(did: &Did) -> ObjectKey {
 }
 
 pub(super) fn trunk_fields(trunk: &Trunk) -> Fields {
-    Fields::from([
+    let mut fields = Fields::from([
         ("tenant", trunk.tenant.to_string()),
-        ("sources", sources_text(&trunk.sources)),
+        ("sources", networks_text(&trunk.sources)),
         (SRTP, trunk.srtp.to_string()),
-    ])
+    ]);
+    if !trunk.media_from.is_empty() {
+        fields.insert(MEDIA_FROM, networks_text(&trunk.media_from));
+    }
+    fields
 }
 
 /// The form in which networks are stored and compared.
-pub(super) fn sources_text(sources: &[ipnet::IpNet]) -> String {
-    let sources: Vec<_> = sources.iter().map(ToString::to_string).collect();
-    sources.join(" ")
+pub(super) fn networks_text(networks: &[ipnet::IpNet]) -> String {
+    let networks: Vec<_> = networks.iter().map(ToString::to_string).collect();
+    networks.join(" ")
 }
 
 pub(super) fn member_fields(member: &Member) -> Fields {

@@ -491,6 +491,32 @@ fn thread_ends_with_the_last_handle() {
 }
 
 #[test]
+fn networks_of_a_trunks_media_are_applied_shown_and_routed() {
+    let fixture = Fixture::new();
+    fixture.applied(SMALL_SITE);
+    let listed = SMALL_SITE.replace(
+        "sources =",
+        "media_from = [\"198.51.100.0/24\", \"203.0.113.7\"]\nsources =",
+    );
+    let plan = fixture.applied(&listed).to_string();
+    let expected = "~ trunk carrier-1 media_from: (none) -> 198.51.100.0/24 203.0.113.7/32\n";
+    assert!(plan.contains(expected), "{plan}");
+    assert_eq!(fixture.applied(&listed).changes, []);
+    let mut routing = fixture.store.routing();
+    let trunk = routing
+        .borrow_and_update()
+        .trunk_for("192.0.2.1".parse().expect("an address"))
+        .map(std::sync::Arc::clone);
+    let networks = crate::routing::Origin::Trunk(trunk.expect("it is known")).media_from();
+    let networks = networks.expect("two");
+    let contains = |ip: &str| networks.contains(ip.parse().expect("an address"));
+    assert!(contains("198.51.100.9") && contains("203.0.113.7"));
+    assert!(!contains("203.0.113.8"));
+    let plan = fixture.applied(SMALL_SITE).to_string();
+    assert!(plan.contains("-> (none)\n"), "{plan}");
+}
+
+#[test]
 fn srtp_of_trunks_and_members_is_applied_shown_and_routed() {
     let fixture = Fixture::new();
     fixture.applied(SMALL_SITE);

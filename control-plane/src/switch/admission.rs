@@ -236,6 +236,9 @@ impl Switch {
             [origin.srtp(), route.member.srtp],
             KeySource::draw(&mut *self.entropy),
         );
+        if let Some(networks) = origin.media_from() {
+            negotiation.accept_media_from(LegIndex::A, networks);
+        }
         if let Err(error) = negotiation.offer_from_caller(request.body()) {
             record.result = match error {
                 OfferAnswerError::NoCommonCodec => CallResult::NoCommonCodec,

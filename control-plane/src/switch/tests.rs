@@ -48,6 +48,7 @@ fn site() -> RoutingSnapshot {
         tenant: tenant.clone(),
         sources: vec!["192.0.2.2/32".parse().expect("a network")],
         srtp: SrtpPolicy::Off,
+        media_from: Vec::new(),
     };
     let did = |number: &str, extension: &str| {
         let number = number.parse().expect("E.164");

@@ -5,7 +5,9 @@ mod sdes;
 use std::net::{IpAddr, SocketAddr};
 
 use sipx_sdp::Direction;
-use trunkline_edge_api::{LegConfig, LegIndex, MediaDirection, RtcpMode, SourcePolicy};
+use trunkline_edge_api::{
+    LegConfig, LegIndex, MediaDirection, RtcpMode, SourceNetwork, SourceNetworks, SourcePolicy,
+};
 
 use super::*;
 use crate::entropy::SeededEntropy;
@@ -711,6 +713,18 @@ fn source_policy_is_exact_unless_the_peer_is_behind_nat() {
         SourcePolicy::LearnPort {
             ip: ip("198.51.100.200")
         }
+    );
+    let network = SourceNetwork::new(ip("203.0.113.0"), 24).expect("a network");
+    let networks = SourceNetworks::new(&[network]).expect("one");
+    media.accept_media_from(LegIndex::A, networks.clone());
+    assert_eq!(
+        media.leg_config(LegIndex::A, None).source,
+        SourcePolicy::Networks(networks)
+    );
+    assert_eq!(
+        media.leg_config(LegIndex::B, None).source,
+        SourcePolicy::Exact,
+        "the other leg's peer is not listed"
     );
 }
 
