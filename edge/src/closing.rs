@@ -1,6 +1,6 @@
 //! What is to be said once sockets are closed.
 //!
-//! Closing takes the kernel's part (see [`crate::uring`]), so the answer to a command that closes
+//! Closing takes the kernel's part (see [`crate::tier`]), so the answer to a command that closes
 //! waits for the last of its sockets, and [`CloseOtherEpochs`] for the last of its sessions. An
 //! entry counts what it waits for; whoever opened it holds one count until everything it wants to
 //! wait for is under way.
@@ -9,7 +9,7 @@
 
 use trunkline_edge_api::{CloseCause, Correlation, SessionReport};
 
-use crate::uring::CloseTicket;
+use crate::tier::CloseTicket;
 
 /// What is said at the end, in this order.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::thread::available_parallelism;
 
-use trunkline_edge_api::config::EdgeDocument;
+use trunkline_edge_api::config::{EdgeDocument, IoChoice};
 use trunkline_edge_api::{PortRange, WorkerIndex};
 
 /// Sockets of a session: RTP and RTCP on each of two legs.
@@ -27,6 +27,8 @@ pub struct Settings {
     pub sessions_max: u32,
     /// Seconds.
     pub orphan_timeout_secs: u32,
+    /// How workers do I/O.
+    pub io: IoChoice,
 }
 
 /// The file is sound, but this machine cannot do what it says.
@@ -70,6 +72,7 @@ impl Settings {
             slices,
             sessions_max: edge.sessions_max,
             orphan_timeout_secs: edge.orphan_timeout_secs,
+            io: edge.io,
         })
     }
 

@@ -17,13 +17,14 @@ use crossbeam::channel::{Receiver, bounded};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tracing::{error, info, warn};
-use trunkline_edge_api::WorkerIndex;
+use trunkline_edge_api::{IoTier, WorkerIndex};
 use trunkline_ring::handshake::{BindError, EdgeListener, ListenerEvent};
 use trunkline_ring::{RegionError, RegionSpec, WorkerEnd, monotonic_now};
 
 use crate::config::Settings;
 use crate::panic_message;
 use crate::shared::{Notice, NoticeKind, Shared};
+use crate::tier::TierError;
 use crate::uring::UringError;
 use crate::worker::{Life, Worker, WorkerSettings};
 
@@ -55,13 +56,13 @@ pub enum StartError {
         /// What went wrong.
         error: RegionError,
     },
-    /// io_uring cannot be used.
+    /// A worker cannot do I/O.
     #[error("worker {worker}: {error}")]
-    Uring {
+    Tier {
         /// Whose.
         worker: u16,
         /// What to change.
-        error: UringError,
+        error: TierError,
     },
     /// The handshake socket cannot be bound.
     #[error(transparent)]
@@ -126,6 +127,7 @@ impl Edge {
             sessions_max: settings.sessions_max,
             sockets_max: allowed_sockets(settings),
             orphan_timeout_secs: settings.orphan_timeout_secs,
+            io: settings.io,
         };
         let (attention, waker) = attention_pipe().map_err(|error| StartError::Io {
             action: "make a pipe",
@@ -138,6 +140,7 @@ impl Edge {
         let (shared, notices) = Shared::new(shared_waker, monotonic_now());
         let shared = Arc::new(shared);
         let mut workers = Vec::new();
+        let mut tiers = Vec::new();
         let mut handed_out = Vec::new();
         for (index, ports) in (0u16..).zip(&settings.slices) {
             let spec = RegionSpec {
@@ -156,7 +159,10 @@ impl Edge {
                     start_worker(index, end, worker_settings, Arc::clone(&shared))
                 });
             match started {
-                Ok(worker) => workers.push(worker),
+                Ok((worker, tier)) => {
+                    workers.push(worker);
+                    tiers.push(tier);
+                }
                 Err(error) => {
                     shared.stop();
                     return Err(error);
@@ -170,9 +176,14 @@ impl Edge {
                 return Err(error.into());
             }
         };
+        // Once, whatever the number of workers: the kernel tells all of them the same.
+        if let Some(refused) = tiers.iter().find_map(|tier| tier.fallback.as_ref()) {
+            warn!("running on epoll, which costs more per packet: {refused}");
+        }
         info!(
             generation,
             workers = workers.len(),
+            io = io_names(&tiers),
             socket = %settings.socket_path.display(),
             "edge is up"
         );
@@ -308,13 +319,27 @@ fn outcome_of(worker: WorkerThread) -> Result<(), RunError> {
         })
 }
 
-/// Starts a worker's thread and waits until its io_uring stands.
+/// How a worker does I/O, and why not on io_uring where that was tried first.
+struct WorkerTier {
+    kind: IoTier,
+    fallback: Option<UringError>,
+}
+
+/// The tiers that run, each once.
+fn io_names(tiers: &[WorkerTier]) -> String {
+    let mut names: Vec<_> = tiers.iter().map(|tier| tier.kind.name()).collect();
+    names.sort_unstable();
+    names.dedup();
+    names.join(" and ")
+}
+
+/// Starts a worker's thread and waits until its I/O stands.
 fn start_worker(
     index: u16,
     end: WorkerEnd,
     settings: WorkerSettings,
     shared: Arc<Shared>,
-) -> Result<WorkerThread, StartError> {
+) -> Result<(WorkerThread, WorkerTier), StartError> {
     let (ready, is_ready) = bounded(1);
     let thread = Builder::new()
         .name(format!("worker-{index}"))
@@ -322,8 +347,9 @@ fn start_worker(
             panic_message::keep_on_this_thread();
             pin(index);
             let outcome = match Worker::new(end, settings, Arc::clone(&shared)) {
-                Ok(worker) => {
-                    let _ = ready.send(Ok(()));
+                Ok((worker, fallback)) => {
+                    let kind = worker.io_tier();
+                    let _ = ready.send(Ok(WorkerTier { kind, fallback }));
                     work(worker)
                 }
                 Err(error) => {
@@ -339,8 +365,8 @@ fn start_worker(
             error,
         })?;
     match is_ready.recv() {
-        Ok(Ok(())) => Ok(WorkerThread { index, thread }),
-        Ok(Err(error)) => Err(StartError::Uring {
+        Ok(Ok(tier)) => Ok((WorkerThread { index, thread }, tier)),
+        Ok(Err(error)) => Err(StartError::Tier {
             worker: index,
             error,
         }),
@@ -359,7 +385,7 @@ fn work(mut worker: Worker) -> Result<(), String> {
             match worker.duty_cycle() {
                 Ok(Life::GoesOn) => {}
                 Ok(Life::IsOver) => return Ok(()),
-                Err(error) => return Err(format!("io_uring: {error}")),
+                Err(error) => return Err(format!("{}: {error}", worker.io_tier().name())),
             }
         }
     }));

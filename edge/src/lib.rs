@@ -4,7 +4,9 @@
 //! |---|---|
 //! | [`edge`] | the main thread: start, handshake, logs, stop |
 //! | `worker` | a packet thread and its duty cycle; `worker::command` carries out commands |
+//! | `tier` | how a worker does I/O: the face of the two that follow |
 //! | `uring` | the io_uring tier: the only unsafe code here |
+//! | `epoll` | the epoll tier |
 //! | `session_table`, `timer_wheel`, `closing` | what a worker keeps, sized at start |
 //! | `shared` | the few words that the threads share |
 //! | `publish` | the counters page |
@@ -16,16 +18,21 @@
 
 mod closing;
 pub mod config;
+#[cfg(test)]
+mod each_tier;
 pub mod edge;
+mod epoll;
 mod panic_message;
 mod publish;
 mod session_table;
 mod shared;
 pub mod status;
+mod tier;
 mod timer_wheel;
 #[allow(unsafe_code)]
 mod uring;
 mod worker;
 
 pub use edge::Edge;
+pub use tier::TierError;
 pub use uring::UringError;

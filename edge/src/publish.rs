@@ -4,7 +4,7 @@ use trunkline_edge_api::{Counter, DropReason, MonoTime};
 use trunkline_media::MediaKind;
 use trunkline_ring::CounterCells;
 
-use crate::uring::TierCounters;
+use crate::tier::TierCounters;
 
 /// Counts one packet that a peer sent and that its session accepted.
 #[inline]

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use trunkline_edge_api::{DropReason, LegIndex, MonoTime, SessionId};
 use trunkline_media::{MediaSession, SocketKind, Transmit};
 
-use crate::uring::SocketId;
+use crate::tier::SocketId;
 
 /// A place in the table. Stays unique when the slot is used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

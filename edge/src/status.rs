@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
-use trunkline_edge_api::{Counter, DropReason, Histogram, HistogramCell, MonoTime};
+use trunkline_edge_api::{Counter, DropReason, Histogram, HistogramCell, IoTier, MonoTime};
 use trunkline_ring::handshake::{ConnectError, Observer};
 use trunkline_ring::{RegionView, monotonic_now};
 
@@ -85,6 +85,7 @@ impl Status {
         json!({
             "worker": view.worker().0,
             "ports": format!("{}-{}", view.ports().first(), view.ports().last()),
+            "io": view.io_tier().map(IoTier::name),
             "heartbeat_age_ms": heartbeat_age_ms,
             "control_pid": view.control_pid(),
             "control_heartbeat_age_ms": control_age_ms,
@@ -100,10 +101,11 @@ impl Status {
     fn write_worker(&self, out: &mut String, view: &RegionView<'_>) -> std::fmt::Result {
         writeln!(
             out,
-            "worker {} ports {}-{}, heartbeat {} ms ago",
+            "worker {} ports {}-{}, {}, heartbeat {} ms ago",
             view.worker(),
             view.ports().first(),
             view.ports().last(),
+            view.io_tier().map_or("unknown I/O", IoTier::name),
             self.millis_since(view.edge_heartbeat()),
         )?;
         match (view.control_pid(), view.control_heartbeat()) {

@@ -33,6 +33,10 @@ use trunkline_edge_api::{DropReason, Refusal};
 use trunkline_media::{PacketBuf, RxMeta, Transmit};
 
 use crate::session_table::{SessionKey, SocketOwner};
+use crate::tier::{
+    CloseTicket, Completion, RxBuffer, SocketId, SocketTable, TierCounters, bind_media_socket,
+    send_failure,
+};
 
 mod buffers;
 mod completion;
@@ -40,11 +44,9 @@ mod probe;
 mod sockets;
 
 use buffers::BufferRing;
-pub(crate) use buffers::RxBuffer;
 use completion::{Batch, UserData};
 pub use probe::UringError;
-pub(crate) use sockets::{CloseTicket, SocketId};
-use sockets::{Receive, Socket, SocketTable, bind_media_socket};
+use sockets::{Receive, Socket};
 
 /// Submission queue entries. A cycle that needs more submits in between.
 const SQ_ENTRIES: u32 = 1024;
@@ -53,37 +55,6 @@ const SQ_ENTRIES: u32 = 1024;
 /// sessions at once never holds up media for more than half a millisecond at a time.
 const SOCKET_STEPS_PER_CYCLE: usize = 64;
 
-/// What happened since the worker last looked.
-#[derive(Debug)]
-pub(crate) enum Completion {
-    /// A datagram. The buffer goes back by [`UringTier::send`] or [`UringTier::release`].
-    Received {
-        owner: SocketOwner,
-        meta: RxMeta,
-        buffer: RxBuffer,
-    },
-    /// The kernel took a datagram, or did not.
-    Sent {
-        session: SessionKey,
-        transmit: Transmit,
-        result: Result<(), DropReason>,
-    },
-    /// A socket is closed.
-    Closed(CloseTicket),
-    /// The doorbell rang.
-    DoorbellRang,
-}
-
-/// What the tier counts by itself; totals since start.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct TierCounters {
-    pub(crate) rx_buffers_exhausted: u64,
-    pub(crate) rx_rearmed: u64,
-    pub(crate) cq_overflows: u64,
-    pub(crate) buffers_in_flight: u64,
-    pub(crate) sockets_open: u64,
-}
-
 /// A worker's sockets and its io_uring.
 pub(crate) struct UringTier {
     // Dropped in this order: the kernel must have let go of the buffers before they are freed.
@@ -91,7 +62,7 @@ pub(crate) struct UringTier {
     buffers: BufferRing,
     /// Template of every receive. The kernel reads it when a receive is issued.
     receive_header: Box<libc::msghdr>,
-    sockets: SocketTable<SocketOwner>,
+    sockets: SocketTable<Socket>,
     /// Sockets whose receive is to be armed.
     to_arm: VecDeque<SocketId>,
     /// Sockets whose receive is to be cancelled.
@@ -183,7 +154,13 @@ impl UringTier {
         let raw_fd = fd.as_raw_fd();
         let id = self
             .sockets
-            .insert(fd, owner)
+            .insert(Socket {
+                owner,
+                receive: Receive::Ended,
+                sends_in_flight: 0,
+                closing: None,
+                fd,
+            })
             .map_err(|_| (Refusal::OutOfSockets, None))?;
         if let Err(error) = self
             .ring
@@ -233,7 +210,7 @@ impl UringTier {
         session: SessionKey,
         transmit: Transmit,
     ) -> Result<(), DropReason> {
-        let is_open = |socket: &&mut Socket<SocketOwner>| socket.closing.is_none();
+        let is_open = |socket: &&mut Socket| socket.closing.is_none();
         if self.sockets.get_mut(socket).filter(is_open).is_none() {
             self.release(buffer);
             return Err(DropReason::NoDestination);
@@ -267,12 +244,7 @@ impl UringTier {
         Ok(())
     }
 
-    /// Sends what a session made itself, at once and without a buffer of the ring: a report every
-    /// few seconds is not worth one. Never waits.
-    ///
-    /// # Errors
-    /// As [`Completion::Sent`], and [`DropReason::NoDestination`] when the socket is closed or
-    /// closing.
+    /// As [`crate::tier::Tier::send_now`].
     pub(crate) fn send_now(
         &mut self,
         socket: SocketId,
@@ -285,11 +257,9 @@ impl UringTier {
             .filter(|socket| socket.closing.is_none())
             .ok_or(DropReason::NoDestination)?;
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        match sendto(&socket.fd, packet, flags, &dest) {
-            Ok(_) => Ok(()),
-            Err(Errno::AGAIN | Errno::NOBUFS) => Err(DropReason::SendQueueFull),
-            Err(_) => Err(DropReason::SendFailed),
-        }
+        sendto(&socket.fd, packet, flags, &dest)
+            .map(|_| ())
+            .map_err(send_failure)
     }
 
     /// Gives a buffer back unsent.
@@ -429,10 +399,9 @@ impl UringTier {
                 self.finish_close(send.socket);
             }
         }
-        let result = match -result {
-            libc::EAGAIN | libc::ENOBUFS => Err(DropReason::SendQueueFull),
-            1.. => Err(DropReason::SendFailed),
-            _ => Ok(()),
+        let result = match result {
+            0.. => Ok(()),
+            _ => Err(send_failure(Errno::from_raw_os_error(-result))),
         };
         Some(Completion::Sent {
             session: send.session,

@@ -12,8 +12,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use trunkline_edge_api::config::IoChoice;
 use trunkline_edge_api::{
-    CloseCause, Correlation, Counter, DropReason, Event, MonoTime, Refusal, SessionReport,
+    CloseCause, Correlation, Counter, DropReason, Event, IoTier, MonoTime, Refusal, SessionReport,
 };
 use trunkline_media::demux::{Protocol, protocol_of};
 use trunkline_media::{RxMeta, SessionEvent, Transmit, Verdict};
@@ -24,8 +25,9 @@ use crate::panic_message;
 use crate::publish;
 use crate::session_table::{Session, SessionKey, SessionTable, SocketOwner};
 use crate::shared::{Notice, NoticeKind, Shared};
+use crate::tier::{CloseTicket, Completion, RxBuffer, Tier, TierError};
 use crate::timer_wheel::TimerWheel;
-use crate::uring::{CloseTicket, Completion, RxBuffer, UringError, UringTier};
+use crate::uring::UringError;
 
 mod command;
 mod timeouts;
@@ -55,11 +57,12 @@ pub(crate) struct WorkerSettings {
     pub(crate) sessions_max: u32,
     pub(crate) sockets_max: u32,
     pub(crate) orphan_timeout_secs: u32,
+    pub(crate) io: IoChoice,
 }
 
 pub(crate) struct Worker {
-    // Dropped first: its ring watches a doorbell that belongs to `end`.
-    tier: UringTier,
+    // Dropped first: it watches a doorbell that belongs to `end`.
+    tier: Tier,
     end: WorkerEnd,
     settings: WorkerSettings,
     shared: Arc<Shared>,
@@ -92,17 +95,20 @@ pub(crate) enum Life {
 struct Panicked;
 
 impl Worker {
-    /// To be called on the worker's own thread.
+    /// To be called on the worker's own thread. With the worker comes why it is not on io_uring,
+    /// where that was tried first.
     ///
     /// # Errors
-    /// What io_uring lacks here.
+    /// What its I/O lacks here.
     pub(crate) fn new(
         end: WorkerEnd,
         settings: WorkerSettings,
         shared: Arc<Shared>,
-    ) -> Result<Self, UringError> {
-        Ok(Self {
-            tier: UringTier::new(settings.sockets_max, end.doorbell())?,
+    ) -> Result<(Self, Option<UringError>), TierError> {
+        let (tier, fallback) = Tier::new(settings.io, settings.sockets_max, end.doorbell())?;
+        end.set_io_tier(tier.kind());
+        let worker = Self {
+            tier,
             end,
             settings,
             shared,
@@ -112,13 +118,19 @@ impl Worker {
             closings: Closings::with_capacity(settings.sockets_max as usize),
             query: None,
             phase: Phase::Serving,
-        })
+        };
+        Ok((worker, fallback))
+    }
+
+    /// How it does I/O.
+    pub(crate) fn io_tier(&self) -> IoTier {
+        self.tier.kind()
     }
 
     /// Everything once, in the order that the module describes.
     ///
     /// # Errors
-    /// The kernel refuses to go on with this io_uring; the worker cannot.
+    /// The kernel refuses to go on with this I/O; the worker cannot.
     pub(crate) fn duty_cycle(&mut self) -> io::Result<Life> {
         let start = monotonic_now();
         let command_count = self.drain_commands(start);

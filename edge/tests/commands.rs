@@ -4,13 +4,24 @@ mod support;
 
 use std::net::{SocketAddr, UdpSocket};
 
-use support::{A, B, EdgeProcess, Peer, V4, is_at_rest, rtp, wait_until};
+use support::{A, B, EdgeProcess, Peer, V4, is_at_rest, on_each_tier, rtp, wait_until};
 use trunkline_edge_api::{
-    CloseCause, Command, Counter, Epoch, Event, LegIndex, LegReport, LocalMedia, PortRange,
+    CloseCause, Command, Counter, Epoch, Event, IoTier, LegIndex, LegReport, LocalMedia, PortRange,
     Refusal, RtcpMode, SessionId, Ssrc,
 };
 
 const ONE_WORKER: &str = "workers = 1\nsessions_max = 4";
+
+on_each_tier! {
+    open_leg_holds_its_ports_until_it_is_closed,
+    next_callee_takes_the_place_of_a_closed_leg,
+    repeated_commands_change_nothing_and_are_answered_alike,
+    commands_that_cannot_be_are_refused_and_change_nothing,
+    full_table_refuses_one_more_and_takes_it_when_there_is_room,
+    reports_tell_what_each_leg_heard_and_sent,
+    sessions_of_other_epochs_are_closed_before_the_answer,
+    commands_in_a_row_are_carried_out_in_order,
+}
 
 /// Whether everybody else could bind the leg's ports now.
 fn are_free(local: LocalMedia) -> bool {
@@ -21,9 +32,8 @@ fn are_free(local: LocalMedia) -> bool {
         .all(|address| UdpSocket::bind(address).is_ok())
 }
 
-#[test]
-fn open_leg_holds_its_ports_until_it_is_closed() {
-    let edge = EdgeProcess::start(ONE_WORKER);
+fn open_leg_holds_its_ports_until_it_is_closed(tier: IoTier) {
+    let edge = EdgeProcess::start(tier, ONE_WORKER);
     let mut control = edge.connect(1);
     let call = control.simple_call(0);
     assert!(!are_free(call.locals[0]) && !are_free(call.locals[1]));
@@ -46,9 +56,8 @@ fn open_leg_holds_its_ports_until_it_is_closed() {
     });
 }
 
-#[test]
-fn next_callee_takes_the_place_of_a_closed_leg() {
-    let edge = EdgeProcess::start(ONE_WORKER);
+fn next_callee_takes_the_place_of_a_closed_leg(tier: IoTier) {
+    let edge = EdgeProcess::start(tier, ONE_WORKER);
     let mut control = edge.connect(1);
     let mut call = control.simple_call(0);
     let first = support::sequence_of(&call.pass_b_to_a(10, b"first callee"));
@@ -66,9 +75,8 @@ fn next_callee_takes_the_place_of_a_closed_leg() {
     assert_eq!(support::sequence_of(&packet), first.wrapping_add(1));
 }
 
-#[test]
-fn repeated_commands_change_nothing_and_are_answered_alike() {
-    let edge = EdgeProcess::start(ONE_WORKER);
+fn repeated_commands_change_nothing_and_are_answered_alike(tier: IoTier) {
+    let edge = EdgeProcess::start(tier, ONE_WORKER);
     let mut control = edge.connect(1);
     let call = control.simple_call(0);
     let session = call.session;
@@ -129,9 +137,8 @@ fn repeated_commands_change_nothing_and_are_answered_alike() {
     assert_eq!(edge.counter(Counter::CommandsRefused), 0);
 }
 
-#[test]
-fn commands_that_cannot_be_are_refused_and_change_nothing() {
-    let edge = EdgeProcess::start(ONE_WORKER);
+fn commands_that_cannot_be_are_refused_and_change_nothing(tier: IoTier) {
+    let edge = EdgeProcess::start(tier, ONE_WORKER);
     let mut control = edge.connect(1);
     let call = control.simple_call(0);
     let ports = control.ends[0].ports();
@@ -256,9 +263,8 @@ fn hold_an_upper_port(ports: PortRange) -> UdpSocket {
     free.expect("most ports are free")
 }
 
-#[test]
-fn full_table_refuses_one_more_and_takes_it_when_there_is_room() {
-    let edge = EdgeProcess::start(ONE_WORKER);
+fn full_table_refuses_one_more_and_takes_it_when_there_is_room(tier: IoTier) {
+    let edge = EdgeProcess::start(tier, ONE_WORKER);
     let mut control = edge.connect(1);
     let calls: Vec<_> = (0..4).map(|_| control.simple_call(0)).collect();
     let session = control.new_session();
@@ -280,9 +286,8 @@ fn full_table_refuses_one_more_and_takes_it_when_there_is_room() {
     assert_eq!(control.ask(0, open), Ok(()));
 }
 
-#[test]
-fn reports_tell_what_each_leg_heard_and_sent() {
-    let edge = EdgeProcess::start(ONE_WORKER);
+fn reports_tell_what_each_leg_heard_and_sent(tier: IoTier) {
+    let edge = EdgeProcess::start(tier, ONE_WORKER);
     let mut control = edge.connect(1);
     let calls = [control.simple_call(0), control.simple_call(0)];
     for n in 0..5 {
@@ -331,9 +336,8 @@ fn reports_tell_what_each_leg_heard_and_sent() {
     assert_eq!(reported, [calls[0].session, calls[1].session]);
 }
 
-#[test]
-fn sessions_of_other_epochs_are_closed_before_the_answer() {
-    let edge = EdgeProcess::start(ONE_WORKER);
+fn sessions_of_other_epochs_are_closed_before_the_answer(tier: IoTier) {
+    let edge = EdgeProcess::start(tier, ONE_WORKER);
     let mut control = edge.connect(5);
     let old = [control.simple_call(0), control.simple_call(0)];
     control.epoch = 6;
@@ -362,9 +366,8 @@ fn sessions_of_other_epochs_are_closed_before_the_answer() {
     assert_eq!(kept.pass_a_to_b(1, b"kept")[12..], *b"kept");
 }
 
-#[test]
-fn commands_in_a_row_are_carried_out_in_order() {
-    let edge = EdgeProcess::start("workers = 1\nsessions_max = 16");
+fn commands_in_a_row_are_carried_out_in_order(tier: IoTier) {
+    let edge = EdgeProcess::start(tier, "workers = 1\nsessions_max = 16");
     let mut control = edge.connect(1);
     let ports = control.ends[0].ports();
     let mut awaited = Vec::new();

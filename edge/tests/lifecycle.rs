@@ -8,12 +8,24 @@ use std::process::{Child, Command as Process, Stdio};
 use std::time::Duration;
 
 use rustix::process::Signal;
-use support::{Control, EdgeProcess, Peer, V4, rtp, sequence_of, wait_until};
+use support::{Control, EdgeProcess, Peer, V4, on_each_tier, rtp, sequence_of, wait_until};
 use trunkline_edge_api::{
-    CloseCause, Command, Counter, Epoch, Event, LegIndex, RtcpMode, SessionId,
+    CloseCause, Command, Counter, Epoch, Event, IoTier, LegIndex, RtcpMode, SessionId,
 };
 
 const ONE_WORKER: &str = "workers = 1\nsessions_max = 8";
+
+on_each_tier! {
+    control_killed_in_mid_call_costs_no_packet_and_the_next_one_can_hang_up,
+    next_control_keeps_what_it_knows_and_closes_the_rest,
+    second_control_is_let_in_only_after_the_first,
+    session_without_control_and_media_closes_itself_and_one_with_media_stays,
+    silent_session_stays_while_control_is_there,
+    edge_told_to_stop_closes_its_sessions_and_says_so,
+    edge_that_is_restarted_has_a_higher_generation,
+    status_names_every_counter,
+    second_edge_in_the_same_directory_is_refused,
+}
 
 const SOCKET_VARIABLE: &str = "TRUNKLINE_TEST_EDGE_SOCKET";
 
@@ -97,9 +109,8 @@ impl Drop for ControlProcess {
     }
 }
 
-#[test]
-fn control_killed_in_mid_call_costs_no_packet_and_the_next_one_can_hang_up() {
-    let edge = EdgeProcess::start(ONE_WORKER);
+fn control_killed_in_mid_call_costs_no_packet_and_the_next_one_can_hang_up(tier: IoTier) {
+    let edge = EdgeProcess::start(tier, ONE_WORKER);
     let [a, b] = [Peer::new(V4), Peer::new(V4)];
     let mut control = ControlProcess::start(&edge, [&a, &b]);
     let mut expected = None;
@@ -134,9 +145,8 @@ fn control_killed_in_mid_call_costs_no_packet_and_the_next_one_can_hang_up() {
     assert_eq!(next.ask(0, Command::CloseSession { session }), Ok(()));
 }
 
-#[test]
-fn next_control_keeps_what_it_knows_and_closes_the_rest() {
-    let edge = EdgeProcess::start(ONE_WORKER);
+fn next_control_keeps_what_it_knows_and_closes_the_rest(tier: IoTier) {
+    let edge = EdgeProcess::start(tier, ONE_WORKER);
     let mut first = edge.connect(1);
     let call = first.simple_call(0);
     drop(first);
@@ -154,9 +164,8 @@ fn next_control_keeps_what_it_knows_and_closes_the_rest() {
     );
 }
 
-#[test]
-fn second_control_is_let_in_only_after_the_first() {
-    let edge = EdgeProcess::start(ONE_WORKER);
+fn second_control_is_let_in_only_after_the_first(tier: IoTier) {
+    let edge = EdgeProcess::start(tier, ONE_WORKER);
     let first = edge.connect(1);
     let refused = Control::connect(&edge.socket(), 2);
     assert!(refused.is_err_and(|error| error.to_string().contains("control")));
@@ -166,9 +175,11 @@ fn second_control_is_let_in_only_after_the_first() {
     });
 }
 
-#[test]
-fn session_without_control_and_media_closes_itself_and_one_with_media_stays() {
-    let edge = EdgeProcess::start("workers = 1\nsessions_max = 8\norphan_timeout_secs = 1");
+fn session_without_control_and_media_closes_itself_and_one_with_media_stays(tier: IoTier) {
+    let edge = EdgeProcess::start(
+        tier,
+        "workers = 1\nsessions_max = 8\norphan_timeout_secs = 1",
+    );
     let mut control = edge.connect(1);
     let silent = control.simple_call(0);
     let alive = control.simple_call(0);
@@ -199,9 +210,11 @@ fn session_without_control_and_media_closes_itself_and_one_with_media_stays() {
     );
 }
 
-#[test]
-fn silent_session_stays_while_control_is_there() {
-    let edge = EdgeProcess::start("workers = 1\nsessions_max = 8\norphan_timeout_secs = 1");
+fn silent_session_stays_while_control_is_there(tier: IoTier) {
+    let edge = EdgeProcess::start(
+        tier,
+        "workers = 1\nsessions_max = 8\norphan_timeout_secs = 1",
+    );
     let mut control = edge.connect(1);
     let call = control.simple_call(0);
     let until = std::time::Instant::now() + Duration::from_millis(2_500);
@@ -212,9 +225,8 @@ fn silent_session_stays_while_control_is_there() {
     assert_eq!(edge.counter(Counter::SessionsOrphaned), 0);
 }
 
-#[test]
-fn edge_told_to_stop_closes_its_sessions_and_says_so() {
-    let mut edge = EdgeProcess::start("workers = 2\nsessions_max = 8");
+fn edge_told_to_stop_closes_its_sessions_and_says_so(tier: IoTier) {
+    let mut edge = EdgeProcess::start(tier, "workers = 2\nsessions_max = 8");
     let mut control = edge.connect(1);
     let calls = [control.simple_call(0), control.simple_call(1)];
     for call in &calls {
@@ -241,17 +253,15 @@ fn edge_told_to_stop_closes_its_sessions_and_says_so() {
     }
 }
 
-#[test]
-fn edge_that_is_restarted_has_a_higher_generation() {
-    let edge = EdgeProcess::start(ONE_WORKER);
+fn edge_that_is_restarted_has_a_higher_generation(tier: IoTier) {
+    let edge = EdgeProcess::start(tier, ONE_WORKER);
     let first = edge.connect(1).ends[0].generation();
     let edge = edge.restart();
     assert!(edge.connect(1).ends[0].generation() > first);
 }
 
-#[test]
-fn status_names_every_counter() {
-    let edge = EdgeProcess::start(ONE_WORKER);
+fn status_names_every_counter(tier: IoTier) {
+    let edge = EdgeProcess::start(tier, ONE_WORKER);
     let mut control = edge.connect(1);
     let call = control.simple_call(0);
     call.pass_a_to_b(1, b"one");
@@ -325,9 +335,8 @@ fn edge_without_a_run_directory_says_what_to_change() {
     );
 }
 
-#[test]
-fn second_edge_in_the_same_directory_is_refused() {
-    let edge = EdgeProcess::start(ONE_WORKER);
+fn second_edge_in_the_same_directory_is_refused(tier: IoTier) {
+    let edge = EdgeProcess::start(tier, ONE_WORKER);
     let output = edge.start_another();
     assert_eq!(output.status.code(), Some(1));
     assert!(

@@ -5,18 +5,34 @@ mod support;
 use std::net::UdpSocket;
 
 use support::{
-    A, B, EdgeProcess, PATIENCE, Peer, V4, V6, receiver_report, rtp, sequence_of, ssrc_of,
+    A, B, EdgeProcess, PATIENCE, Peer, V4, V6, on_each_tier, receiver_report, rtp, sequence_of,
+    ssrc_of,
 };
 use trunkline_edge_api::{
-    ClockRateHz, Command, Counter, DropReason, Event, LegIndex, MediaDirection, PayloadRoute,
-    PayloadRoutes, PayloadType, RtcpMode, SourcePolicy,
+    ClockRateHz, Command, Counter, DropReason, Event, IoTier, LegIndex, MediaDirection,
+    PayloadRoute, PayloadRoutes, PayloadType, RtcpMode, SourcePolicy,
 };
 
 const ONE_WORKER: &str = "workers = 1\nsessions_max = 8";
 
-#[test]
-fn payload_crosses_both_ways_byte_for_byte() {
-    let edge = EdgeProcess::start(ONE_WORKER);
+on_each_tier! {
+    payload_crosses_both_ways_byte_for_byte,
+    peer_sees_one_stream_under_the_legs_ssrc,
+    rtcp_crosses_on_separate_and_on_multiplexed_ports,
+    media_crosses_between_ipv4_and_ipv6,
+    stranger_is_neither_heard_nor_answered,
+    peer_behind_nat_is_answered_where_it_sends_from,
+    payload_types_are_numbered_as_each_peer_does,
+    hold_stops_media_and_leaves_rtcp,
+    whatever_arrives_is_dropped_and_counted_and_the_call_goes_on,
+    two_workers_relay_side_by_side,
+    hundred_concurrent_calls_lose_nothing,
+    audio_never_reaches_the_call_that_has_the_port_next,
+    flood_costs_packets_and_nothing_else,
+}
+
+fn payload_crosses_both_ways_byte_for_byte(tier: IoTier) {
+    let edge = EdgeProcess::start(tier, ONE_WORKER);
     let mut control = edge.connect(1);
     let call = control.simple_call(0);
     for n in 0..300u16 {
@@ -31,9 +47,8 @@ fn payload_crosses_both_ways_byte_for_byte() {
     edge.wait_for_gauge(Counter::BuffersInFlight, 0);
 }
 
-#[test]
-fn peer_sees_one_stream_under_the_legs_ssrc() {
-    let edge = EdgeProcess::start(ONE_WORKER);
+fn peer_sees_one_stream_under_the_legs_ssrc(tier: IoTier) {
+    let edge = EdgeProcess::start(tier, ONE_WORKER);
     let mut control = edge.connect(1);
     let call = control.simple_call(0);
     let [a, b] = &call.peers;
@@ -52,9 +67,8 @@ fn peer_sees_one_stream_under_the_legs_ssrc() {
     }
 }
 
-#[test]
-fn rtcp_crosses_on_separate_and_on_multiplexed_ports() {
-    let edge = EdgeProcess::start(ONE_WORKER);
+fn rtcp_crosses_on_separate_and_on_multiplexed_ports(tier: IoTier) {
+    let edge = EdgeProcess::start(tier, ONE_WORKER);
     let mut control = edge.connect(1);
     let modes = [
         [RtcpMode::Separate, RtcpMode::Separate],
@@ -88,9 +102,8 @@ fn rtcp_crosses_on_separate_and_on_multiplexed_ports() {
     assert_eq!(edge.counter(Counter::RxRtcpPackets), 6);
 }
 
-#[test]
-fn media_crosses_between_ipv4_and_ipv6() {
-    let edge = EdgeProcess::start(ONE_WORKER);
+fn media_crosses_between_ipv4_and_ipv6(tier: IoTier) {
+    let edge = EdgeProcess::start(tier, ONE_WORKER);
     let mut control = edge.connect(1);
     let call = control.call(0, [V4, V6], [RtcpMode::Separate; 2]);
     assert_eq!(call.pass_a_to_b(1, b"to six")[12..], *b"to six");
@@ -99,10 +112,9 @@ fn media_crosses_between_ipv4_and_ipv6() {
     assert_eq!(six.pass_a_to_b(1, b"six to six")[12..], *b"six to six");
 }
 
-#[test]
-fn stranger_is_neither_heard_nor_answered() {
+fn stranger_is_neither_heard_nor_answered(tier: IoTier) {
     const SPRAYED: u64 = 200;
-    let edge = EdgeProcess::start(ONE_WORKER);
+    let edge = EdgeProcess::start(tier, ONE_WORKER);
     let mut control = edge.connect(1);
     let call = control.simple_call(0);
     let stranger = Peer::new(V4);
@@ -124,9 +136,8 @@ fn stranger_is_neither_heard_nor_answered() {
     edge.wait_for_counter(Counter::TxRtpPackets, 2 * SPRAYED);
 }
 
-#[test]
-fn peer_behind_nat_is_answered_where_it_sends_from() {
-    let edge = EdgeProcess::start(ONE_WORKER);
+fn peer_behind_nat_is_answered_where_it_sends_from(tier: IoTier) {
+    let edge = EdgeProcess::start(tier, ONE_WORKER);
     let mut control = edge.connect(1);
     let session = control.new_session();
     let [natted, other, late, rebound] = [(); 4].map(|()| Peer::new(V4));
@@ -162,9 +173,8 @@ fn peer_behind_nat_is_answered_where_it_sends_from() {
     assert!(natted.has_heard_nothing());
 }
 
-#[test]
-fn payload_types_are_numbered_as_each_peer_does() {
-    let edge = EdgeProcess::start(ONE_WORKER);
+fn payload_types_are_numbered_as_each_peer_does(tier: IoTier) {
+    let edge = EdgeProcess::start(tier, ONE_WORKER);
     let mut control = edge.connect(1);
     let call = control.simple_call(0);
     let opus = |from, to| PayloadRoute {
@@ -186,9 +196,8 @@ fn payload_types_are_numbered_as_each_peer_does() {
     edge.wait_for_counter(DropReason::PayloadTypeNotNegotiated, 1);
 }
 
-#[test]
-fn hold_stops_media_and_leaves_rtcp() {
-    let edge = EdgeProcess::start(ONE_WORKER);
+fn hold_stops_media_and_leaves_rtcp(tier: IoTier) {
+    let edge = EdgeProcess::start(tier, ONE_WORKER);
     let mut control = edge.connect(1);
     let call = control.simple_call(0);
     let mut held = call.peers[0].config(RtcpMode::Separate);
@@ -208,9 +217,8 @@ fn hold_stops_media_and_leaves_rtcp() {
     assert_eq!(call.pass_a_to_b(2, b"resumed")[12..], *b"resumed");
 }
 
-#[test]
-fn whatever_arrives_is_dropped_and_counted_and_the_call_goes_on() {
-    let edge = EdgeProcess::start(ONE_WORKER);
+fn whatever_arrives_is_dropped_and_counted_and_the_call_goes_on(tier: IoTier) {
+    let edge = EdgeProcess::start(tier, ONE_WORKER);
     let mut control = edge.connect(1);
     let call = control.simple_call(0);
     let rows: [(DropReason, Vec<u8>); 8] = [
@@ -257,9 +265,8 @@ fn whatever_arrives_is_dropped_and_counted_and_the_call_goes_on() {
     assert_eq!(report.legs[1].tx_packets, 1);
 }
 
-#[test]
-fn two_workers_relay_side_by_side() {
-    let edge = EdgeProcess::start("workers = 2\nsessions_max = 8");
+fn two_workers_relay_side_by_side(tier: IoTier) {
+    let edge = EdgeProcess::start(tier, "workers = 2\nsessions_max = 8");
     let mut control = edge.connect(1);
     assert_eq!(control.ends.len(), 2);
     let calls = [control.simple_call(0), control.simple_call(1)];
@@ -287,12 +294,11 @@ fn two_workers_relay_side_by_side() {
     }
 }
 
-#[test]
-fn hundred_concurrent_calls_lose_nothing() {
+fn hundred_concurrent_calls_lose_nothing(tier: IoTier) {
     const CALLS: usize = 100;
     const PACKETS: u16 = 50;
     let settings = format!("workers = 2\nsessions_max = {CALLS}");
-    let edge = EdgeProcess::start_with_ports(&settings, 8 * CALLS as u16);
+    let edge = EdgeProcess::start_with_ports(tier, &settings, 8 * CALLS as u16);
     let mut control = edge.connect(1);
     let calls: Vec<_> = (0..CALLS).map(|n| control.simple_call(n % 2)).collect();
     for n in 0..PACKETS {
@@ -332,9 +338,8 @@ fn hundred_concurrent_calls_lose_nothing() {
 
 /// Ports and slots change hands while media keeps arriving. Every payload names the call that it
 /// belongs to; nobody may hear another's.
-#[test]
-fn audio_never_reaches_the_call_that_has_the_port_next() {
-    let edge = EdgeProcess::start("workers = 1\nsessions_max = 4");
+fn audio_never_reaches_the_call_that_has_the_port_next(tier: IoTier) {
+    let edge = EdgeProcess::start(tier, "workers = 1\nsessions_max = 4");
     let mut control = edge.connect(1);
     let mut call = control.simple_call(0);
     for round in 0..100u16 {
@@ -394,10 +399,9 @@ fn audio_never_reaches_the_call_that_has_the_port_next() {
     });
 }
 
-#[test]
-fn flood_costs_packets_and_nothing_else() {
+fn flood_costs_packets_and_nothing_else(tier: IoTier) {
     const FLOOD: usize = 30_000;
-    let edge = EdgeProcess::start(ONE_WORKER);
+    let edge = EdgeProcess::start(tier, ONE_WORKER);
     let mut control = edge.connect(1);
     let call = control.simple_call(0);
     let flooder = UdpSocket::bind((V4, 0)).expect("loopback");

@@ -108,6 +108,13 @@ pub static EDGE: SectionSpec = SectionSpec {
             default: KeyDefault::Literal("60"),
             effect: "Without control, a call is closed after this long without media.",
         },
+        KeySpec {
+            name: "io",
+            form: "\"auto\", \"io_uring\" or \"epoll\"",
+            default: KeyDefault::Literal("\"auto\""),
+            effect: "How workers do I/O. \"auto\" takes io_uring where the kernel allows it, else \
+                     epoll; \"io_uring\" does not start without it.",
+        },
     ],
 };
 
@@ -149,6 +156,19 @@ pub struct EdgeConfig {
     pub sessions_max: u32,
     /// Seconds without control and without media after which a session closes, 1 … 86,400.
     pub orphan_timeout_secs: u32,
+    /// How workers do I/O.
+    pub io: IoChoice,
+}
+
+/// Which I/O a worker may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IoChoice {
+    /// io_uring where the kernel allows it, else epoll.
+    Auto,
+    /// io_uring, or the edge does not start.
+    IoUring,
+    /// epoll.
+    Epoll,
 }
 
 /// The part of `trunkline.toml` that the edge reads.
@@ -222,12 +242,19 @@ impl EdgeConfig {
         let ports = section.value("ports", |v| port_range(v.as_str()?));
         let sessions_max = section.value("sessions_max", |v| v.as_number(1..=65_536));
         let orphan_timeout_secs = section.value("orphan_timeout_secs", |v| v.as_number(1..=86_400));
+        let io = section.value("io", |v| match v.as_str()? {
+            "auto" => Some(IoChoice::Auto),
+            "io_uring" => Some(IoChoice::IoUring),
+            "epoll" => Some(IoChoice::Epoll),
+            _ => None,
+        });
         Some(Self {
             workers: workers?.unwrap_or(0),
             media_addresses: media_addresses?,
             ports: ports?,
             sessions_max: sessions_max?,
             orphan_timeout_secs: orphan_timeout_secs?,
+            io: io?,
         })
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! byte 0      fixed header    16 words, written once by the edge, sealed by a checksum
-//!      128    edge line       PID, heartbeat, sleeping flag, resync count, fault   (worker writes)
+//!      128    edge line       PID, heartbeat, sleeping, resyncs, fault, I/O tier   (worker writes)
 //!      256    control line    PID, heartbeat, sleeping flag, epoch                 (control writes)
 //!      384    command ring    head, full count, attachments                        (control writes)
 //!      512    command ring    tail                                                 (worker writes)
@@ -115,6 +115,9 @@ pub mod word {
     /// Not 0 while the worker refuses the rings because control's words make no sense: one more
     /// than [`CONTROL_ATTACH_COUNT`] when it noticed.
     pub const WORKER_FAULT: usize = LINE_WORDS + 4;
+    /// [`crate::IoTier::to_word`] of the worker; 0 until its I/O stands, and for an edge older
+    /// than 1.1.
+    pub const IO_TIER: usize = LINE_WORDS + 5;
 
     /// PID of the control that attached last.
     pub const CONTROL_PID: usize = 2 * LINE_WORDS;

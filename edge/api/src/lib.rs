@@ -40,8 +40,8 @@ pub use crypto::{LegCrypto, SrtpKey, SrtpSuite};
 pub use event::{CloseCause, Event, LegReport, MediaTimeoutKind, Refusal, SessionReport};
 pub use source_networks::{SourceNetwork, SourceNetworks};
 pub use vocabulary::{
-    ApiVersion, ClockRateHz, Correlation, Epoch, LegIndex, MonoTime, PayloadType, PortRange,
-    SessionId, Ssrc, WorkerIndex,
+    ApiVersion, ClockRateHz, Correlation, Epoch, IoTier, LegIndex, MonoTime, PayloadType,
+    PortRange, SessionId, Ssrc, WorkerIndex,
 };
 
 /// Version of everything in this crate that crosses the process boundary.

@@ -86,6 +86,43 @@ impl fmt::Debug for SessionId {
     }
 }
 
+/// How a worker receives and sends datagrams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u64)]
+pub enum IoTier {
+    /// io_uring.
+    IoUring = 1,
+    /// epoll: where io_uring is forbidden or unknown.
+    Epoll = 2,
+}
+
+impl IoTier {
+    /// The word in a worker's region.
+    #[must_use]
+    pub const fn to_word(self) -> u64 {
+        self as u64
+    }
+
+    /// `None` for 0, which an edge older than 1.1 leaves there, and for what a newer one says.
+    #[must_use]
+    pub const fn from_word(word: u64) -> Option<Self> {
+        match word {
+            1 => Some(Self::IoUring),
+            2 => Some(Self::Epoll),
+            _ => None,
+        }
+    }
+
+    /// As `[edge] io` and the status spell it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::IoUring => "io_uring",
+            Self::Epoll => "epoll",
+        }
+    }
+}
+
 /// One of the two sides of a relayed call. Packets that arrive on one leave on the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]

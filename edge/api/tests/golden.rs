@@ -489,6 +489,7 @@ fn words_of_the_header_page_stand_where_they_stood() {
         ("worker_sleeping", word::WORKER_SLEEPING),
         ("resync_count", word::RESYNC_COUNT),
         ("worker_fault", word::WORKER_FAULT),
+        ("io_tier", word::IO_TIER),
         ("control_pid", word::CONTROL_PID),
         ("control_heartbeat", word::CONTROL_HEARTBEAT),
         ("control_sleeping", word::CONTROL_SLEEPING),

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use trunkline_edge_api::layout::{RegionLayout, WORD_LEN, word};
-use trunkline_edge_api::{Epoch, MonoTime, PortRange, WorkerIndex};
+use trunkline_edge_api::{Epoch, IoTier, MonoTime, PortRange, WorkerIndex};
 
 use crate::counters::CellIndex;
 
@@ -53,6 +53,12 @@ impl<'a> RegionView<'a> {
     #[must_use]
     pub fn edge_heartbeat(&self) -> MonoTime {
         MonoTime(self.load(word::EDGE_HEARTBEAT))
+    }
+
+    /// How the worker does I/O; `None` until that stands, and when the edge's release does not say.
+    #[must_use]
+    pub fn io_tier(&self) -> Option<IoTier> {
+        IoTier::from_word(self.load(word::IO_TIER))
     }
 
     /// PID of the control that attached last; `None` before the first.

@@ -7,7 +7,7 @@ use rustix::io;
 use trunkline_edge_api::command::CorrelatedCommand;
 use trunkline_edge_api::layout::{WORD_LEN, word};
 use trunkline_edge_api::wire::{self, MESSAGE_LEN_MAX, MessageBuf};
-use trunkline_edge_api::{Counter, Event, MonoTime, PortRange, WorkerIndex};
+use trunkline_edge_api::{Counter, Event, IoTier, MonoTime, PortRange, WorkerIndex};
 
 use crate::counters::CounterCells;
 use crate::doorbell::{self, Doorbells};
@@ -201,6 +201,13 @@ impl WorkerEnd {
     #[must_use]
     pub fn counters(&self) -> &CounterCells {
         &self.counters
+    }
+
+    /// Says how the worker does I/O; once, when that stands.
+    pub fn set_io_tier(&self, tier: IoTier) {
+        self.region
+            .word(word::IO_TIER)
+            .store(tier.to_word(), Ordering::Relaxed);
     }
 
     /// Says that the worker lives; once per duty cycle.

@@ -18,7 +18,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use io_uring::Submitter;
 use io_uring::types::BufRingEntry;
 use trunkline_media::PacketBuf;
-use trunkline_media::srtp::OVERHEAD_MAX;
+
+use crate::tier::{PACKET_ROOM, RxBuffer};
 
 /// Buffer group of the receive buffers; there is only one.
 pub(super) const GROUP: u16 = 0;
@@ -48,25 +49,8 @@ const _: () = {
     assert!(ENTRIES_LEN.is_multiple_of(LEN));
     assert!(size_of::<BufRingEntry>() == 16);
     assert!(NAME_LEN == 28);
-    // The longest UDP payload of an Ethernet frame can still be protected.
-    assert!(PAYLOAD_OFFSET + 1472 + OVERHEAD_MAX <= LEN);
+    assert!(PAYLOAD_OFFSET + PACKET_ROOM == LEN);
 };
-
-/// Sole owner of one buffer that the kernel has filled. Goes back with
-/// [`BufferRing::give_back`], or the kernel is one buffer poorer.
-#[must_use]
-#[derive(Debug)]
-pub(crate) struct RxBuffer {
-    id: u16,
-    /// Bytes of the datagram.
-    len: u16,
-}
-
-impl RxBuffer {
-    pub(super) fn id(&self) -> u16 {
-        self.id
-    }
-}
 
 /// What the kernel wrote before the datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,10 +99,7 @@ impl BufferRing {
     pub(super) fn take(&mut self, id: u16, written: usize) -> (RxBuffer, Option<Received>) {
         self.available = self.available.saturating_sub(1);
         let len = written.clamp(PAYLOAD_OFFSET, LEN) - PAYLOAD_OFFSET;
-        let buffer = RxBuffer {
-            id,
-            len: len as u16,
-        };
+        let buffer = RxBuffer::filled(id, len as u16);
         let received = if written < PAYLOAD_OFFSET {
             None
         } else {
@@ -130,7 +111,7 @@ impl BufferRing {
     /// The datagram, with the rest of the buffer as room to grow. An Ethernet frame's leaves more
     /// than SRTP adds.
     pub(super) fn packet_mut(&mut self, buffer: &mut RxBuffer) -> PacketBuf<'_> {
-        let len = usize::from(buffer.len);
+        let len = buffer.len();
         PacketBuf::new(&mut self.bytes_mut(buffer)[PAYLOAD_OFFSET..], len)
     }
 
@@ -156,7 +137,7 @@ impl BufferRing {
 
     /// Hands the buffer back to the kernel.
     pub(super) fn give_back(&mut self, buffer: RxBuffer) {
-        self.publish(buffer.id);
+        self.publish(buffer.id());
     }
 
     /// Buffers that the kernel can pick.
@@ -198,12 +179,12 @@ impl BufferRing {
         // SAFETY: LEN bytes from there lie inside the region and were zeroed or written by the
         // kernel. The kernel does not write to a buffer that it has completed, and the RxBuffer
         // is the only one for this id until it is given back.
-        unsafe { std::slice::from_raw_parts(self.buffer_ptr(buffer.id), LEN) }
+        unsafe { std::slice::from_raw_parts(self.buffer_ptr(buffer.id()), LEN) }
     }
 
     fn bytes_mut(&mut self, buffer: &mut RxBuffer) -> &mut [u8] {
         // SAFETY: as for `bytes`; `&mut RxBuffer` makes the access exclusive.
-        unsafe { std::slice::from_raw_parts_mut(self.buffer_ptr(buffer.id), LEN) }
+        unsafe { std::slice::from_raw_parts_mut(self.buffer_ptr(buffer.id()), LEN) }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use io_uring::cqueue;
 
-use super::sockets::{GENERATION_MASK, SocketId};
+use crate::tier::SocketId;
 
 /// What a submission carries through the kernel.
 ///
@@ -25,18 +25,15 @@ const KIND_DOORBELL: u64 = 20;
 impl UserData {
     pub(super) const fn encode(self) -> u64 {
         match self {
-            Self::Receive(id) => KIND_RECEIVE << 56 | socket_bits(id),
+            Self::Receive(id) => KIND_RECEIVE << 56 | id.to_bits(),
             Self::Send { buffer } => KIND_SEND << 56 | buffer as u64,
-            Self::Cancel(id) => KIND_CANCEL << 56 | socket_bits(id),
+            Self::Cancel(id) => KIND_CANCEL << 56 | id.to_bits(),
             Self::Doorbell => KIND_DOORBELL << 56,
         }
     }
 
     pub(super) const fn decode(bits: u64) -> Option<Self> {
-        let id = SocketId {
-            slot: bits as u32,
-            generation: (bits >> 32) as u32 & GENERATION_MASK,
-        };
+        let id = SocketId::from_bits(bits);
         Some(match bits >> 56 {
             KIND_RECEIVE => Self::Receive(id),
             KIND_SEND => Self::Send {
@@ -47,10 +44,6 @@ impl UserData {
             _ => return None,
         })
     }
-}
-
-const fn socket_bits(id: SocketId) -> u64 {
-    (id.generation as u64) << 32 | id.slot as u64
 }
 
 /// Completions copied out of the kernel's queue, so that handling them can use the ring.
@@ -90,7 +83,7 @@ mod tests {
     fn user_data_survives_the_kernel() {
         let id = SocketId {
             slot: u32::MAX,
-            generation: GENERATION_MASK,
+            generation: SocketId::GENERATION_MASK,
         };
         let all = [
             UserData::Receive(id),

@@ -14,7 +14,7 @@ use super::{Phase, Worker, guarded, report_of};
 use crate::closing::Outcome;
 use crate::session_table::{Session, SessionKey, SocketOwner, TableFull};
 use crate::shared::NoticeKind;
-use crate::uring::SocketId;
+use crate::tier::SocketId;
 
 /// Reports sent per cycle while all sessions are queried.
 const REPORTS_PER_CYCLE: usize = 256;

@@ -17,6 +17,7 @@ use trunkline_edge_api::{
 use trunkline_ring::{ControlEnd, Doorbells, Region};
 
 use super::*;
+use crate::each_tier::on_each_tier;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -37,7 +38,7 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(event_ring_len: usize, sessions_max: u32) -> Self {
+    fn new(tier: IoTier, event_ring_len: usize, sessions_max: u32) -> Self {
         panic_message::keep_on_this_thread();
         let ports = PortRange::new(1_024, u16::MAX).expect("a range");
         let layout = RegionLayout::with_rings(
@@ -63,9 +64,15 @@ impl Bench {
             sessions_max,
             sockets_max: 4 * sessions_max,
             orphan_timeout_secs: 60,
+            io: match tier {
+                IoTier::IoUring => IoChoice::IoUring,
+                IoTier::Epoll => IoChoice::Epoll,
+            },
         };
         let end = WorkerEnd::new(region, doorbells);
-        let worker = Worker::new(end, settings, Arc::clone(&shared)).expect("io_uring works here");
+        let (worker, fallback) =
+            Worker::new(end, settings, Arc::clone(&shared)).expect("the tier works here");
+        assert!(fallback.is_none());
         let region = Region::open(fd.as_fd()).expect("sound");
         Self {
             worker,
@@ -104,7 +111,7 @@ impl Bench {
     }
 
     fn cycle(&mut self) {
-        self.ended = self.worker.duty_cycle().expect("the ring works") == Life::IsOver;
+        self.ended = self.worker.duty_cycle().expect("the tier works") == Life::IsOver;
     }
 
     fn ask(&mut self, command: Command) -> Result<(), Refusal> {
@@ -186,9 +193,15 @@ fn media_started(event: &Event) -> bool {
     matches!(event, Event::MediaStarted { .. })
 }
 
-#[test]
-fn panicking_session_is_closed_alone() {
-    let mut bench = Bench::new(EVENT_RING_LEN, 4);
+on_each_tier! {
+    panicking_session_is_closed_alone,
+    draining_worker_takes_no_new_session_and_ends_when_the_last_is_closed,
+    query_of_more_sessions_than_the_ring_holds_is_answered_in_portions,
+    query_of_a_control_that_has_gone_holds_up_nothing,
+}
+
+fn panicking_session_is_closed_alone(tier: IoTier) {
+    let mut bench = Bench::new(tier, EVENT_RING_LEN, 4);
     let peers = [peer(), peer(), peer(), peer()];
     let sick = bench.call(1, [&peers[0], &peers[1]]);
     let sound = bench.call(2, [&peers[2], &peers[3]]);
@@ -221,9 +234,8 @@ fn panicking_session_is_closed_alone() {
     assert_eq!(bench.control.counter(Counter::SessionsActive), 1);
 }
 
-#[test]
-fn draining_worker_takes_no_new_session_and_ends_when_the_last_is_closed() {
-    let mut bench = Bench::new(EVENT_RING_LEN, 4);
+fn draining_worker_takes_no_new_session_and_ends_when_the_last_is_closed(tier: IoTier) {
+    let mut bench = Bench::new(tier, EVENT_RING_LEN, 4);
     let peers = [peer(), peer()];
     bench.call(1, [&peers[0], &peers[1]]);
     bench.shared.stop();
@@ -244,10 +256,9 @@ fn draining_worker_takes_no_new_session_and_ends_when_the_last_is_closed() {
     }
 }
 
-#[test]
-fn query_of_more_sessions_than_the_ring_holds_is_answered_in_portions() {
+fn query_of_more_sessions_than_the_ring_holds_is_answered_in_portions(tier: IoTier) {
     const SESSIONS: u32 = 120;
-    let mut bench = Bench::new(RING_LEN_MIN, SESSIONS);
+    let mut bench = Bench::new(tier, RING_LEN_MIN, SESSIONS);
     for serial in 0..SESSIONS {
         let open = Command::OpenLeg {
             session: SessionId::new(Epoch(1), serial),
@@ -299,9 +310,8 @@ fn query_of_more_sessions_than_the_ring_holds_is_answered_in_portions() {
     assert_eq!(correlation, closing);
 }
 
-#[test]
-fn query_of_a_control_that_has_gone_holds_up_nothing() {
-    let mut bench = Bench::new(RING_LEN_MIN, 64);
+fn query_of_a_control_that_has_gone_holds_up_nothing(tier: IoTier) {
+    let mut bench = Bench::new(tier, RING_LEN_MIN, 64);
     for serial in 0..64 {
         let open = Command::OpenLeg {
             session: SessionId::new(Epoch(1), serial),

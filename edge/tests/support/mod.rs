@@ -7,6 +7,11 @@
     reason = "a module of test binaries, not of a library"
 )]
 
+#[path = "../../src/each_tier.rs"]
+mod each_tier;
+
+pub(crate) use each_tier::on_each_tier;
+
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -18,9 +23,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
 use trunkline_edge_api::command::CorrelatedCommand;
 use trunkline_edge_api::{
-    ClockRateHz, Command, Correlation, Counter, Epoch, Event, LegConfig, LegIndex, LocalMedia,
-    MediaDirection, MediaTimeouts, PayloadRoute, PayloadRoutes, PayloadType, Refusal, RtcpMode,
-    SessionId, SourcePolicy, Ssrc,
+    ClockRateHz, Command, Correlation, Counter, Epoch, Event, IoTier, LegConfig, LegIndex,
+    LocalMedia, MediaDirection, MediaTimeouts, PayloadRoute, PayloadRoutes, PayloadType, Refusal,
+    RtcpMode, SessionId, SourcePolicy, Ssrc,
 };
 use trunkline_ring::handshake::{ConnectError, ControlConnection, Observer};
 use trunkline_ring::{CellIndex, ControlEnd, monotonic_now};
@@ -68,15 +73,16 @@ fn port_range(count: u16) -> String {
 }
 
 impl EdgeProcess {
-    pub fn start(edge_section: &str) -> Self {
-        Self::start_with_ports(edge_section, 64)
+    pub fn start(tier: IoTier, edge_section: &str) -> Self {
+        Self::start_with_ports(tier, edge_section, 64)
     }
 
-    pub fn start_with_ports(edge_section: &str, port_count: u16) -> Self {
+    pub fn start_with_ports(tier: IoTier, edge_section: &str, port_count: u16) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let config = format!(
-            "[node]\nrun_dir = {:?}\n[edge]\nports = \"{}\"\n{edge_section}\n",
+            "[node]\nrun_dir = {:?}\n[edge]\nio = {:?}\nports = \"{}\"\n{edge_section}\n",
             dir.path(),
+            tier.name(),
             port_range(port_count),
         );
         std::fs::write(dir.path().join("trunkline.toml"), config).expect("writable");
