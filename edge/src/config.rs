@@ -29,6 +29,8 @@ pub struct Settings {
     pub orphan_timeout_secs: u32,
     /// How workers do I/O.
     pub io: IoChoice,
+    /// DSCP of media sockets, 0 … 63.
+    pub dscp: u8,
 }
 
 /// The file is sound, but this machine cannot do what it says.
@@ -73,6 +75,7 @@ impl Settings {
             sessions_max: edge.sessions_max,
             orphan_timeout_secs: edge.orphan_timeout_secs,
             io: edge.io,
+            dscp: edge.dscp,
         })
     }
 

@@ -24,7 +24,7 @@ use trunkline_ring::{RegionError, RegionSpec, WorkerEnd, monotonic_now};
 use crate::config::Settings;
 use crate::panic_message;
 use crate::shared::{Notice, NoticeKind, Shared};
-use crate::tier::TierError;
+use crate::tier::{TierError, TierSettings};
 use crate::uring::UringError;
 use crate::worker::{Life, Worker, WorkerSettings};
 
@@ -125,9 +125,12 @@ impl Edge {
         let generation = next_generation(&settings.run_dir)?;
         let worker_settings = WorkerSettings {
             sessions_max: settings.sessions_max,
-            sockets_max: allowed_sockets(settings),
+            tier: TierSettings {
+                io: settings.io,
+                sockets_max: allowed_sockets(settings),
+                dscp: settings.dscp,
+            },
             orphan_timeout_secs: settings.orphan_timeout_secs,
-            io: settings.io,
         };
         let (attention, waker) = attention_pipe().map_err(|error| StartError::Io {
             action: "make a pipe",

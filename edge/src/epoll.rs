@@ -33,7 +33,7 @@ use trunkline_media::{PacketBuf, RxMeta, Transmit};
 use crate::session_table::{SessionKey, SocketOwner};
 use crate::tier::{
     CloseTicket, Completion, PACKET_ROOM, RxBuffer, SocketId, SocketTable, TierCounters,
-    bind_media_socket, send_failure,
+    TierSettings, bind_media_socket, send_failure,
 };
 
 /// Buffers per worker. A datagram leaves its buffer before the next is taken, so one would do as
@@ -65,6 +65,7 @@ pub(crate) struct EpollTier {
     /// closes and opens faster than the worker looks makes it grow.
     closed: VecDeque<CloseTicket>,
     counters: TierCounters,
+    dscp: u8,
 }
 
 struct Socket {
@@ -80,25 +81,26 @@ struct Sent {
 }
 
 impl EpollTier {
-    /// Sets up epoll for at most `sockets_max` sockets. `doorbell` is an eventfd that must outlive
+    /// Sets up epoll for at most `settings.sockets_max` sockets. `doorbell` is an eventfd that must outlive
     /// the tier.
     ///
     /// # Errors
     /// The kernel's: out of file descriptors or memory.
-    pub(crate) fn new(sockets_max: u32, doorbell: BorrowedFd<'_>) -> io::Result<Self> {
+    pub(crate) fn new(settings: TierSettings, doorbell: BorrowedFd<'_>) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let data = epoll::EventData::new_u64(KIND_DOORBELL << KIND_SHIFT);
         epoll::add(&epoll, doorbell, data, epoll::EventFlags::IN)?;
         Ok(Self {
             epoll,
-            sockets: SocketTable::new(sockets_max),
+            sockets: SocketTable::new(settings.sockets_max),
             buffers: vec![[0; PACKET_ROOM]; usize::from(BUFFER_COUNT)].into_boxed_slice(),
             free_buffers: (0..BUFFER_COUNT).rev().collect(),
             ready: Vec::with_capacity(BATCH_LEN_MAX),
             next_ready: 0,
             sent: VecDeque::with_capacity(usize::from(BUFFER_COUNT)),
-            closed: VecDeque::with_capacity(sockets_max as usize),
+            closed: VecDeque::with_capacity(settings.sockets_max as usize),
             counters: TierCounters::default(),
+            dscp: settings.dscp,
         })
     }
 
@@ -108,8 +110,8 @@ impl EpollTier {
         local: SocketAddr,
         owner: SocketOwner,
     ) -> Result<SocketId, (Refusal, Option<io::Error>)> {
-        let fd =
-            bind_media_socket(local).map_err(|(refusal, errno)| (refusal, Some(errno.into())))?;
+        let fd = bind_media_socket(local, self.dscp)
+            .map_err(|(refusal, errno)| (refusal, Some(errno.into())))?;
         let id = self
             .sockets
             .insert(Socket { owner, fd })

@@ -33,6 +33,16 @@ pub(crate) const PACKET_ROOM: usize = 2004;
 /// The longest UDP payload of an Ethernet frame can still be protected.
 const _: () = assert!(1472 + OVERHEAD_MAX <= PACKET_ROOM);
 
+/// What a tier needs to know of the configuration.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TierSettings {
+    pub(crate) io: IoChoice,
+    /// Sockets open at once.
+    pub(crate) sockets_max: u32,
+    /// DSCP of what is sent, 0 … 63.
+    pub(crate) dscp: u8,
+}
+
 /// What happened since the worker last looked.
 #[derive(Debug)]
 pub(crate) enum Completion {
@@ -111,19 +121,17 @@ pub(crate) enum Tier {
 }
 
 impl Tier {
-    /// Sets up what `choice` allows, for at most `sockets_max` sockets. To be called on the
-    /// worker's thread. `doorbell` is an eventfd that must outlive the tier. With the tier comes
+    /// Sets up what `settings` allow. To be called on the worker's thread. `doorbell` is an eventfd that must outlive the tier. With the tier comes
     /// why it is not io_uring, where that was tried first.
     ///
     /// # Errors
     /// [`TierError`]; its text says what to change.
     pub(crate) fn new(
-        choice: IoChoice,
-        sockets_max: u32,
+        settings: TierSettings,
         doorbell: BorrowedFd<'_>,
     ) -> Result<(Self, Option<UringError>), TierError> {
-        let uring = || UringTier::new(sockets_max, doorbell);
-        Self::choose(choice, uring, || EpollTier::new(sockets_max, doorbell))
+        let uring = || UringTier::new(settings, doorbell);
+        Self::choose(settings.io, uring, || EpollTier::new(settings, doorbell))
     }
 
     fn choose(

@@ -34,8 +34,8 @@ use trunkline_media::{PacketBuf, RxMeta, Transmit};
 
 use crate::session_table::{SessionKey, SocketOwner};
 use crate::tier::{
-    CloseTicket, Completion, RxBuffer, SocketId, SocketTable, TierCounters, bind_media_socket,
-    send_failure,
+    CloseTicket, Completion, RxBuffer, SocketId, SocketTable, TierCounters, TierSettings,
+    bind_media_socket, send_failure,
 };
 
 mod buffers;
@@ -75,6 +75,7 @@ pub(crate) struct UringTier {
     doorbell: i32,
     counters: TierCounters,
     is_overflowing: bool,
+    dscp: u8,
 }
 
 /// A datagram that the kernel is sending.
@@ -86,13 +87,17 @@ struct SendInFlight {
 }
 
 impl UringTier {
-    /// Sets up a ring for at most `sockets_max` sockets. To be called on the worker's thread; the
+    /// Sets up a ring for at most `settings.sockets_max` sockets. To be called on the worker's thread; the
     /// kernel refuses all others from then on. `doorbell` is an eventfd that must outlive the
     /// tier.
     ///
     /// # Errors
     /// What this kernel lacks or forbids, and what to change.
-    pub(crate) fn new(sockets_max: u32, doorbell: BorrowedFd<'_>) -> Result<Self, UringError> {
+    pub(crate) fn new(
+        settings: TierSettings,
+        doorbell: BorrowedFd<'_>,
+    ) -> Result<Self, UringError> {
+        let sockets_max = settings.sockets_max;
         // Every receive can end at once, beside what all buffers can bring.
         let cq_entries = (2 * u32::from(buffers::COUNT) + sockets_max).next_power_of_two();
         let ring = IoUring::builder()
@@ -135,6 +140,7 @@ impl UringTier {
             doorbell: doorbell.as_raw_fd(),
             counters: TierCounters::default(),
             is_overflowing: false,
+            dscp: settings.dscp,
         };
         tier.watch_doorbell();
         Ok(tier)
@@ -149,8 +155,8 @@ impl UringTier {
         local: SocketAddr,
         owner: SocketOwner,
     ) -> Result<SocketId, (Refusal, Option<io::Error>)> {
-        let fd =
-            bind_media_socket(local).map_err(|(refusal, errno)| (refusal, Some(errno.into())))?;
+        let fd = bind_media_socket(local, self.dscp)
+            .map_err(|(refusal, errno)| (refusal, Some(errno.into())))?;
         let raw_fd = fd.as_raw_fd();
         let id = self
             .sockets

@@ -12,7 +12,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use trunkline_edge_api::config::IoChoice;
 use trunkline_edge_api::{
     CloseCause, Correlation, Counter, DropReason, Event, IoTier, MonoTime, Refusal, SessionReport,
 };
@@ -25,7 +24,7 @@ use crate::panic_message;
 use crate::publish;
 use crate::session_table::{Session, SessionKey, SessionTable, SocketOwner};
 use crate::shared::{Notice, NoticeKind, Shared};
-use crate::tier::{CloseTicket, Completion, RxBuffer, Tier, TierError};
+use crate::tier::{CloseTicket, Completion, RxBuffer, Tier, TierError, TierSettings};
 use crate::timer_wheel::TimerWheel;
 use crate::uring::UringError;
 
@@ -55,9 +54,8 @@ const CONTROL_STALE_SECS: u64 = 3;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct WorkerSettings {
     pub(crate) sessions_max: u32,
-    pub(crate) sockets_max: u32,
+    pub(crate) tier: TierSettings,
     pub(crate) orphan_timeout_secs: u32,
-    pub(crate) io: IoChoice,
 }
 
 pub(crate) struct Worker {
@@ -105,7 +103,7 @@ impl Worker {
         settings: WorkerSettings,
         shared: Arc<Shared>,
     ) -> Result<(Self, Option<UringError>), TierError> {
-        let (tier, fallback) = Tier::new(settings.io, settings.sockets_max, end.doorbell())?;
+        let (tier, fallback) = Tier::new(settings.tier, end.doorbell())?;
         end.set_io_tier(tier.kind());
         let worker = Self {
             tier,
@@ -115,7 +113,7 @@ impl Worker {
             sessions: SessionTable::new(settings.sessions_max),
             orphan_timers: TimerWheel::new(settings.sessions_max, monotonic_now()),
             media_timers: TimerWheel::new(settings.sessions_max, monotonic_now()),
-            closings: Closings::with_capacity(settings.sockets_max as usize),
+            closings: Closings::with_capacity(settings.tier.sockets_max as usize),
             query: None,
             phase: Phase::Serving,
         };

@@ -270,6 +270,7 @@ fn status_names_every_counter(tier: IoTier) {
     assert_eq!(worker["counters"]["rx_rtp_packets"], 1);
     assert_eq!(worker["drops"]["source_not_allowed"], 0);
     assert_eq!(worker["control_pid"], std::process::id());
+    assert_eq!(worker["io"], tier.name());
     assert!(
         worker["heartbeat_age_ms"]
             .as_u64()
@@ -279,6 +280,10 @@ fn status_names_every_counter(tier: IoTier) {
     assert_eq!(counters.len(), Counter::ALL.len());
     let text = edge.status(&[]);
     assert!(text.contains("rx_rtp_packets"), "{text}");
+    assert!(
+        text.contains(&format!(", {}, heartbeat", tier.name())),
+        "{text}"
+    );
 }
 
 #[test]

@@ -103,8 +103,8 @@ impl<S> SocketTable<S> {
     }
 }
 
-/// Binds a media socket to exactly `local`.
-pub(crate) fn bind_media_socket(local: SocketAddr) -> Result<OwnedFd, (Refusal, Errno)> {
+/// Binds a media socket to exactly `local`; what it sends carries `dscp`, 0 … 63.
+pub(crate) fn bind_media_socket(local: SocketAddr, dscp: u8) -> Result<OwnedFd, (Refusal, Errno)> {
     let bound = || -> Result<OwnedFd, Errno> {
         let family = match local {
             SocketAddr::V4(_) => AddressFamily::INET,
@@ -113,8 +113,14 @@ pub(crate) fn bind_media_socket(local: SocketAddr) -> Result<OwnedFd, (Refusal, 
         // Not O_NONBLOCK: io_uring would complete an empty receive with EAGAIN instead of
         // waiting for a datagram. The epoll tier says so with every call.
         let fd = socket_with(family, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
-        if local.is_ipv6() {
-            sockopt::set_ipv6_v6only(&fd, true)?;
+        // The upper six bits of the traffic class; the lower two are for congestion (RFC 3168).
+        let traffic_class = dscp << 2;
+        match local {
+            SocketAddr::V4(_) => sockopt::set_ip_tos(&fd, traffic_class)?,
+            SocketAddr::V6(_) => {
+                sockopt::set_ipv6_v6only(&fd, true)?;
+                sockopt::set_ipv6_tclass(&fd, traffic_class.into())?;
+            }
         }
         sockopt::set_socket_recv_buffer_size(&fd, RECEIVE_BUFFER_LEN)?;
         bind(&fd, &local)?;
@@ -157,12 +163,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_sent_is_marked_in_both_families() {
+        let bind = |ip| bind_media_socket(std::net::SocketAddr::new(ip, 0), 46).expect("loopback");
+        let v4 = bind(std::net::Ipv4Addr::LOCALHOST.into());
+        assert_eq!(sockopt::ip_tos(&v4), Ok(0xb8));
+        let v6 = bind(std::net::Ipv6Addr::LOCALHOST.into());
+        assert_eq!(sockopt::ipv6_tclass(&v6), Ok(0xb8));
+    }
+
+    #[test]
     fn kernel_answers_to_bind_become_refusals() {
         let taken = std::net::UdpSocket::bind("127.0.0.1:0").expect("loopback");
         let in_use = taken.local_addr().expect("bound");
         let foreign = "192.0.2.1:0".parse().expect("an address");
         let refusal = |local| {
-            bind_media_socket(local)
+            bind_media_socket(local, 0)
                 .map_err(|(refusal, _)| refusal)
                 .err()
         };

@@ -34,7 +34,12 @@ impl Bench {
             IoTier::IoUring => IoChoice::IoUring,
             IoTier::Epoll => IoChoice::Epoll,
         };
-        let (tier, _) = Tier::new(choice, sockets_max, doorbell.as_fd()).expect("it works here");
+        let settings = TierSettings {
+            io: choice,
+            sockets_max,
+            dscp: 46,
+        };
+        let (tier, _) = Tier::new(settings, doorbell.as_fd()).expect("it works here");
         assert_eq!(tier.kind(), kind);
         let session = Session::new(SessionId::new(Epoch(1), 1), MonoTime(0));
         let session = SessionTable::new(1).insert(session).expect("room");
@@ -479,7 +484,12 @@ fn disabled() -> Result<UringTier, UringError> {
 
 fn epoll() -> io::Result<EpollTier> {
     let doorbell = eventfd(0, EventfdFlags::CLOEXEC)?;
-    EpollTier::new(1, doorbell.as_fd())
+    let settings = TierSettings {
+        io: IoChoice::Auto,
+        sockets_max: 1,
+        dscp: 0,
+    };
+    EpollTier::new(settings, doorbell.as_fd())
 }
 
 #[test]

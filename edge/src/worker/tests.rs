@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use crossbeam::channel::Receiver;
 use trunkline_edge_api::command::CorrelatedCommand;
+use trunkline_edge_api::config::IoChoice;
 use trunkline_edge_api::layout::{EVENT_RING_LEN, RING_LEN_MIN, RegionLayout};
 use trunkline_edge_api::{
     ClockRateHz, Command, Epoch, LegConfig, LegIndex, LocalMedia, MediaDirection, MediaTimeouts,
@@ -62,12 +63,15 @@ impl Bench {
         shared.control_arrived();
         let settings = WorkerSettings {
             sessions_max,
-            sockets_max: 4 * sessions_max,
-            orphan_timeout_secs: 60,
-            io: match tier {
-                IoTier::IoUring => IoChoice::IoUring,
-                IoTier::Epoll => IoChoice::Epoll,
+            tier: TierSettings {
+                io: match tier {
+                    IoTier::IoUring => IoChoice::IoUring,
+                    IoTier::Epoll => IoChoice::Epoll,
+                },
+                sockets_max: 4 * sessions_max,
+                dscp: 46,
             },
+            orphan_timeout_secs: 60,
         };
         let end = WorkerEnd::new(region, doorbells);
         let (worker, fallback) =

@@ -12,7 +12,7 @@ fn problems_name_file_line_key_and_what_is_allowed() {
         (
             "[edge]\nprots = 1\n",
             "trunkline.toml:2: unknown key \"prots\" in [edge]; allowed: workers, media_addresses, \
-             ports, sessions_max, orphan_timeout_secs, io",
+             ports, sessions_max, orphan_timeout_secs, io, dscp",
         ),
         (
             "\n[edge]\nports = \"1-\"\n",
