@@ -38,6 +38,17 @@ impl<'a> PacketBuf<'a> {
         true
     }
 
+    /// Makes the packet `len` bytes longer and gives it apart from them, whose content is
+    /// undefined. `None` without room; then nothing changes.
+    #[inline]
+    pub fn grow(&mut self, len: usize) -> Option<(&mut [u8], &mut [u8])> {
+        let start = self.len;
+        let end = start + len;
+        let grown = self.buffer.get_mut(..end)?;
+        self.len = end;
+        Some(grown.split_at_mut(start))
+    }
+
     /// Bytes by which the packet can grow.
     #[must_use]
     pub fn room(&self) -> usize {
@@ -93,6 +104,10 @@ mod tests {
         packet.truncate(9);
         packet.truncate(1);
         assert_eq!(*packet, [7]);
+        assert!(packet.grow(6).is_none());
+        let (grown, tail) = packet.grow(5).expect("exactly the room there is");
+        assert_eq!((grown.len(), tail.len()), (1, 5));
+        assert_eq!(packet.len(), 6);
     }
 
     #[test]

@@ -220,7 +220,7 @@ impl fmt::Debug for OpenContext {
 
 /// The two ways of protecting a packet.
 enum Transform {
-    CounterMode(CounterMode),
+    CounterMode(Box<CounterMode>),
     Gcm(Gcm),
 }
 
@@ -232,7 +232,7 @@ impl Transform {
             | SrtpSuite::AesCm128HmacSha1_32
             | SrtpSuite::AesCm256HmacSha1_80
             | SrtpSuite::AesCm256HmacSha1_32 => {
-                Self::CounterMode(CounterMode::new(suite, &derivation))
+                Self::CounterMode(Box::new(CounterMode::new(suite, &derivation)))
             }
             SrtpSuite::AeadAes128Gcm | SrtpSuite::AeadAes256Gcm => {
                 Self::Gcm(Gcm::new(suite, &derivation))

@@ -33,9 +33,14 @@ const TAG_32_LEN: usize = 4;
 const RTCP_CLEAR_LEN: usize = 8;
 
 /// An expanded encryption key. Wiped on drop by the `aes` crate.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "the common one costs no second look-up"
+)]
 pub(super) enum Aes {
     Bits128(Aes128Enc),
-    Bits256(Aes256Enc),
+    /// Half as large again, and rare.
+    Bits256(Box<Aes256Enc>),
 }
 
 impl Aes {
@@ -44,7 +49,7 @@ impl Aes {
         if key.len() == 16 {
             Self::Bits128(Aes128Enc::new(GenericArray::from_slice(key)))
         } else {
-            Self::Bits256(Aes256Enc::new(GenericArray::from_slice(key)))
+            Self::Bits256(Box::new(Aes256Enc::new(GenericArray::from_slice(key))))
         }
     }
 
@@ -53,7 +58,7 @@ impl Aes {
     pub(super) fn apply_key_stream(&self, counter: &[u8; 16], data: &mut [u8]) {
         match self {
             Self::Bits128(aes) => apply_key_stream(aes, counter, data),
-            Self::Bits256(aes) => apply_key_stream(aes, counter, data),
+            Self::Bits256(aes) => apply_key_stream(&**aes, counter, data),
         }
     }
 }

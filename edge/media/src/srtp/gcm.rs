@@ -63,18 +63,18 @@ impl Keys {
         Nonce::assume_unique_for_key(nonce)
     }
 
+    /// `tag` is [`TAG_LEN`] bytes long.
     #[inline]
     fn seal(
         &self,
         nonce: Nonce,
         associated: &[u8],
         plaintext: &mut [u8],
-    ) -> Result<[u8; TAG_LEN], SrtpError> {
-        let tag = self
-            .key
-            .seal_in_place_separate_tag(nonce, Aad::from(associated), plaintext)
-            .map_err(|_| SrtpError::NoRoom)?;
-        tag.as_ref().try_into().map_err(|_| SrtpError::NoRoom)
+        tag: &mut [u8],
+    ) -> Result<(), SrtpError> {
+        self.key
+            .seal_in_place_scatter(nonce, Aad::from(associated), plaintext, &[], tag)
+            .map_err(|_| SrtpError::NoRoom)
     }
 
     #[inline]
@@ -101,13 +101,10 @@ impl Gcm {
 
     #[inline]
     pub(super) fn seal_rtp(&self, packet: &mut PacketBuf<'_>, part: Part) -> Result<(), SrtpError> {
-        if packet.room() < TAG_LEN {
-            return Err(SrtpError::NoRoom);
-        }
         let nonce = self.rtp.nonce(part.ssrc, part.index);
+        let (packet, tag) = packet.grow(TAG_LEN).ok_or(SrtpError::NoRoom)?;
         let (header, payload) = packet.split_at_mut(part.clear_len);
-        let tag = self.rtp.seal(nonce, header, payload)?;
-        append(packet, &tag)
+        self.rtp.seal(nonce, header, payload, tag)
     }
 
     #[inline]
@@ -130,16 +127,16 @@ impl Gcm {
         ssrc: Ssrc,
         word: SrtcpWord,
     ) -> Result<(), SrtpError> {
-        if packet.room() < TAG_LEN + SrtcpWord::LEN {
-            return Err(SrtpError::NoRoom);
-        }
         let nonce = self.rtcp.nonce(ssrc, u64::from(word.index()));
+        let (packet, tail) = packet
+            .grow(TAG_LEN + SrtcpWord::LEN)
+            .ok_or(SrtpError::NoRoom)?;
         let (header, body) = packet
             .split_first_chunk_mut::<RTCP_CLEAR_LEN>()
             .ok_or(SrtpError::Malformed)?;
-        let tag = self.rtcp.seal(nonce, &associated(header, word), body)?;
-        append(packet, &tag)?;
-        append(packet, &word.to_bytes())
+        let (tag, index) = tail.split_at_mut(TAG_LEN);
+        index.copy_from_slice(&word.to_bytes());
+        self.rtcp.seal(nonce, &associated(header, word), body, tag)
     }
 
     /// Where the E bit and the index stand in an SRTCP packet of `len` bytes.
@@ -188,10 +185,6 @@ fn associated(
     associated
 }
 
-fn append(packet: &mut PacketBuf<'_>, tail: &[u8]) -> Result<(), SrtpError> {
-    packet.append(tail).then_some(()).ok_or(SrtpError::NoRoom)
-}
-
 #[cfg(test)]
 impl Gcm {
     /// For vectors that give session keys. Both halves get the same.
@@ -207,7 +200,10 @@ impl Gcm {
     pub(super) fn authenticated_rtcp(&self, packet: &[u8], ssrc: Ssrc, word: SrtcpWord) -> Vec<u8> {
         let nonce = self.rtcp.nonce(ssrc, u64::from(word.index()));
         let associated = [packet, &word.to_bytes()].concat();
-        let tag = self.rtcp.seal(nonce, &associated, &mut []).expect("a tag");
+        let mut tag = [0; TAG_LEN];
+        self.rtcp
+            .seal(nonce, &associated, &mut [], &mut tag)
+            .expect("a tag");
         [packet, &tag, &word.to_bytes()].concat()
     }
 }
