@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`phone`] | a SIP user agent: registers, calls, answers, over UDP or TCP |
 //! | [`rtp`] | RTP endpoints that send paced speech and record every packet heard |
+//! | [`srtp`] | SRTP as a phone does it |
 //! | [`sdp`] | the little SDP a phone with one audio stream needs |
 //! | [`speech`] | the recorded speech of `tests/vectors/speech` |
 //! | [`conversation`] | two answered calls talking, and what each side heard |
@@ -29,3 +30,4 @@ pub mod sdp;
 pub mod sipp;
 pub mod site;
 pub mod speech;
+pub mod srtp;

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use rustix::event::epoll;
 
 use crate::speech::{FRAME_LEN, Speech};
+use crate::srtp::Protection;
 
 mod compare;
 mod packet;
@@ -37,6 +38,8 @@ pub struct SentPacket {
     pub header: PacketHeader,
     /// Its payload.
     pub payload: Vec<u8>,
+    /// All of it as it went over the wire.
+    pub datagram: Vec<u8>,
     /// When it was handed to the kernel.
     pub at: Instant,
 }
@@ -130,6 +133,7 @@ impl MediaHub {
             socket,
             rtcp,
             record: Mutex::default(),
+            protection: Mutex::default(),
             finished: Condvar::new(),
         });
         lock(&self.shared.endpoints).insert(id, Arc::clone(&endpoint));
@@ -212,6 +216,8 @@ struct EndpointShared {
     socket: UdpSocket,
     rtcp: UdpSocket,
     record: Mutex<Record>,
+    /// Taken after `record` where both are.
+    protection: Mutex<Option<Protection>>,
     finished: Condvar,
 }
 
@@ -299,6 +305,23 @@ impl RtpEndpoint {
         true
     }
 
+    /// Protects what is sent from now on and believes nothing else than what is authentic; `None`
+    /// ends that.
+    pub fn protect(&self, protection: Option<Protection>) {
+        *lock(&self.shared.protection) = protection;
+    }
+
+    /// Sends an RTCP compound from the RTP port (RFC 5761), protected if the endpoint is.
+    pub fn send_rtcp(&self, to: SocketAddr, compound: &[u8]) -> io::Result<()> {
+        let datagram = match &mut *lock(&self.shared.protection) {
+            Some(protection) => protection
+                .protect_rtcp(compound)
+                .map_err(io::Error::other)?,
+            None => compound.to_vec(),
+        };
+        self.send_raw(to, &datagram)
+    }
+
     /// Sends one datagram as it is: for packets no honest phone would send.
     pub fn send_raw(&self, to: SocketAddr, datagram: &[u8]) -> io::Result<()> {
         self.shared.socket.send_to(datagram, to).map(|_| ())
@@ -333,7 +356,7 @@ impl RtpEndpoint {
         lock(&self.shared.record).received.len()
     }
 
-    /// Datagrams heard that were not RTP version 2.
+    /// Datagrams heard that were not RTP version 2, or not authentic where the endpoint protects.
     #[must_use]
     pub fn unparsable_count(&self) -> usize {
         lock(&self.shared.record).unparsable
@@ -372,12 +395,22 @@ impl EndpointShared {
                 Ok((len, from)) => {
                     let at = Instant::now();
                     let datagram = &buffer[..len];
+                    let is_rtcp = matches!(datagram, [first, 192..=223, ..] if first >> 6 == 2);
                     let mut record = lock(&self.record);
-                    if matches!(datagram, [first, 192..=223, ..] if first >> 6 == 2) {
-                        record.rtcp.push(datagram.to_vec());
+                    let opened = match &mut *lock(&self.protection) {
+                        Some(protection) if is_rtcp => protection.open_rtcp(datagram),
+                        Some(protection) => protection.open(datagram),
+                        None => Ok(datagram.to_vec()),
+                    };
+                    let Ok(datagram) = opened else {
+                        record.unparsable += 1;
+                        continue;
+                    };
+                    if is_rtcp {
+                        record.rtcp.push(datagram);
                         continue;
                     }
-                    match PacketHeader::parse(datagram) {
+                    match PacketHeader::parse(&datagram) {
                         Some((header, payload)) => record.received.push(ReceivedPacket {
                             header,
                             payload: payload.to_vec(),
@@ -415,10 +448,16 @@ impl EndpointShared {
         let mut datagram = Vec::with_capacity(RTP_HEADER_LEN + frame.len());
         header.write_to(&mut datagram);
         datagram.extend_from_slice(frame);
+        if let Some(protection) = &mut *lock(&self.protection) {
+            datagram = protection
+                .protect(&datagram)
+                .expect("a packet made here can be protected");
+        }
         match self.socket.send_to(&datagram, remote) {
             Ok(_) => record.sent.push(SentPacket {
                 header,
                 payload: frame.to_vec(),
+                datagram,
                 at: Instant::now(),
             }),
             Err(_) => record.send_errors += 1,

@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
+use crate::srtp::CryptoLine;
+
 /// One format of the audio stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Codec {
@@ -91,6 +93,9 @@ pub struct AudioDescription {
     pub origin: (u64, u64),
     /// The describer shares its RTP port with RTCP (RFC 5761).
     pub rtcp_mux: bool,
+    /// Keys of what the describer sends, in order of preference; with any the stream is RTP/SAVP
+    /// (RFC 4568).
+    pub crypto: Vec<CryptoLine>,
 }
 
 impl AudioDescription {
@@ -103,7 +108,15 @@ impl AudioDescription {
             direction: Direction::SendRecv,
             origin: (1, 1),
             rtcp_mux: false,
+            crypto: Vec::new(),
         }
+    }
+
+    /// The same, protected with the key of one of these lines.
+    #[must_use]
+    pub fn with_crypto(mut self, crypto: &[CryptoLine]) -> Self {
+        self.crypto = crypto.to_vec();
+        self
     }
 
     /// The description as a message body.
@@ -116,13 +129,21 @@ impl AudioDescription {
         let ip = self.rtp.ip();
         let (id, version) = self.origin;
         let mut sdp = format!(
-            "v=0\r\no=phone {id} {version} IN {family} {ip}\r\ns=-\r\nc=IN {family} {ip}\r\nt=0 0\r\nm=audio {} RTP/AVP",
-            self.rtp.port()
+            "v=0\r\no=phone {id} {version} IN {family} {ip}\r\ns=-\r\nc=IN {family} {ip}\r\nt=0 0\r\nm=audio {} RTP/{}",
+            self.rtp.port(),
+            if self.crypto.is_empty() {
+                "AVP"
+            } else {
+                "SAVP"
+            }
         );
         for codec in &self.codecs {
             let _ = write!(sdp, " {}", codec.payload_type);
         }
         sdp.push_str("\r\n");
+        for line in &self.crypto {
+            let _ = write!(sdp, "a=crypto:{}\r\n", line.to_value());
+        }
         for codec in &self.codecs {
             let _ = write!(sdp, "a=rtpmap:{} {}\r\n", codec.payload_type, codec.rtpmap);
             if let Some(fmtp) = &codec.fmtp {
@@ -146,6 +167,7 @@ impl AudioDescription {
         let mut media: Option<(u16, Vec<u8>)> = None;
         let mut direction = Direction::SendRecv;
         let mut rtcp_mux = false;
+        let mut crypto = Vec::new();
         let mut rtpmaps: Vec<(u8, String)> = Vec::new();
         let mut fmtps: Vec<(u8, String)> = Vec::new();
         for line in text.lines() {
@@ -175,6 +197,7 @@ impl AudioDescription {
                 }
                 "a" => match value.split_once(':') {
                     Some(("rtpmap", map)) => rtpmaps.push(numbered(map)?),
+                    Some(("crypto", line)) => crypto.push(CryptoLine::parse(line)?),
                     Some(("fmtp", parameters)) => fmtps.push(numbered(parameters)?),
                     None if value == "rtcp-mux" => rtcp_mux = true,
                     _ => direction = parse_direction(value).unwrap_or(direction),
@@ -203,6 +226,7 @@ impl AudioDescription {
             direction,
             origin: origin?,
             rtcp_mux,
+            crypto,
         })
     }
 
@@ -221,6 +245,7 @@ impl AudioDescription {
             direction: offer.direction.answered(),
             origin: self.origin,
             rtcp_mux: self.rtcp_mux && offer.rtcp_mux,
+            crypto: self.crypto.clone(),
         }
     }
 }
@@ -263,6 +288,10 @@ mod tests {
             description.direction = Direction::SendOnly;
             description.origin = (9, 4);
             description.rtcp_mux = rtp.contains('[');
+            if description.rtcp_mux {
+                let line = CryptoLine::random(3, "AES_CM_128_HMAC_SHA1_80").unwrap();
+                description = description.with_crypto(&[line]);
+            }
             let parsed = AudioDescription::parse(description.to_sdp().as_bytes());
             assert_eq!(parsed, Some(description));
         }

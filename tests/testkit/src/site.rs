@@ -98,6 +98,8 @@ pub struct Member {
     pub did: String,
     /// As the site file says it.
     pub availability: Availability,
+    /// `srtp` of the site file.
+    pub srtp: &'static str,
 }
 
 impl Member {
@@ -111,6 +113,7 @@ impl Member {
             extension: format!("{}", 1000 + u32::from(index)),
             did: format!("+1555010{index:04}"),
             availability: Availability::Online,
+            srtp: "off",
         }
     }
 
@@ -118,6 +121,13 @@ impl Member {
     #[must_use]
     pub fn with_availability(mut self, availability: Availability) -> Self {
         self.availability = availability;
+        self
+    }
+
+    /// The same with another `srtp`.
+    #[must_use]
+    pub fn with_srtp(mut self, srtp: &'static str) -> Self {
+        self.srtp = srtp;
         self
     }
 }
@@ -129,6 +139,8 @@ pub struct Site {
     pub tenant: String,
     /// Networks the trunk's calls come from.
     pub trunk_sources: Vec<String>,
+    /// `srtp` of the trunk.
+    pub trunk_srtp: &'static str,
     /// Its members, each with a DID.
     pub members: Vec<Member>,
 }
@@ -140,6 +152,7 @@ impl Site {
         Self {
             tenant: "test".to_owned(),
             trunk_sources: vec!["127.0.0.2/32".to_owned()],
+            trunk_srtp: "off",
             members,
         }
     }
@@ -156,8 +169,10 @@ impl Site {
         let tenant = &self.tenant;
         let mut site = format!(
             "[[tenant]]\nname = \"{tenant}\"\n\n\
-             [[trunk]]\nname = \"carrier\"\ntenant = \"{tenant}\"\nsources = [{}]\n",
-            sources.join(", ")
+             [[trunk]]\nname = \"carrier\"\ntenant = \"{tenant}\"\nsources = [{}]\n\
+             srtp = \"{}\"\n",
+            sources.join(", "),
+            self.trunk_srtp,
         );
         for member in &self.members {
             let secret = directory.join(format!("{}.password", member.user));
@@ -166,12 +181,14 @@ impl Site {
                 site,
                 "\n[[member]]\ntenant = \"{tenant}\"\nextension = \"{}\"\nname = \"{}\"\n\
                  sip_user = \"{}\"\npassword_file = \"{}\"\navailability = \"{}\"\n\
+                 srtp = \"{}\"\n\
                  \n[[did]]\nnumber = \"{}\"\ntenant = \"{tenant}\"\nmember = \"{}\"\n",
                 member.extension,
                 member.user,
                 member.user,
                 secret.display(),
                 member.availability.as_str(),
+                member.srtp,
                 member.did,
                 member.extension,
             );

@@ -108,10 +108,12 @@ impl DemoDirectory {
             extension: extension.to_owned(),
             did: did.to_owned(),
             availability: Availability::Online,
+            srtp: "off",
         });
         let site = Site {
             tenant: "demo".to_owned(),
             trunk_sources: vec![format!("{CARRIER}/32")],
+            trunk_srtp: "off",
             members: members.to_vec(),
         };
         site.write(&self.0)?;

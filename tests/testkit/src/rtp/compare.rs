@@ -214,6 +214,7 @@ mod tests {
             };
             sent.push(SentPacket {
                 header: header(65_530, u32::MAX - 100, 1),
+                datagram: Vec::new(),
                 payload: payload.clone(),
                 at,
             });
