@@ -26,11 +26,13 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 
 use bytes::Bytes;
-use trunkline_edge_api::{CloseCause, LegConfig, LegIndex, LegReport, MonoTime};
+use trunkline_edge_api::{
+    CloseCause, LegConfig, LegIndex, LegReport, MediaTimeoutKind, MediaTimeouts, MonoTime,
+};
 use trunkline_sip::agent::EndedBy;
 use trunkline_sip::offer_answer::{LocalDescription, MediaNegotiation, OfferAnswerError};
 
-use crate::cdr::{CallRecord, CallResult, EndedBySide, LegMedia};
+use crate::cdr::{CallRecord, CallResult, EndedBySide};
 use crate::edge::LocalPair;
 
 /// What happened to a call.
@@ -49,6 +51,13 @@ pub enum Input {
         cause: Option<CloseCause>,
         /// Indexed by [`LegIndex`]; `None`: the edge did not say.
         legs: Option<[LegReport; 2]>,
+    },
+    /// A leg's peer was silent for too long.
+    MediaTimedOut {
+        /// Whose media is missed.
+        leg: LegIndex,
+        /// Which silence.
+        kind: MediaTimeoutKind,
     },
     /// A provisional response from the member's phone, with its SDP if it had any.
     MemberProgress {
@@ -167,6 +176,8 @@ pub struct CallSetup {
     pub started_at: MonoTime,
     /// How long the member's phone may ring, seconds.
     pub ring_timeout_secs: u32,
+    /// How long a peer may be silent.
+    pub media_timeouts: MediaTimeouts,
     /// By [`LegIndex`]: the IP that signalling came from when the leg's peer sits behind NAT, so
     /// that its SDP cannot be taken at its word.
     pub nat: [Option<IpAddr>; 2],
@@ -323,6 +334,13 @@ impl Call {
                 self.end(now, CallResult::Answered, side, None);
             }
 
+            // While the phone rings the limit is the ringing's own; a silence that lasts is told
+            // again.
+            (State::Up | State::Reoffering { .. }, Input::MediaTimedOut { kind, .. }) => {
+                self.setup.record.end_cause = Some(kind.into());
+                self.end(now, CallResult::Answered, EndedBySide::Node, None);
+            }
+
             (State::OpeningMedia | State::Ringing { .. }, Input::Shutdown) => {
                 self.reject(now, CallResult::Failed, 503, Some("Shutting Down"))
             }
@@ -412,7 +430,8 @@ impl Call {
         self.held.get_or_insert_default();
         for leg in LegIndex::ALL {
             let nat = self.setup.nat[leg.as_usize()];
-            let config = self.setup.negotiation.leg_config(leg, nat);
+            let mut config = self.setup.negotiation.leg_config(leg, nat);
+            config.timeouts = self.setup.media_timeouts;
             self.outputs.push_back(Output::ConfigureMedia(leg, config));
         }
         let codec = self
@@ -510,8 +529,8 @@ impl Call {
 
     fn record_call(&mut self, legs: Option<[LegReport; 2]>) {
         if let Some([caller, callee]) = legs {
-            self.setup.record.caller_media = leg_media(&caller);
-            self.setup.record.callee_media = leg_media(&callee);
+            self.setup.record.caller_media = (&caller).into();
+            self.setup.record.callee_media = (&callee).into();
         }
         self.state = State::Closed;
         self.outputs
@@ -522,13 +541,6 @@ impl Call {
     /// the call does not bend its times.
     fn elapsed_ms(&self, now: MonoTime) -> u64 {
         now.nanos_since(self.setup.started_at) / 1_000_000
-    }
-}
-
-fn leg_media(report: &LegReport) -> LegMedia {
-    LegMedia {
-        rx_packets: report.rx_packets,
-        tx_packets: report.tx_packets,
     }
 }
 

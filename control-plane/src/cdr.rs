@@ -13,6 +13,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use trunkline_edge_api::{LegReport, MediaTimeoutKind};
 
 mod spool;
 #[cfg(test)]
@@ -50,6 +51,9 @@ pub struct CallRecord {
     pub sip_status: Option<u16>,
     /// Who ended it.
     pub ended_by: EndedBySide,
+    /// Why the node ended it, where that is more than a side's wish.
+    #[serde(default)]
+    pub end_cause: Option<EndCause>,
     /// From the caller's INVITE to the callee's 2xx, milliseconds; `None` when not answered.
     pub setup_ms: Option<u64>,
     /// From the answer to the end, milliseconds; 0 when not answered.
@@ -58,19 +62,68 @@ pub struct CallRecord {
     pub caller_codec: Option<String>,
     /// Audio codec towards the callee, by its SDP encoding name.
     pub callee_codec: Option<String>,
-    /// RTP packets of the caller's leg.
+    /// Media of the caller's leg.
     pub caller_media: LegMedia,
-    /// RTP packets of the callee's leg.
+    /// Media of the callee's leg.
     pub callee_media: LegMedia,
 }
 
-/// RTP packets of one leg.
+/// Media of one leg.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct LegMedia {
     /// Accepted from the peer.
     pub rx_packets: u64,
     /// Sent to the peer.
     pub tx_packets: u64,
+    /// How well it came; all zero in records of releases that did not measure.
+    #[serde(default)]
+    pub quality: LegQuality,
+}
+
+/// How well a leg's peer was heard, and heard us. See [`LegReport`] for each figure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LegQuality {
+    /// RTP packets of the peer that never arrived.
+    pub lost_packets: u64,
+    /// That came after a later one.
+    pub reordered_packets: u64,
+    /// That came twice.
+    pub duplicate_packets: u64,
+    /// Interarrival jitter at the end, microseconds.
+    pub jitter_micros: u32,
+    /// The highest it was, microseconds.
+    pub jitter_max_micros: u32,
+    /// Round trip between edge and peer, microseconds; 0 when it was never learnt.
+    pub rtt_micros: u32,
+    /// Mean opinion score, hundredths: 100 … 450; 0 when nothing was heard.
+    pub mos_centi: u16,
+    /// RTP packets that the peer missed of ours, by its reports.
+    pub remote_lost_packets: u64,
+    /// Interarrival jitter of ours at the peer, by its last report, microseconds.
+    pub remote_jitter_micros: u32,
+    /// SRTP packets that were not authentic or were replayed.
+    pub srtp_failed_packets: u64,
+}
+
+impl From<&LegReport> for LegMedia {
+    fn from(report: &LegReport) -> Self {
+        Self {
+            rx_packets: report.rx_packets,
+            tx_packets: report.tx_packets,
+            quality: LegQuality {
+                lost_packets: report.lost_packets,
+                reordered_packets: report.reordered_packets,
+                duplicate_packets: report.duplicate_packets,
+                jitter_micros: report.jitter_micros,
+                jitter_max_micros: report.jitter_max_micros,
+                rtt_micros: report.rtt_micros,
+                mos_centi: report.mos_centi,
+                remote_lost_packets: report.remote_lost_packets,
+                remote_jitter_micros: report.remote_jitter_micros,
+                srtp_failed_packets: report.srtp_failed_packets,
+            },
+        }
+    }
 }
 
 macro_rules! named_enum {
@@ -160,3 +213,25 @@ named_enum!(
         Node = "node",
     }
 );
+
+named_enum!(
+    /// Why the node itself ended a call.
+    EndCause {
+        /// A peer never sent any media.
+        MediaNeverStarted = "media_never_started",
+        /// A peer's media ceased.
+        MediaStopped = "media_stopped",
+        /// The call was on hold for too long.
+        HeldTooLong = "held_too_long",
+    }
+);
+
+impl From<MediaTimeoutKind> for EndCause {
+    fn from(kind: MediaTimeoutKind) -> Self {
+        match kind {
+            MediaTimeoutKind::NeverStarted => Self::MediaNeverStarted,
+            MediaTimeoutKind::Stopped => Self::MediaStopped,
+            MediaTimeoutKind::Held => Self::HeldTooLong,
+        }
+    }
+}

@@ -7,6 +7,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use trunkline_edge_api::MediaTimeouts;
 use trunkline_edge_api::config::{
     ConfigError, Document, EDGE, EdgeConfig, KeyDefault, KeySpec, NODE, NodeConfig, Reader,
     Section, SectionSpec, Value, load_document, parse_document, reference,
@@ -80,6 +81,32 @@ pub static SIP: SectionSpec = SectionSpec {
     ],
 };
 
+/// `[media]`.
+pub static MEDIA: SectionSpec = SectionSpec {
+    name: "media",
+    effect: "How long an answered call may go without media before it is ended. 0: for ever.",
+    keys: &[
+        KeySpec {
+            name: "never_started_secs",
+            form: "seconds, from 0 to 86400",
+            default: KeyDefault::Literal("60"),
+            effect: "Ends a call of which one side never sent any media.",
+        },
+        KeySpec {
+            name: "stopped_secs",
+            form: "seconds, from 0 to 86400",
+            default: KeyDefault::Literal("60"),
+            effect: "Ends a call of which one side sends neither RTP nor RTCP any more.",
+        },
+        KeySpec {
+            name: "held_secs",
+            form: "seconds, from 0 to 86400",
+            default: KeyDefault::Literal("3600"),
+            effect: "Ends a call that is on hold or muted.",
+        },
+    ],
+};
+
 /// `[http]`.
 pub static HTTP: SectionSpec = SectionSpec {
     name: "http",
@@ -114,6 +141,8 @@ pub struct ControlConfig {
     pub edge: EdgeConfig,
     /// `[sip]`.
     pub sip: SipConfig,
+    /// `[media]`.
+    pub media: MediaTimeouts,
     /// `[http]`.
     pub http: HttpConfig,
     /// `[store]`.
@@ -219,12 +248,13 @@ impl Default for ControlConfig {
 }
 
 impl Document for ControlConfig {
-    const SECTIONS: &'static [&'static SectionSpec] = &[&NODE, &EDGE, &SIP, &HTTP, &STORE];
+    const SECTIONS: &'static [&'static SectionSpec] = &[&NODE, &EDGE, &SIP, &MEDIA, &HTTP, &STORE];
 
     fn read(reader: &Reader<'_>) -> Option<Self> {
         let node = NodeConfig::read(&reader.section(&NODE));
         let edge = EdgeConfig::read(&reader.section(&EDGE));
         let sip = SipConfig::read(&reader.section(&SIP));
+        let media = media_timeouts(&reader.section(&MEDIA));
         let http = reader.section(&HTTP).value("listen", loopback_address);
         let path = reader.section(&STORE).value("path", |v| match v.as_str()? {
             "" => Some(None),
@@ -234,6 +264,7 @@ impl Document for ControlConfig {
             node: node?,
             edge: edge?,
             sip: sip?,
+            media: media?,
             http: HttpConfig { listen: http? },
             store: StoreConfig { path: path? },
         })
@@ -261,6 +292,18 @@ impl SipConfig {
             registrations_max: registrations_max?,
         })
     }
+}
+
+fn media_timeouts(section: &Section<'_>) -> Option<MediaTimeouts> {
+    let secs = |name| section.value(name, |v| v.as_number(0..=86_400));
+    let never_started_secs = secs("never_started_secs");
+    let stopped_secs = secs("stopped_secs");
+    let held_secs = secs("held_secs");
+    Some(MediaTimeouts {
+        never_started_secs: never_started_secs?,
+        stopped_secs: stopped_secs?,
+        held_secs: held_secs?,
+    })
 }
 
 fn listen_list(value: Value<'_>) -> Option<Vec<SipListen>> {

@@ -17,7 +17,9 @@ use std::sync::Arc;
 
 use sipx_sip::Message;
 use sipx_sip::error::ParseError;
-use trunkline_edge_api::{Event, MonoTime, SessionId, WorkerIndex, command::CorrelatedCommand};
+use trunkline_edge_api::{
+    Event, MediaTimeouts, MonoTime, SessionId, WorkerIndex, command::CorrelatedCommand,
+};
 use trunkline_sip::agent::{Agent, AgentConfig, AgentEvent, SipLegId, Transmit};
 use trunkline_sip::digest::{Algorithm, DigestConfig, DigestServer, InvalidRealm};
 use trunkline_sip::flow::{ConnectionId, Flow};
@@ -48,6 +50,8 @@ pub struct SwitchConfig {
     pub digest_algorithms: Vec<Algorithm>,
     /// Seconds a member's phone rings.
     pub ring_timeout_secs: u32,
+    /// How long a peer's media may be missed.
+    pub media_timeouts: MediaTimeouts,
     /// Calls at one time.
     pub calls_max: usize,
     /// SIP transactions at one time.
@@ -377,6 +381,10 @@ impl Switch {
             MediaEvent::Refused { session, refusal } => {
                 tracing::warn!(%session, %refusal, "media session refused");
                 (session, Input::MediaRefused)
+            }
+            MediaEvent::TimedOut { session, leg, kind } => {
+                tracing::info!(%session, ?leg, ?kind, "no media");
+                (session, Input::MediaTimedOut { leg, kind })
             }
             MediaEvent::Closed {
                 session,

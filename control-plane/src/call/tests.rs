@@ -5,7 +5,7 @@ use trunkline_sip::entropy::SeededEntropy;
 use trunkline_sip::offer_answer::{KeySource, MediaAddresses, SrtpPolicy};
 
 use super::*;
-use crate::cdr::CallDirection;
+use crate::cdr::{CallDirection, EndCause, LegMedia, LegQuality};
 
 const START: MonoTime = MonoTime(5_000_000_000);
 const START_UNIX_MS: i64 = 1_700_000_000_000;
@@ -32,6 +32,7 @@ fn record() -> CallRecord {
         result: CallResult::Failed,
         sip_status: None,
         ended_by: EndedBySide::Node,
+        end_cause: None,
         setup_ms: None,
         duration_ms: 0,
         caller_codec: None,
@@ -60,6 +61,7 @@ fn call_to(member: SrtpPolicy) -> Call {
         record: record(),
         started_at: START,
         ring_timeout_secs: 30,
+        media_timeouts: MediaTimeouts::default(),
         nat: [None, None],
         sdp_session_ids: [11, 22],
         negotiation,
@@ -154,6 +156,8 @@ fn closed() -> Input {
     let leg = |rx_packets, tx_packets| LegReport {
         rx_packets,
         tx_packets,
+        lost_packets: 3,
+        mos_centi: 410,
         ..LegReport::default()
     };
     Input::MediaClosed {
@@ -186,9 +190,54 @@ fn answered_call_is_recorded_with_its_times_sides_and_packets() {
         record.caller_media,
         LegMedia {
             rx_packets: 10,
-            tx_packets: 20
+            tx_packets: 20,
+            quality: LegQuality {
+                lost_packets: 3,
+                mos_centi: 410,
+                ..LegQuality::default()
+            },
         }
     );
+}
+
+#[test]
+fn silence_of_an_answered_call_ends_it_with_its_cause() {
+    for (kind, cause) in [
+        (MediaTimeoutKind::NeverStarted, EndCause::MediaNeverStarted),
+        (MediaTimeoutKind::Stopped, EndCause::MediaStopped),
+        (MediaTimeoutKind::Held, EndCause::HeldTooLong),
+    ] {
+        let silence = |leg| Input::MediaTimedOut { leg, kind };
+        let mut ringing = ringing();
+        assert!(after(&mut ringing, 1, silence(LegIndex::A)).is_empty());
+
+        let mut call = up();
+        assert_eq!(
+            names(&after(&mut call, 64, silence(LegIndex::B))),
+            ["hangup A", "hangup B", "close"]
+        );
+        assert!(after(&mut call, 64, silence(LegIndex::A)).is_empty());
+        let outputs = after(&mut call, 65, closed());
+        let record = recorded(&outputs);
+        assert_eq!(record.end_cause, Some(cause));
+        assert_eq!(record.ended_by, EndedBySide::Node);
+        assert_eq!(record.result, CallResult::Answered);
+        assert_eq!(record.duration_ms, 60_000);
+    }
+}
+
+#[test]
+fn every_leg_is_given_the_limits_of_silence() {
+    let mut call = ringing();
+    let answered = Input::MemberAnswered {
+        sdp: Some(sdp(5_000, "0 101", "sendrecv")),
+    };
+    let outputs = after(&mut call, 4, answered);
+    let limits = outputs.iter().filter_map(|output| match output {
+        Output::ConfigureMedia(_, config) => Some(config.timeouts),
+        _ => None,
+    });
+    assert_eq!(limits.collect::<Vec<_>>(), [MediaTimeouts::default(); 2]);
 }
 
 #[test]

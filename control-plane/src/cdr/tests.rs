@@ -22,6 +22,7 @@ pub(crate) fn record(call_id: &str, start_unix_ms: i64) -> CallRecord {
         result: CallResult::Answered,
         sip_status: Some(200),
         ended_by: EndedBySide::Caller,
+        end_cause: Some(EndCause::MediaStopped),
         setup_ms: Some(4_000),
         duration_ms: 60_000,
         caller_codec: Some("PCMU".to_owned()),
@@ -29,9 +30,36 @@ pub(crate) fn record(call_id: &str, start_unix_ms: i64) -> CallRecord {
         caller_media: LegMedia {
             rx_packets: 3_000,
             tx_packets: 2_998,
+            quality: LegQuality {
+                lost_packets: 1,
+                reordered_packets: 2,
+                duplicate_packets: 3,
+                jitter_micros: 4,
+                jitter_max_micros: 5,
+                rtt_micros: 6,
+                mos_centi: 441,
+                remote_lost_packets: 8,
+                remote_jitter_micros: 9,
+                srtp_failed_packets: 10,
+            },
         },
         callee_media: LegMedia::default(),
     }
+}
+
+#[test]
+fn spooled_record_of_a_release_that_did_not_measure_is_still_read() {
+    let mut json = serde_json::to_value(record("c-1", 7)).expect("plain data");
+    let fields = json.as_object_mut().expect("an object");
+    fields.remove("end_cause");
+    for leg in ["caller_media", "callee_media"] {
+        let media = fields.get_mut(leg).and_then(|media| media.as_object_mut());
+        media.expect("an object").remove("quality");
+    }
+    let read: CallRecord = serde_json::from_value(json).expect("what is new has a default");
+    assert_eq!(read.end_cause, None);
+    assert_eq!(read.caller_media.quality, LegQuality::default());
+    assert_eq!(read.caller_media.rx_packets, 3_000);
 }
 
 struct Fixture {

@@ -19,7 +19,8 @@ use std::net::{IpAddr, SocketAddr};
 use trunkline_edge_api::command::CorrelatedCommand;
 use trunkline_edge_api::{
     CloseCause, Command, Correlation, Epoch, Event, LegConfig, LegIndex, LegReport, LocalMedia,
-    MonoTime, PortRange, Refusal, RtcpMode, SessionId, SessionReport, Ssrc, WorkerIndex,
+    MediaTimeoutKind, MonoTime, PortRange, Refusal, RtcpMode, SessionId, SessionReport, Ssrc,
+    WorkerIndex,
 };
 
 use super::ports::PortPool;
@@ -75,6 +76,15 @@ pub enum MediaEvent {
         session: SessionId,
         /// What the worker said.
         refusal: Refusal,
+    },
+    /// A leg's peer was silent for longer than its configuration allows. The session goes on.
+    TimedOut {
+        /// Which session.
+        session: SessionId,
+        /// Whose media is missed.
+        leg: LegIndex,
+        /// Which silence.
+        kind: MediaTimeoutKind,
     },
     /// The session has ended. It is forgotten; no further event follows.
     Closed {
@@ -404,9 +414,15 @@ impl EdgeProxy {
             Event::SessionClosed { cause, report } => {
                 self.forget(report.session, Some(cause), Some(report));
             }
-            Event::SessionReported { .. }
-            | Event::MediaStarted { .. }
-            | Event::MediaTimedOut { .. } => {}
+            Event::MediaTimedOut { session, leg, kind } => {
+                // What is closing is silent for good reason.
+                let is_open = |session: &Session| session.state == SessionState::Open;
+                if self.sessions.get(&session).is_some_and(is_open) {
+                    self.events
+                        .push_back(MediaEvent::TimedOut { session, leg, kind });
+                }
+            }
+            Event::SessionReported { .. } | Event::MediaStarted { .. } => {}
         }
     }
 

@@ -30,6 +30,11 @@ fn migrator() -> Migrator {
             "media_from",
             include_str!("../../migrations/0003_media_from.sql"),
         ),
+        simple(
+            4,
+            "quality",
+            include_str!("../../migrations/0004_quality.sql"),
+        ),
     ])
 }
 

@@ -8,7 +8,7 @@ use sqlx::{Connection, Row, SqliteConnection};
 
 use super::StoreError;
 use super::connection::translate;
-use crate::cdr::{CallRecord, LegMedia};
+use crate::cdr::{CallRecord, EndCause, LegMedia, LegQuality};
 
 /// Which call records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,12 +29,21 @@ pub(super) async fn add(
         .map_err(translate)?;
     let mut added = 0;
     for record in records {
-        let done = sqlx::query(
+        let insert = sqlx::query(
             "INSERT INTO call_records (call_id, start_unix_ms, answer_unix_ms, end_unix_ms, \
              direction, trunk, tenant, did, caller, callee, result, sip_status, ended_by, \
              setup_ms, duration_ms, caller_codec, callee_codec, caller_rx_packets, \
-             caller_tx_packets, callee_rx_packets, callee_tx_packets) \
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
+             caller_tx_packets, callee_rx_packets, callee_tx_packets, \
+             end_cause, caller_lost_packets, caller_reordered_packets, \
+             caller_duplicate_packets, caller_jitter_micros, caller_jitter_max_micros, \
+             caller_rtt_micros, caller_mos_centi, caller_remote_lost_packets, \
+             caller_remote_jitter_micros, caller_srtp_failed_packets, callee_lost_packets, \
+             callee_reordered_packets, callee_duplicate_packets, callee_jitter_micros, \
+             callee_jitter_max_micros, callee_rtt_micros, callee_mos_centi, \
+             callee_remote_lost_packets, callee_remote_jitter_micros, \
+             callee_srtp_failed_packets) \
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, \
+             ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
              ON CONFLICT (call_id) DO NOTHING",
         )
         .bind(&record.call_id)
@@ -58,9 +67,25 @@ pub(super) async fn add(
         .bind(to_i64(record.caller_media.tx_packets))
         .bind(to_i64(record.callee_media.rx_packets))
         .bind(to_i64(record.callee_media.tx_packets))
-        .execute(&mut *transaction)
-        .await
-        .map_err(translate)?;
+        .bind(record.end_cause.map(EndCause::as_str));
+        let done = [&record.caller_media.quality, &record.callee_media.quality]
+            .into_iter()
+            .fold(insert, |insert, quality| {
+                insert
+                    .bind(to_i64(quality.lost_packets))
+                    .bind(to_i64(quality.reordered_packets))
+                    .bind(to_i64(quality.duplicate_packets))
+                    .bind(quality.jitter_micros)
+                    .bind(quality.jitter_max_micros)
+                    .bind(quality.rtt_micros)
+                    .bind(quality.mos_centi)
+                    .bind(to_i64(quality.remote_lost_packets))
+                    .bind(quality.remote_jitter_micros)
+                    .bind(to_i64(quality.srtp_failed_packets))
+            })
+            .execute(&mut *transaction)
+            .await
+            .map_err(translate)?;
         added += done.rows_affected();
     }
     transaction.commit().await.map_err(translate)?;
@@ -100,6 +125,7 @@ fn record(row: &SqliteRow) -> Result<CallRecord, StoreError> {
         result: named(row, "result")?,
         sip_status: column(row, "sip_status")?,
         ended_by: named(row, "ended_by")?,
+        end_cause: optional_named(row, "end_cause")?,
         setup_ms: column::<Option<i64>>(row, "setup_ms")?.map(to_u64),
         duration_ms: to_u64(column(row, "duration_ms")?),
         caller_codec: column(row, "caller_codec")?,
@@ -107,10 +133,34 @@ fn record(row: &SqliteRow) -> Result<CallRecord, StoreError> {
         caller_media: LegMedia {
             rx_packets: to_u64(column(row, "caller_rx_packets")?),
             tx_packets: to_u64(column(row, "caller_tx_packets")?),
+            quality: LegQuality {
+                lost_packets: to_u64(column(row, "caller_lost_packets")?),
+                reordered_packets: to_u64(column(row, "caller_reordered_packets")?),
+                duplicate_packets: to_u64(column(row, "caller_duplicate_packets")?),
+                jitter_micros: column(row, "caller_jitter_micros")?,
+                jitter_max_micros: column(row, "caller_jitter_max_micros")?,
+                rtt_micros: column(row, "caller_rtt_micros")?,
+                mos_centi: column(row, "caller_mos_centi")?,
+                remote_lost_packets: to_u64(column(row, "caller_remote_lost_packets")?),
+                remote_jitter_micros: column(row, "caller_remote_jitter_micros")?,
+                srtp_failed_packets: to_u64(column(row, "caller_srtp_failed_packets")?),
+            },
         },
         callee_media: LegMedia {
             rx_packets: to_u64(column(row, "callee_rx_packets")?),
             tx_packets: to_u64(column(row, "callee_tx_packets")?),
+            quality: LegQuality {
+                lost_packets: to_u64(column(row, "callee_lost_packets")?),
+                reordered_packets: to_u64(column(row, "callee_reordered_packets")?),
+                duplicate_packets: to_u64(column(row, "callee_duplicate_packets")?),
+                jitter_micros: column(row, "callee_jitter_micros")?,
+                jitter_max_micros: column(row, "callee_jitter_max_micros")?,
+                rtt_micros: column(row, "callee_rtt_micros")?,
+                mos_centi: column(row, "callee_mos_centi")?,
+                remote_lost_packets: to_u64(column(row, "callee_remote_lost_packets")?),
+                remote_jitter_micros: column(row, "callee_remote_jitter_micros")?,
+                srtp_failed_packets: to_u64(column(row, "callee_srtp_failed_packets")?),
+            },
         },
     })
 }
@@ -132,6 +182,17 @@ where
     let text: &str = column(row, name)?;
     text.parse()
         .map_err(|error| StoreError::Corrupt(format!("column {name} is {text:?}: {error}")))
+}
+
+/// As [`named`], of a column that may be null.
+fn optional_named<T>(row: &SqliteRow, name: &'static str) -> Result<Option<T>, StoreError>
+where
+    T: FromStr<Err: Display>,
+{
+    match column::<Option<&str>>(row, name)? {
+        Some(_) => named(row, name).map(Some),
+        None => Ok(None),
+    }
 }
 
 /// SQLite integers are signed. A count beyond that is no count.

@@ -270,6 +270,7 @@ impl Switch {
             record,
             started_at: now,
             ring_timeout_secs: self.config.ring_timeout_secs,
+            media_timeouts: self.config.media_timeouts,
             // A trunk says where its media is, and is believed; a phone behind NAT cannot know.
             nat: match origin {
                 Origin::Trunk(_) => [None, nat[1]],
@@ -361,6 +362,7 @@ impl Switch {
             result: CallResult::Failed,
             sip_status: None,
             ended_by: EndedBySide::Node,
+            end_cause: None,
             setup_ms: None,
             duration_ms: 0,
             caller_codec: None,

@@ -75,6 +75,7 @@ impl Bench {
             realm: REALM.to_owned(),
             digest_algorithms: vec![Algorithm::Md5, Algorithm::Sha256],
             ring_timeout_secs: 30,
+            media_timeouts: MediaTimeouts::OFF,
             calls_max: 10,
             transactions_max: 100,
             registrations_max: 10,

@@ -28,7 +28,7 @@ pub use document::{
 pub const CONFIG_FILE_SIZE_MAX: u64 = 1 << 20;
 
 /// Sections that belong to control alone. The edge skips them unread.
-pub const CONTROL_SECTIONS: &[&str] = &["sip", "http", "store"];
+pub const CONTROL_SECTIONS: &[&str] = &["sip", "media", "http", "store"];
 
 /// `[node]`.
 pub static NODE: SectionSpec = SectionSpec {

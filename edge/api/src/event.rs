@@ -38,8 +38,8 @@ pub enum Event {
         /// Where it came from.
         source: SocketAddr,
     },
-    /// A leg's peer was silent for longer than [`crate::MediaTimeouts`] allows. Said once for
-    /// each silence; the session goes on until control ends it.
+    /// A leg's peer was silent for longer than [`crate::MediaTimeouts`] allows. Said again each
+    /// time the limit has passed anew; the session goes on until control ends it.
     MediaTimedOut {
         /// The session.
         session: SessionId,

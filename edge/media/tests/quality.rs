@@ -397,11 +397,12 @@ const LIMITS: MediaTimeouts = MediaTimeouts {
 fn each_leg_is_told_of_by_itself_and_on_time() {
     let mut world = World::new(LIMITS);
     world.talk(&[B], 5_000, |_| false);
-    world.run_to(90_000);
+    world.run_to(29_000);
     assert_eq!(
         world.timeouts,
         [
             (10_000, A, MediaTimeoutKind::NeverStarted),
+            (20_000, A, MediaTimeoutKind::NeverStarted),
             (24_980, B, MediaTimeoutKind::Stopped),
         ]
     );

@@ -7,6 +7,9 @@
 //! | both ways, only RTCP comes: muted | RTP | `Held` |
 //! | one way or none: on hold | RTP | `Held` |
 //!
+//! A silence is told when it passes its limit, and again each time it has lasted as long once more:
+//! control may not have been ready to act, or may be another one by then.
+//!
 //! Comfort noise (RFC 3389) is RTP like any other. A leg that does not receive is never `Stopped`;
 //! one that only receives is on hold too, because a holding phone may send music or nothing.
 
@@ -19,8 +22,8 @@ pub struct Silence {
     state: State,
     heard_rtp: Option<MonoTime>,
     heard_rtcp: Option<MonoTime>,
-    /// The silence since then was told.
-    told_since: Option<MonoTime>,
+    /// When a silence was told last.
+    told_at: MonoTime,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +43,7 @@ impl Default for Silence {
             state: State::Unconfigured,
             heard_rtp: None,
             heard_rtcp: None,
-            told_since: None,
+            told_at: MonoTime(0),
         }
     }
 }
@@ -72,24 +75,21 @@ impl Silence {
     /// When to call [`Self::take_timeout`]; later than that when something is heard meanwhile.
     #[must_use]
     pub fn deadline(&self) -> Option<MonoTime> {
-        let (since, deadline, _) = self.next()?;
-        (self.told_since != Some(since)).then_some(deadline)
+        self.next().map(|(deadline, _)| deadline)
     }
 
-    /// The silence that has lasted too long by `now`; each is told once.
+    /// The silence that has lasted too long by `now`.
     pub fn take_timeout(&mut self, now: MonoTime) -> Option<MediaTimeoutKind> {
-        let (since, deadline, kind) = self.next()?;
-        if deadline > now || self.told_since == Some(since) {
-            return None;
-        }
-        self.told_since = Some(since);
+        let (_, kind) = self.next().filter(|&(deadline, _)| deadline <= now)?;
+        self.told_at = now;
         Some(kind)
     }
 
-    /// Since when it is silent, when that is too long, and what it is then.
-    fn next(&self) -> Option<(MonoTime, MonoTime, MediaTimeoutKind)> {
+    /// When the silence is too long, and what it is then.
+    fn next(&self) -> Option<(MonoTime, MediaTimeoutKind)> {
         let limit = |since: MonoTime, secs: u32, kind| {
-            (secs != 0).then(|| (since, since.plus_secs(u64::from(secs)), kind))
+            let since = since.max(self.told_at);
+            (secs != 0).then(|| (since.plus_secs(u64::from(secs)), kind))
         };
         let limits = &self.limits;
         let (since, heard_rtp) = match (self.state, self.heard_rtp) {
@@ -111,7 +111,7 @@ impl Silence {
         let stopped = limit(dead_since, limits.stopped_secs, MediaTimeoutKind::Stopped);
         let held = limit(muted_since, limits.held_secs, MediaTimeoutKind::Held);
         match (stopped, held) {
-            (Some(stopped), Some(held)) if held.1 < stopped.1 => Some(held),
+            (Some(stopped), Some(held)) if held.0 < stopped.0 => Some(held),
             (Some(stopped), _) => Some(stopped),
             (None, held) => held,
         }
@@ -138,11 +138,11 @@ mod tests {
     /// Runs second by second; `hears` says what comes when.
     fn timeouts(
         mut silence: Silence,
-        from: u64,
+        seconds: std::ops::Range<u64>,
         hears: impl Fn(u64) -> (bool, bool),
     ) -> Vec<(u64, MediaTimeoutKind)> {
         let mut told = Vec::new();
-        for second in from..400 {
+        for second in seconds {
             let (rtp, rtcp) = hears(second);
             if rtp {
                 silence.handle_rtp(at(second));
@@ -167,50 +167,52 @@ mod tests {
     const NOTHING: fn(u64) -> (bool, bool) = |_| (false, false);
 
     #[test]
-    fn peer_that_never_speaks_is_told_once() {
-        assert_eq!(
-            timeouts(configured(SendReceive), 0, NOTHING),
-            [(10, NeverStarted)]
-        );
+    fn peer_that_never_speaks_is_told_whenever_the_limit_has_passed_again() {
+        let expected = [(10, NeverStarted), (20, NeverStarted)];
         let only_rtcp = |_| (false, true);
-        assert_eq!(
-            timeouts(configured(SendReceive), 0, only_rtcp),
-            [(10, NeverStarted)]
-        );
+        for hears in [NOTHING, only_rtcp] {
+            assert_eq!(timeouts(configured(SendReceive), 0..25, hears), expected);
+        }
     }
 
     #[test]
-    fn peer_that_falls_silent_twice_is_told_twice() {
+    fn peer_that_falls_silent_again_gets_its_whole_limit() {
         let hears = |second| (second < 30 || second == 70, false);
         assert_eq!(
-            timeouts(configured(SendReceive), 0, hears),
-            [(49, Stopped), (90, Stopped)]
+            timeouts(configured(SendReceive), 0..100, hears),
+            [(49, Stopped), (69, Stopped), (90, Stopped)]
         );
     }
 
     #[test]
     fn peer_that_speaks_now_and_then_is_not_told_of() {
         let hears = |second| (second % 9 == 0, false);
-        assert_eq!(timeouts(configured(SendReceive), 0, hears), []);
+        assert_eq!(timeouts(configured(SendReceive), 0..400, hears), []);
     }
 
     #[test]
     fn muted_peer_that_still_reports_is_held() {
         let hears = |second| (second < 5, second % 5 == 0);
-        assert_eq!(timeouts(configured(SendReceive), 0, hears), [(104, Held)]);
+        assert_eq!(
+            timeouts(configured(SendReceive), 0..200, hears),
+            [(104, Held)]
+        );
     }
 
     #[test]
     fn leg_on_hold_has_the_limit_of_a_hold_only() {
         for direction in [Inactive, SendOnly, ReceiveOnly] {
             assert_eq!(
-                timeouts(configured(direction), 0, NOTHING),
+                timeouts(configured(direction), 0..200, NOTHING),
                 [(100, Held)],
                 "{direction:?}"
             );
         }
         let music = |second| (second < 200, false);
-        assert_eq!(timeouts(configured(ReceiveOnly), 0, music), [(299, Held)]);
+        assert_eq!(
+            timeouts(configured(ReceiveOnly), 0..390, music),
+            [(299, Held)]
+        );
     }
 
     #[test]
@@ -219,7 +221,7 @@ mod tests {
         silence.handle_rtp(at(1));
         silence.configure(at(2), Inactive, LIMITS);
         silence.configure(at(90), SendReceive, LIMITS);
-        assert_eq!(timeouts(silence, 90, NOTHING), [(110, Stopped)]);
+        assert_eq!(timeouts(silence, 90..130, NOTHING), [(110, Stopped)]);
     }
 
     #[test]
