@@ -228,8 +228,7 @@ fn hundred_calls_at_once_lose_no_packet() {
         .collect();
 
     for call in &calls {
-        conversation::begin(&call.caller(), speech::caller(), FRAMES).unwrap();
-        conversation::begin(&call.callee(), speech::callee(), FRAMES).unwrap();
+        conversation::begin_both(&call.caller(), &call.callee(), FRAMES).unwrap();
     }
     let mut lost = 0;
     for (index, call) in calls.iter().enumerate() {
@@ -260,8 +259,7 @@ fn stranger_who_sprays_the_media_ports_gets_nothing_and_gives_nothing() {
         call.incoming.remote_media().unwrap().rtp,
     ];
 
-    conversation::begin(&call.caller(), speech::caller(), FRAMES).unwrap();
-    conversation::begin(&call.callee(), speech::callee(), FRAMES).unwrap();
+    conversation::begin_both(&call.caller(), &call.callee(), FRAMES).unwrap();
     let packet = {
         let mut packet = vec![0x80, 0, 0, 1, 0, 0, 0, 1, 0x66, 0x66, 0x66, 0x66];
         packet.extend_from_slice(&[0x55; 160]);

@@ -6,10 +6,10 @@
 
 use std::time::Duration;
 
+use trunkline_testkit::conversation;
 use trunkline_testkit::daemons::Daemons;
 use trunkline_testkit::rtp::MediaHub;
 use trunkline_testkit::site::{Member, Site};
-use trunkline_testkit::{conversation, speech};
 use trunkline_tests::call::{place, prove_service};
 
 fn daemons() -> Daemons {
@@ -24,8 +24,7 @@ fn kill_of_control_loses_no_packet_of_a_call_and_a_new_control_serves_new_calls(
     let (carrier, phone) = (daemons.carrier().unwrap(), daemons.member_phone(0).unwrap());
     let call = place(&hub, &carrier, &daemons.member(0).unwrap().did, &phone).unwrap();
 
-    conversation::begin(&call.caller(), speech::caller(), FRAMES).unwrap();
-    conversation::begin(&call.callee(), speech::callee(), FRAMES).unwrap();
+    conversation::begin_both(&call.caller(), &call.callee(), FRAMES).unwrap();
     std::thread::sleep(Duration::from_secs(1));
     daemons.kill_control().unwrap();
     let heard = conversation::finish(&call.caller(), &call.callee(), FRAMES).unwrap();

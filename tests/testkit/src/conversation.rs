@@ -48,13 +48,27 @@ impl Conversation {
 /// Both sides speak `frames` frames of their recording at the same time, then fall silent.
 /// Earlier records of both endpoints are forgotten first.
 pub fn talk(caller: &Party<'_>, callee: &Party<'_>, frames: usize) -> Result<Conversation> {
-    begin(caller, speech::caller(), frames)?;
-    begin(callee, speech::callee(), frames)?;
+    begin_both(caller, callee, frames)?;
     finish(caller, callee, frames)
 }
 
-/// Starts one side of [`talk`]: `frames` frames to where its call says the far side listens.
+/// Starts both sides of [`talk`].
+pub fn begin_both(caller: &Party<'_>, callee: &Party<'_>, frames: usize) -> Result<()> {
+    // Both, before either speaks: the first packet is heard within a fraction of a millisecond.
+    caller.rtp.clear();
+    callee.rtp.clear();
+    speak(caller, speech::caller(), frames)?;
+    speak(callee, speech::callee(), frames)
+}
+
+/// Starts one side of [`talk`]: `frames` frames to where its call says the far side listens. Its
+/// own earlier records are forgotten.
 pub fn begin(party: &Party<'_>, speech: Speech, frames: usize) -> Result<()> {
+    party.rtp.clear();
+    speak(party, speech, frames)
+}
+
+fn speak(party: &Party<'_>, speech: Speech, frames: usize) -> Result<()> {
     let remote = party
         .call
         .remote_media()
@@ -65,7 +79,6 @@ pub fn begin(party: &Party<'_>, speech: Speech, frames: usize) -> Result<()> {
         .find(|codec| codec.rtpmap.eq_ignore_ascii_case("PCMU/8000"))
         .context("the far side does not take PCMU")?
         .payload_type;
-    party.rtp.clear();
     party.rtp.speak(remote.rtp, payload_type, speech, frames);
     Ok(())
 }

@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod demo;
 mod demo_site;
+mod fuzz;
 mod packages;
 mod run;
 mod steps;
@@ -37,6 +38,8 @@ enum Task {
     Test(test::TestArguments),
     /// Measure: `rewrite`, `relay` or `setup`; writes bench/results/
     Bench(bench::BenchArguments),
+    /// Look for inputs that break a parser; `test` replays what was found before
+    Fuzz(fuzz::FuzzArguments),
 }
 
 fn main() -> ExitCode {
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Task::Demo(arguments) => demo::demo(&arguments),
         Task::Test(arguments) => test::test(&arguments),
         Task::Bench(arguments) => bench::bench(&arguments),
+        Task::Fuzz(arguments) => fuzz::fuzz(&arguments),
     };
     match result {
         Ok(code) => code,
