@@ -412,9 +412,8 @@ fn pin(index: u16) {
     let _ = sched_setaffinity(None, &own);
 }
 
-/// Raises the limit of file descriptors as far as is allowed, and says how many sockets each
-/// worker then gets.
-fn allowed_sockets(settings: &Settings) -> u32 {
+/// Raises the limit of file descriptors as far as is wanted and allowed; the limit then.
+pub(crate) fn raise_file_limit(settings: &Settings) -> u64 {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let wanted = settings.files_wanted();
     let reachable = maximum.map_or(wanted, |maximum| maximum.min(wanted));
@@ -428,6 +427,13 @@ fn allowed_sockets(settings: &Settings) -> u32 {
             files_max = reachable;
         }
     }
+    files_max
+}
+
+/// Sockets of each worker, and a warning when the limit of file descriptors leaves too few.
+fn allowed_sockets(settings: &Settings) -> u32 {
+    let wanted = settings.files_wanted();
+    let files_max = raise_file_limit(settings);
     let sockets_max = settings.sockets_max(files_max);
     if sockets_max < settings.sockets_wanted() {
         warn!(

@@ -10,7 +10,7 @@
 //! | `session_table`, `timer_wheel`, `closing` | what a worker keeps, sized at start |
 //! | `shared` | the few words that the threads share |
 //! | `publish` | the counters page |
-//! | [`config`], [`status`] | the operator's side |
+//! | [`config`], [`status`], [`doctor`] | the operator's side |
 //!
 //! What is true of a packet is `trunkline-media`'s business; this crate moves it.
 
@@ -18,6 +18,7 @@
 
 mod closing;
 pub mod config;
+pub mod doctor;
 #[cfg(test)]
 mod each_tier;
 pub mod edge;

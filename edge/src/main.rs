@@ -1,4 +1,4 @@
-//! `trunkline-edge`: the daemon and its `status` command.
+//! `trunkline-edge`: the daemon and its `status` and `doctor` commands.
 
 #![forbid(unsafe_code)]
 
@@ -16,6 +16,7 @@ use signal_hook::{flag, low_level::pipe};
 use tracing_subscriber::EnvFilter;
 use trunkline_edge::Edge;
 use trunkline_edge::config::Settings;
+use trunkline_edge::doctor::Doctor;
 use trunkline_edge::status::Status;
 use trunkline_edge_api::config::{EdgeDocument, LogFormat, NodeConfig, load_document};
 
@@ -46,6 +47,13 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Action {
+    /// Say what the edge can do on this machine, and the command for what it cannot. Run it as the
+    /// user that the edge runs as.
+    Doctor {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Show what a running edge counts. Works while control is down.
     Status {
         /// Print JSON.
@@ -64,6 +72,7 @@ fn main() -> ExitCode {
         }
     };
     let result = match cli.command {
+        Some(Action::Doctor { json }) => return doctor(&document, &settings, json),
         Some(Action::Status { json }) => status(&settings, json),
         None if cli.check_config => {
             println!("{}: ok", cli.config.display());
@@ -93,6 +102,29 @@ fn status(settings: &Settings, json: bool) -> anyhow::Result<()> {
     } else {
         status.to_text()
     };
+    print(&text)
+}
+
+/// Fails when the edge would not start here, or calls would fail.
+fn doctor(document: &EdgeDocument, settings: &Settings, json: bool) -> ExitCode {
+    let doctor = Doctor::examine(document, settings);
+    let text = if json {
+        format!("{:#}\n", doctor.to_json())
+    } else {
+        doctor.to_text()
+    };
+    if let Err(error) = print(&text) {
+        eprintln!("trunkline-edge: {error:#}");
+        return ExitCode::FAILURE;
+    }
+    if doctor.is_broken() {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
     match std::io::stdout().write_all(text.as_bytes()) {
         // The reader has seen enough (`status | head`).
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),

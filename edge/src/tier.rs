@@ -9,9 +9,10 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
+use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 use trunkline_edge_api::config::IoChoice;
 use trunkline_edge_api::{DropReason, IoTier, Refusal};
@@ -24,7 +25,9 @@ use crate::uring::{UringError, UringTier};
 
 mod sockets;
 
-pub(crate) use sockets::{CloseTicket, SocketId, SocketTable, bind_media_socket};
+pub(crate) use sockets::{
+    CloseTicket, RECEIVE_BUFFER_LEN, SocketId, SocketTable, bind_media_socket,
+};
 
 /// Bytes from the start of a datagram to the end of its buffer: the longest datagram that is
 /// taken, and room for it to grow.
@@ -293,6 +296,18 @@ impl Tier {
             Self::Epoll(tier) => tier.is_empty(),
         }
     }
+}
+
+/// What a worker with these settings would run on, and why not on io_uring where that was tried
+/// first. Nothing of it is kept.
+///
+/// # Errors
+/// As [`Tier::new`].
+pub(crate) fn probe(settings: TierSettings) -> Result<(IoTier, Option<UringError>), TierError> {
+    let doorbell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+        .map_err(|errno| TierError::Epoll(errno.into()))?;
+    let (tier, refused) = Tier::new(settings, doorbell.as_fd())?;
+    Ok((tier.kind(), refused))
 }
 
 /// What a send that the kernel refused counts as.

@@ -23,6 +23,7 @@ on_each_tier! {
     silent_session_stays_while_control_is_there,
     edge_told_to_stop_closes_its_sessions_and_says_so,
     edge_that_is_restarted_has_a_higher_generation,
+    doctor_says_what_would_run_and_what_runs,
     status_names_every_counter,
     second_edge_in_the_same_directory_is_refused,
 }
@@ -258,6 +259,26 @@ fn edge_that_is_restarted_has_a_higher_generation(tier: IoTier) {
     let first = edge.connect(1).ends[0].generation();
     let edge = edge.restart();
     assert!(edge.connect(1).ends[0].generation() > first);
+}
+
+fn doctor_says_what_would_run_and_what_runs(tier: IoTier) {
+    let edge = EdgeProcess::start(tier, ONE_WORKER);
+    let found = edge.doctor();
+    assert_eq!(found["io"], tier.name());
+    let findings = found["findings"].as_array().expect("a list");
+    let text_of = |check: &str| {
+        let finding = findings.iter().find(|finding| finding["check"] == check);
+        finding.and_then(|finding| finding["text"].as_str())
+    };
+    let runs = format!("1 workers on {}", tier.name());
+    assert_eq!(text_of("running edge"), Some(runs.as_str()));
+    for finding in findings {
+        assert_eq!(
+            finding["state"] == "fine",
+            finding["fix"].is_null(),
+            "{finding}"
+        );
+    }
 }
 
 fn status_names_every_counter(tier: IoTier) {

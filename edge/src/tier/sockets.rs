@@ -13,7 +13,7 @@ use trunkline_edge_api::Refusal;
 /// Receive buffer of a media socket, bytes as asked for; the kernel doubles it for its own
 /// overhead. 64 KiB hold more than a second of two 20 ms streams: enough for a worker that is
 /// late, too little for a flood to fill memory.
-const RECEIVE_BUFFER_LEN: usize = 64 * 1024;
+pub(crate) const RECEIVE_BUFFER_LEN: usize = 64 * 1024;
 
 /// A socket of a tier. Stays unique when its slot is used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,11 +1,10 @@
 //! Both tiers against the real kernel, on loopback.
 
 use std::net::UdpSocket;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::process::Command as Process;
 use std::time::Instant;
 
-use rustix::event::{EventfdFlags, eventfd};
 use trunkline_edge_api::{Epoch, LegIndex, MonoTime, SessionId};
 use trunkline_media::{MediaKind, SocketKind};
 

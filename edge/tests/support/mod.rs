@@ -138,6 +138,16 @@ impl EdgeProcess {
         String::from_utf8(output.stdout).expect("text")
     }
 
+    /// Runs `trunkline-edge doctor --json`; what it printed.
+    pub fn doctor(&self) -> serde_json::Value {
+        let output = Process::new(env!("CARGO_BIN_EXE_trunkline-edge"))
+            .args(["doctor", "--json", "--config"])
+            .arg(self.dir.path().join("trunkline.toml"))
+            .output()
+            .expect("the daemon is built");
+        serde_json::from_slice(&output.stdout).expect("JSON")
+    }
+
     /// A counter, summed over all workers.
     pub fn counter(&self, cell: impl Into<CellIndex> + Copy) -> u64 {
         let observer = Observer::connect(&self.socket()).expect("the edge listens");
