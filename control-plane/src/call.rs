@@ -307,7 +307,7 @@ impl Call {
 
             // The session is gone, and with it every chance of being heard.
             (State::Ringing { .. } | State::Up | State::Reoffering { .. }, Input::MediaRefused) => {
-                self.end(now, CallResult::Failed, EndedBySide::Node, None)
+                self.end(now, CallResult::Failed, EndedBySide::Node, None);
             }
             (
                 State::Ringing { .. } | State::Up | State::Reoffering { .. },
@@ -342,7 +342,7 @@ impl Call {
             }
 
             (State::OpeningMedia | State::Ringing { .. }, Input::Shutdown) => {
-                self.reject(now, CallResult::Failed, 503, Some("Shutting Down"))
+                self.reject(now, CallResult::Failed, 503, Some("Shutting Down"));
             }
             (State::Up | State::Reoffering { .. }, Input::Shutdown) => {
                 self.end(now, CallResult::Answered, EndedBySide::Node, None);

@@ -78,6 +78,7 @@ impl EdgeLink {
         ends.map(|end| WorkerInfo {
             worker: end.worker(),
             ports: end.ports(),
+            generation: end.generation(),
         })
         .collect()
     }
@@ -97,9 +98,11 @@ impl EdgeLink {
     /// Waits until a worker has events or the edge is gone. Cancel-safe.
     pub async fn readable(&mut self) -> LinkEvent {
         let ends: Vec<&ControlEnd> = self.ends().collect();
-        let may_wait = ends
-            .iter()
-            .fold(true, |may_wait, end| end.before_wait() && may_wait);
+        // Every end announces, also when another already has something to read.
+        let mut may_wait = true;
+        for end in &ends {
+            may_wait &= end.before_wait();
+        }
         let awake = AfterWait(&ends);
         if !may_wait {
             return LinkEvent::Events;

@@ -69,7 +69,7 @@ fn media_comes_from_the_sdp_address_alone_unless_networks_are_listed() {
     assert_eq!(site(SMALL_SITE).trunks[0].media_from, []);
     let listed = site(&with("[\"198.51.100.0/24\", \"2001:db8:9::/48\"]"));
     assert_eq!(listed.trunks[0].media_from.len(), 2);
-    let nine = format!("[{}]", vec!["\"198.51.100.7\""; 9].join(", "));
+    let nine = format!("[{}]", ["\"198.51.100.7\""; 9].join(", "));
     for wrong in [
         "[]",
         "[\"0.0.0.0/0\"]",
