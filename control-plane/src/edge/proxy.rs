@@ -49,6 +49,15 @@ pub struct WorkerInfo {
     pub worker: WorkerIndex,
     /// The ports it may bind.
     pub ports: PortRange,
+    /// Of its region: another one means another edge process, which knows nothing of the last.
+    pub generation: u64,
+}
+
+impl WorkerInfo {
+    /// Whether sessions can stay where they are.
+    fn has_ports_of(&self, other: &Self) -> bool {
+        self.worker == other.worker && self.ports == other.ports
+    }
 }
 
 /// Where the two legs of a session were bound, indexed by [`LegIndex`].
@@ -209,13 +218,14 @@ impl EdgeProxy {
     /// all sessions known here are said again.
     pub fn handle_connected(&mut self, workers: &[WorkerInfo]) {
         self.is_connected = true;
-        if self
-            .workers
-            .iter()
-            .map(|w| w.info)
-            .ne(workers.iter().copied())
-        {
+        self.end_protected(workers);
+        let has_same_ports = self.workers.len() == workers.len()
+            && (self.workers.iter().zip(workers)).all(|(w, new)| w.info.has_ports_of(new));
+        if !has_same_ports {
             self.reshape(workers);
+        }
+        for (worker, &info) in self.workers.iter_mut().zip(workers) {
+            worker.info = info;
         }
         for worker in &mut self.workers {
             worker.backlog.clear();
@@ -256,6 +266,31 @@ impl EdgeProxy {
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.is_connected
+    }
+
+    /// Ends the sessions whose SRTP state went with an edge process. Their keys would begin again
+    /// at a rollover counter that the peer has left behind, and at indices that were used: two
+    /// payloads under one key stream give both away (RFC 3711 §9.1).
+    fn end_protected(&mut self, workers: &[WorkerInfo]) {
+        let is_other = |worker: usize| {
+            let known = self
+                .workers
+                .get(worker)
+                .map(|worker| worker.info.generation);
+            workers.get(worker).map(|info| info.generation) != known
+        };
+        let is_protected = |session: &Session| {
+            let configs = session.legs.iter().filter_map(|leg| leg.config.as_ref());
+            configs.into_iter().any(|config| config.crypto.is_some())
+        };
+        let lost = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| is_other(session.worker) && is_protected(session));
+        let lost: Vec<SessionId> = lost.map(|(&id, _)| id).collect();
+        for id in lost {
+            self.forget(id, None, None);
+        }
     }
 
     /// The edge came back with other workers or ports: sessions whose ports no longer belong to

@@ -96,6 +96,7 @@ impl Bench {
         let workers = [WorkerInfo {
             worker: WORKER,
             ports,
+            generation: 1,
         }];
         bench
             .switch

@@ -1,5 +1,7 @@
 use super::*;
-use trunkline_edge_api::{MediaDirection, MediaTimeouts, PayloadRoutes, SourcePolicy};
+use trunkline_edge_api::{
+    LegCrypto, MediaDirection, MediaTimeouts, PayloadRoutes, SourcePolicy, SrtpKey, SrtpSuite,
+};
 
 const NOW: MonoTime = MonoTime(1_000_000_000);
 const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(std::net::Ipv4Addr::LOCALHOST); 2];
@@ -11,6 +13,7 @@ fn workers(count: u16) -> Vec<WorkerInfo> {
         .map(|i| WorkerInfo {
             worker: WorkerIndex(i),
             ports: range.slice(WorkerIndex(i), count).expect("wide enough"),
+            generation: 1,
         })
         .collect()
 }
@@ -236,6 +239,47 @@ fn restarted_edge_hears_every_session_again_on_the_same_ports() {
             },
         ]
     );
+}
+
+#[test]
+fn protected_session_ends_with_its_edge_and_outlives_a_lost_connection() {
+    let suite = SrtpSuite::AeadAes128Gcm;
+    let key = SrtpKey::new(suite, &[7; 28]).expect("28 bytes");
+    let crypto = LegCrypto {
+        suite,
+        send: key.clone(),
+        receive: key,
+    };
+    let mut proxy = proxy();
+    let (plain, _) = opened(&mut proxy);
+    let (protected, _) = opened(&mut proxy);
+    let secured = LegConfig {
+        crypto: Some(crypto),
+        ..config()
+    };
+    proxy.configure(plain, LegIndex::A, config());
+    proxy.configure(protected, LegIndex::B, secured);
+    commands(&mut proxy, WORKER);
+
+    proxy.handle_disconnected();
+    proxy.handle_connected(&workers(1));
+    assert_eq!((proxy.poll_event(), proxy.session_count()), (None, 2));
+
+    let mut restarted = workers(1);
+    restarted[0].generation = 2;
+    proxy.handle_disconnected();
+    proxy.handle_connected(&restarted);
+    let ended = MediaEvent::Closed {
+        session: protected,
+        cause: None,
+        legs: None,
+    };
+    assert_eq!(proxy.poll_event(), Some(ended));
+    assert_eq!((proxy.poll_event(), proxy.session_count()), (None, 1));
+    let said = commands(&mut proxy, WORKER);
+    let is_about_it = |c: &CorrelatedCommand| c.command.session() == Some(protected);
+    assert!(!said.iter().any(is_about_it), "its keys are not used again");
+    assert!(said.iter().any(|c| c.command.session() == Some(plain)));
 }
 
 #[test]
