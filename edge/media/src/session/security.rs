@@ -89,3 +89,6 @@ fn reason(error: SrtpError, kind: MediaKind) -> DropReason {
         MediaKind::Rtcp => DropReason::MalformedRtcp,
     })
 }
+
+#[cfg(test)]
+mod tests;
