@@ -116,8 +116,10 @@ pub enum TierError {
 }
 
 /// A worker's sockets and the way it serves them.
-// One per worker and never moved: the difference in size costs nothing.
-#[allow(clippy::large_enum_variant)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one per worker and never moved: the difference in size costs nothing"
+)]
 pub(crate) enum Tier {
     Uring(UringTier),
     Epoll(EpollTier),
