@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use sipx_sdp::{Address, Direction, MediaDescription, SessionDescription};
+use trunkline_edge_api::PortRange;
 
 use super::OfferAnswerError;
 use super::codec::{self, AudioCodec};
@@ -21,6 +22,8 @@ const PTIME_MS_MAX: u16 = 240;
 pub struct MediaAddresses {
     preferred: IpAddr,
     other: Option<IpAddr>,
+    /// Our media ports on them; `None` when they are not known.
+    ports: Option<PortRange>,
 }
 
 impl MediaAddresses {
@@ -32,13 +35,31 @@ impl MediaAddresses {
             [preferred] => Some(Self {
                 preferred,
                 other: None,
+                ports: None,
             }),
             [preferred, other] if preferred.is_ipv4() != other.is_ipv4() => Some(Self {
                 preferred,
                 other: Some(other),
+                ports: None,
             }),
             _ => None,
         }
+    }
+
+    /// The same with `[edge] ports`: a peer that names one of our own media sockets is refused.
+    /// Two calls whose legs are pointed at each other would pass packets round for ever.
+    #[must_use]
+    pub fn with_ports(mut self, ports: PortRange) -> Self {
+        self.ports = Some(ports);
+        self
+    }
+
+    /// Whether `address` may be one of our media sockets.
+    fn has_socket(&self, address: SocketAddr) -> bool {
+        let ip = address.ip().to_canonical();
+        let is_media_port =
+            |ports: PortRange| (ports.first()..=ports.last()).contains(&address.port());
+        (ip == self.preferred || Some(ip) == self.other) && self.ports.is_some_and(is_media_port)
     }
 
     /// Ours of the same family as `peer`.
@@ -297,7 +318,7 @@ fn reachable(address: SocketAddr, ours: &MediaAddresses) -> Result<SocketAddr, O
     // only a node that serves loopback itself has peers there.
     let is_foreign_loopback = ip.is_loopback() && !local.is_loopback();
     let must_not = ip.is_unspecified() || ip.is_multicast() || is_broadcast || is_foreign_loopback;
-    if must_not || address.port() == 0 {
+    if must_not || address.port() == 0 || ours.has_socket(address) {
         return Err(OfferAnswerError::AddressRefused(address));
     }
     Ok(address)

@@ -6,7 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use sipx_sdp::Direction;
 use trunkline_edge_api::{
-    LegConfig, LegIndex, MediaDirection, RtcpMode, SourceNetwork, SourceNetworks, SourcePolicy,
+    LegConfig, LegIndex, MediaDirection, PortRange, RtcpMode, SourceNetwork, SourceNetworks,
+    SourcePolicy,
 };
 
 use super::*;
@@ -726,6 +727,27 @@ fn source_policy_is_exact_unless_the_peer_is_behind_nat() {
         SourcePolicy::Exact,
         "the other leg's peer is not listed"
     );
+}
+
+#[test]
+fn peer_that_names_any_of_our_media_sockets_is_refused() {
+    let ports = PortRange::new(30_000, 30_099).expect("a range");
+    let ours = addresses().with_ports(ports);
+    let rows = [
+        ("192.0.2.1:30000", true),
+        ("192.0.2.1:30098", true),
+        ("192.0.2.1:30100", false),
+        ("192.0.2.1:29998", false),
+        ("192.0.2.2:30000", false),
+    ];
+    for (named, is_refused) in rows {
+        let offer = sdp(named, "0", &[]);
+        let parsed = RemoteAudio::parse(offer.as_bytes(), &ours, SrtpPolicy::Off);
+        let refusal = Err(OfferAnswerError::AddressRefused(
+            named.parse().expect("an address"),
+        ));
+        assert_eq!(parsed.map(|_| ()) == refusal, is_refused, "{named}");
+    }
 }
 
 #[test]
