@@ -90,6 +90,7 @@ impl Daemons {
             ],
             ring_timeout_secs: 30,
             http: SocketAddr::from((Ipv4Addr::LOCALHOST, ports.next_port()?)),
+            more: String::new(),
         };
         change(&mut node);
         for path in [&node.run_dir, &node.state_dir] {

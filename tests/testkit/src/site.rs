@@ -30,6 +30,8 @@ pub struct Node {
     pub ring_timeout_secs: u32,
     /// `[http] listen`.
     pub http: SocketAddr,
+    /// Whole sections more, as they are to stand in the file.
+    pub more: String,
 }
 
 impl Node {
@@ -50,7 +52,7 @@ impl Node {
             "[node]\nrun_dir = \"{}\"\nstate_dir = \"{}\"\nlog = \"{}\"\n\n\
              [edge]\nworkers = {}\nmedia_addresses = [{}]\nports = \"{}\"\n\n\
              [sip]\nlisten = [{}]\nring_timeout_secs = {}\n\n\
-             [http]\nlisten = \"{}\"\n",
+             [http]\nlisten = \"{}\"\n\n{}",
             self.run_dir.display(),
             self.state_dir.display(),
             self.log,
@@ -59,7 +61,8 @@ impl Node {
             self.ports,
             listen.join(", "),
             self.ring_timeout_secs,
-            self.http
+            self.http,
+            self.more
         )
     }
 }

@@ -99,6 +99,7 @@ impl DemoDirectory {
             sip: vec![sip],
             ring_timeout_secs: 30,
             http,
+            more: String::new(),
         };
         fs::write(self.config(), node.to_toml())?;
 
