@@ -75,7 +75,8 @@ where
 /// Session keys for one half of RTP.
 struct Keys {
     cipher: Aes,
-    salt: Zeroizing<[u8; SALT_LEN]>,
+    /// The session salt in the upper 112 bits, as the initial counter has it.
+    salt: Zeroizing<u128>,
     hmac: HmacSha1,
 }
 
@@ -83,9 +84,12 @@ impl Keys {
     fn derive(suite: SrtpSuite, derivation: &KeyDerivation, labels: [Label; 3]) -> Self {
         let [cipher, authentication, salt] = labels;
         let key = derivation.derive::<32>(cipher);
+        let salt = derivation.derive::<SALT_LEN>(salt);
+        let mut counter = Zeroizing::new([0; 16]);
+        counter[..SALT_LEN].copy_from_slice(&*salt);
         Self {
             cipher: Aes::new(&key[..suite.key_len()]),
-            salt: derivation.derive(salt),
+            salt: Zeroizing::new(u128::from_be_bytes(*counter)),
             hmac: HmacSha1::new(&derivation.derive::<{ hmac_sha1::KEY_LEN }>(authentication)),
         }
     }
@@ -93,17 +97,8 @@ impl Keys {
     /// Encrypts or decrypts `data`, part of the packet with this `index` (RFC 3711 §4.1.1).
     #[inline]
     fn crypt(&self, ssrc: Ssrc, index: u64, data: &mut [u8]) {
-        let mut counter = [0; 16];
-        counter[..SALT_LEN].copy_from_slice(&*self.salt);
-        xor(&mut counter[4..8], &ssrc.0.to_be_bytes());
-        xor(&mut counter[8..14], &index.to_be_bytes()[2..]);
-        self.cipher.apply_key_stream(&counter, data);
-    }
-}
-
-fn xor(bytes: &mut [u8], with: &[u8]) {
-    for (byte, with) in bytes.iter_mut().zip(with) {
-        *byte ^= with;
+        let counter = *self.salt ^ u128::from(ssrc.0) << 64 ^ u128::from(index) << 16;
+        self.cipher.apply_key_stream(&counter.to_be_bytes(), data);
     }
 }
 

@@ -26,7 +26,8 @@ const RTCP_CLEAR_LEN: usize = 8;
 /// Session keys for one half of RTP.
 struct Keys {
     key: LessSafeKey,
-    salt: Zeroizing<[u8; NONCE_LEN]>,
+    /// The session salt in the lower 96 bits.
+    salt: Zeroizing<u128>,
 }
 
 impl Keys {
@@ -42,9 +43,11 @@ impl Keys {
             _ => &AES_256_GCM,
         };
         let key = UnboundKey::new(algorithm, key).expect("each suite's key length is one of these");
+        let mut wide = Zeroizing::new([0; 16]);
+        wide[16 - NONCE_LEN..].copy_from_slice(&*salt);
         Self {
             key: LessSafeKey::new(key),
-            salt,
+            salt: Zeroizing::new(u128::from_be_bytes(*wide)),
         }
     }
 
@@ -52,14 +55,9 @@ impl Keys {
     /// index of 31 bits behind two zero bytes.
     #[inline]
     fn nonce(&self, ssrc: Ssrc, index: u64) -> Nonce {
-        let mut nonce = *self.salt;
-        let mut xor = |at: usize, bytes: &[u8]| {
-            for (byte, with) in nonce[at..].iter_mut().zip(bytes) {
-                *byte ^= with;
-            }
-        };
-        xor(2, &ssrc.0.to_be_bytes());
-        xor(6, &index.to_be_bytes()[2..]);
+        let wide = *self.salt ^ u128::from(ssrc.0) << 48 ^ u128::from(index);
+        let mut nonce = [0; NONCE_LEN];
+        nonce.copy_from_slice(&wide.to_be_bytes()[16 - NONCE_LEN..]);
         Nonce::assume_unique_for_key(nonce)
     }
 

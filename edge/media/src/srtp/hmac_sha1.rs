@@ -10,6 +10,8 @@ use zeroize::Zeroize;
 
 /// Bytes of a SHA-1 block.
 const BLOCK_LEN: usize = 64;
+/// Bytes of the message length, in bits, that ends a hash.
+const BITS_LEN: usize = 8;
 /// Bytes of a full tag.
 pub(super) const TAG_LEN: usize = 20;
 /// Bytes of the session authentication key, RFC 3711 §5.2.
@@ -63,10 +65,14 @@ impl HmacSha1 {
         let hashed_len = BLOCK_LEN + message.len() + tail.len();
         finish(&mut state, &mut last, end, hashed_len);
 
-        let mut digest = [0; 2 * BLOCK_LEN];
+        // The outer message is always one block: the inner hash and its padding.
+        let mut digest = [0; BLOCK_LEN];
         put_state(&mut digest, state);
+        digest[TAG_LEN] = 0x80;
+        let bits = 8 * (BLOCK_LEN + TAG_LEN) as u64;
+        digest[BLOCK_LEN - BITS_LEN..].copy_from_slice(&bits.to_be_bytes());
         let mut state = self.outer;
-        finish(&mut state, &mut digest, TAG_LEN, BLOCK_LEN + TAG_LEN);
+        absorb(&mut state, &digest);
         let mut tag = [0; TAG_LEN];
         put_state(&mut tag, state);
         tag
@@ -83,7 +89,6 @@ impl Drop for HmacSha1 {
 /// Pads what is left, `end` bytes of `last`, and absorbs it (FIPS 180-4 §5.1.1). `hashed_len` is
 /// the length of the whole message, bytes.
 fn finish(state: &mut [u32; 5], last: &mut [u8; 2 * BLOCK_LEN], end: usize, hashed_len: usize) {
-    const BITS_LEN: usize = 8;
     last[end] = 0x80;
     let blocks = if end + 1 + BITS_LEN <= BLOCK_LEN {
         1

@@ -105,13 +105,13 @@ impl Call {
     }
 
     /// A packet of A's peer arrives; what goes on to B.
-    fn from_a(&mut self, sequence: u16) -> Result<Vec<u8>, DropReason> {
+    fn a_sends(&mut self, sequence: u16) -> Result<Vec<u8>, DropReason> {
         let packet = sealed(&mut self.seal, sequence);
         heard(self.arrive(LegIndex::A, A_PEER, &packet))
     }
 
     /// A packet of B's peer arrives; what A's peer makes of what it gets.
-    fn from_b(&mut self, sequence: u16) -> Result<Vec<u8>, DropReason> {
+    fn b_sends(&mut self, sequence: u16) -> Result<Vec<u8>, DropReason> {
         let mut packet = heard(self.arrive(LegIndex::B, B_PEER, &rtp(Ssrc(88), sequence)))?;
         let mut buf = PacketBuf::from(&mut packet);
         self.open
@@ -149,9 +149,9 @@ fn sealed(seal: &mut SealContext, sequence: u16) -> Vec<u8> {
 #[test]
 fn protected_leg_hears_and_sends_srtp_and_the_plain_one_rtp() {
     let mut call = Call::new(SourcePolicy::Exact);
-    let to_b = call.from_a(1).expect("authentic");
+    let to_b = call.a_sends(1).expect("authentic");
     assert_eq!((to_b.len(), &to_b[12..]), (172, &[0xd5; 160][..]));
-    let to_a = call.from_b(1).expect("protected");
+    let to_a = call.b_sends(1).expect("protected");
     assert_eq!(to_a[12..], [0xd5; 160]);
     let [a, b] = call.session.report();
     assert_eq!((a.rx_bytes, a.tx_bytes), (188, 188), "as on the wire");
@@ -189,9 +189,9 @@ fn nothing_is_learnt_of_a_port_before_a_packet_from_it_is_authentic() {
 fn same_keys_again_keep_rollover_counter_and_replay_window() {
     let mut call = Call::new(SourcePolicy::Exact);
     for sequence in [65_534, 65_535, 0, 1] {
-        call.from_a(sequence).expect("authentic");
+        call.a_sends(sequence).expect("authentic");
     }
-    call.from_b(1).expect("protected");
+    call.b_sends(1).expect("protected");
     let recorded = sealed(&mut call.seal, 2);
     heard(call.arrive(LegIndex::A, A_PEER, &recorded)).expect("authentic");
     call.secure(A_PEER, SourcePolicy::Exact, 1, 2);
@@ -199,10 +199,10 @@ fn same_keys_again_keep_rollover_counter_and_replay_window() {
         heard(call.arrive(LegIndex::A, A_PEER, &recorded)),
         Err(DropReason::SrtpReplayed)
     );
-    call.from_a(3).expect("the rollover counter is still 1");
-    call.from_b(2).expect("protected");
+    call.a_sends(3).expect("the rollover counter is still 1");
+    call.b_sends(2).expect("protected");
     assert_eq!(
-        call.from_b(2),
+        call.b_sends(2),
         Err(DropReason::SrtpReplayed),
         "no index twice"
     );
@@ -212,18 +212,18 @@ fn same_keys_again_keep_rollover_counter_and_replay_window() {
 fn new_key_of_one_direction_begins_anew_and_leaves_the_other() {
     let mut call = Call::new(SourcePolicy::Exact);
     for sequence in [65_535, 0] {
-        call.from_a(sequence).expect("authentic");
+        call.a_sends(sequence).expect("authentic");
     }
-    call.from_b(1).expect("protected");
+    call.b_sends(1).expect("protected");
     call.secure(A_PEER, SourcePolicy::Exact, 1, 3);
     assert_eq!(
-        call.from_a(1),
+        call.a_sends(1),
         Err(DropReason::SrtpAuthFailed),
         "the old key"
     );
     call.seal = SealContext::new(SUITE, &key(3), PEER);
-    call.from_a(2)
+    call.a_sends(2)
         .expect("rollover counter 0 under the new key");
-    call.from_b(2).expect("what is sent goes on as before");
-    assert_eq!(call.from_b(2), Err(DropReason::SrtpReplayed));
+    call.b_sends(2).expect("what is sent goes on as before");
+    assert_eq!(call.b_sends(2), Err(DropReason::SrtpReplayed));
 }
