@@ -1,5 +1,6 @@
 //! Every fuzz target on its seeds, on its named regressions, and on a fixed number of mutations
 //! made from a fixed seed: what `cargo xtask fuzz` finds once is asked again at every test run.
+//! `TRUNKLINE_FUZZ_MUTATIONS=<count>` makes more of them.
 #![allow(
     clippy::unwrap_used,
     reason = "a failed unwrap is a failed test, in helpers too"
@@ -134,11 +135,15 @@ fn seeds_and_regressions_pass() {
 
 #[test]
 fn mutations_of_the_seeds_pass() {
+    let count = match std::env::var("TRUNKLINE_FUZZ_MUTATIONS") {
+        Ok(count) => count.parse().unwrap(),
+        Err(_) => MUTATIONS,
+    };
     for target in TARGETS {
         let mut random = Random(0x7472_756e_6b6c_696e);
         let mut known = inputs(&directory("seeds", target.name));
         known.extend(inputs(&directory("regressions", target.name)));
-        for number in 0..MUTATIONS {
+        for number in 0..count {
             let mut input = known[random.below(known.len())].1.clone();
             let other = &known[random.below(known.len())].1;
             mutate(&mut random, &mut input, other);
