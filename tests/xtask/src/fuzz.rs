@@ -36,9 +36,7 @@ pub(crate) fn fuzz(arguments: &FuzzArguments) -> Result<ExitCode> {
     };
     for target in chosen {
         println!("=== {target}: {} s", arguments.seconds);
-        let learnt = workspace::target_dir()?
-            .with_file_name("fuzz-corpus")
-            .join(&target);
+        let learnt = workspace::target_dir()?.join("fuzz-corpus").join(&target);
         std::fs::create_dir_all(&learnt)?;
         let status = run(&directory, &target, &learnt, arguments.seconds)?;
         if !status {
