@@ -7,7 +7,7 @@
 //! | `/metrics` | Prometheus text format |
 //!
 //! Loopback only; the configuration refuses anything else. A connection carries one request and
-//! is cut after [`CONNECTION_LIFE_MAX`]; there are at most [`CONNECTION_COUNT_MAX`] of them.
+//! is cut after `CONNECTION_LIFE_MAX`; there are at most `CONNECTION_COUNT_MAX` of them.
 
 use std::io;
 use std::net::SocketAddr;

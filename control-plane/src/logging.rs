@@ -1,7 +1,7 @@
 //! Log lines to standard error, as text or JSON, without waiting for whoever reads them.
 //!
 //! A line is put together where it arises and written by a thread of its own: a full pipe must
-//! not stop a call. When that thread falls behind by [`LINES_WAITING_MAX`] lines, further ones
+//! not stop a call. When that thread falls behind by `LINES_WAITING_MAX` lines, further ones
 //! are dropped, and it says how many.
 //!
 //! Lines of one call carry its `call_id`: log inside [`call_span`].

@@ -2,10 +2,10 @@
 //!
 //! | thread | does |
 //! |---|---|
-//! | `main` | the call thread: everything in [`CallThread`] |
+//! | `main` | the call thread: everything in `CallThread` |
 //! | `store`, `cdr`, `http`, `operator` | what may wait for a disk or a client |
 //!
-//! The call thread waits in one place, [`CallThread::turn`], for all its sources at once, and asks
+//! The call thread waits in one place, `CallThread::turn`, for all its sources at once, and asks
 //! no other thread for anything it would have to wait for.
 
 use std::future::pending;

@@ -14,7 +14,7 @@
 //!
 //! What only the call thread knows is asked of it over a bounded channel of
 //! [`OperatorRequest`]s; it answers when it comes round, and is never waited for longer than
-//! [`CALL_THREAD_PATIENCE`].
+//! `CALL_THREAD_PATIENCE`.
 
 use std::time::Duration;
 

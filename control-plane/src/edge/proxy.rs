@@ -1,6 +1,6 @@
 //! The wanted state of every media session, and the commands that bring it about.
 //!
-//! Pure: commands leave through [`EdgeProxy::poll_command`], worker events enter through
+//! Pure: commands leave through [`EdgeProxy::peek_command`], worker events enter through
 //! [`EdgeProxy::handle_event`], and nothing here knows a socket. One session's life:
 //!
 //! ```text
@@ -416,7 +416,7 @@ impl EdgeProxy {
         self.send_config(session, leg);
     }
 
-    /// Ends a session. [`MediaEvent::Closed`] follows within [`CLOSE_TIMEOUT_SECS`], unless the
+    /// Ends a session. [`MediaEvent::Closed`] follows within five seconds, unless the
     /// session is gone already.
     pub fn close(&mut self, now: MonoTime, session: SessionId) {
         let Some(entry) = self.sessions.get_mut(&session) else {

@@ -6,7 +6,7 @@
 //! | [`rtp`] | the RTP header reader and the in-place edit |
 //! | [`rtcp`] | validation and translation of RTCP compounds |
 //! | [`srtp`] | SRTP and SRTCP packets into a session with keys |
-//! | [`session`] | packets, reconfigurations and time into a media session |
+//! | [`session()`] | packets, reconfigurations and time into a media session |
 //! | [`api_wire`] | commands and events in their byte form |
 //! | [`ring`] | the words of a shared region behind a worker's back |
 //! | [`sdp`] | offers and answers |
