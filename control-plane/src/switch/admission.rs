@@ -10,7 +10,6 @@
 //!
 //! Unknown users and wrong passwords look alike on purpose: nobody learns here who exists.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use sipx_sip::{Header, HeaderName, Method, Request, Uri};
@@ -303,11 +302,7 @@ impl Switch {
         contact: Uri,
         flow: Flow,
     ) -> Option<MemberTarget> {
-        let host = match flow.local.ip() {
-            IpAddr::V4(ip) => ip.to_string(),
-            // RFC 3261 §25.1: an IPv6 reference stands in brackets.
-            IpAddr::V6(ip) => format!("[{ip}]"),
-        };
+        let host = flow.local.ip().to_string();
         let from = if caller.is_withheld {
             // RFC 3323 §4.1.
             NameAddr {
