@@ -8,6 +8,8 @@
 //! |---|---|
 //! | [`vocabulary`] | ids and units: [`SessionId`], [`Ssrc`], [`MonoTime`], … |
 //! | [`command`] | control → worker: [`Command`] |
+//! | [`audio`] | codecs and formats of a leg that is not only relayed: [`LegAudio`] |
+//! | [`function`] | play, record, digits, conference, fork |
 //! | [`crypto`] | SRTP suites and keys: [`LegCrypto`] |
 //! | [`event`] | worker → control: [`Event`] |
 //! | [`counters`] | what a worker counts, by index: [`Counter`], [`DropReason`], [`Histogram`] |
@@ -20,17 +22,22 @@
 
 #![forbid(unsafe_code)]
 
+pub mod audio;
 pub mod command;
 pub mod config;
 pub mod counters;
 pub mod crypto;
 pub mod event;
+pub mod function;
 pub mod handshake;
 pub mod layout;
 mod source_networks;
 pub mod vocabulary;
 pub mod wire;
 
+pub use audio::{
+    AudioCodec, AudioFormat, AudioFormats, LegAudio, OpusOptions, PacketTime, TelephoneEventFormat,
+};
 pub use command::{
     Command, LegConfig, LocalMedia, MediaDirection, MediaTimeouts, PayloadRoute, PayloadRoutes,
     RtcpMode, SourcePolicy,
@@ -38,6 +45,12 @@ pub use command::{
 pub use counters::{Counter, DropReason, Histogram, HistogramCell};
 pub use crypto::{LegCrypto, SrtpKey, SrtpSuite};
 pub use event::{CloseCause, Event, LegReport, MediaTimeoutKind, Refusal, SessionReport};
+pub use function::{
+    ConferenceId, ConferenceSettings, Digit, DigitMethod, DigitSource, DigitString, DigitsId,
+    DigitsToSend, FilePath, LegFunctions, MediaFork, Membership, PlaySource, PlaySources, Playback,
+    PlaybackId, PromptId, RawAudio, Recording, RecordingFormat, RecordingId, RecordingTracks, Tone,
+    ToneSegment,
+};
 pub use source_networks::{SourceNetwork, SourceNetworks};
 pub use vocabulary::{
     ApiVersion, ClockRateHz, Correlation, Epoch, IoTier, LegIndex, MonoTime, PayloadType,
