@@ -19,6 +19,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod audio;
 pub mod demux;
 pub mod packet_buf;
 pub mod payload_table;
@@ -30,6 +31,7 @@ pub mod session;
 pub mod source_gate;
 pub mod srtp;
 
+pub use audio::SampleRate;
 pub use demux::MediaKind;
 pub use packet_buf::PacketBuf;
 pub use session::{
