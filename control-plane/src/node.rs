@@ -126,7 +126,7 @@ pub fn run(config: &ControlConfig) -> anyhow::Result<()> {
 
 fn new_switch(config: &ControlConfig, epoch: Epoch) -> anyhow::Result<Switch> {
     let media_addresses = MediaAddresses::new(&config.edge.media_addresses)
-        .ok_or_else(|| anyhow::anyhow!("[edge] media_addresses: at most one per family"))?
+        .ok_or_else(|| anyhow::anyhow!("[edge] media_addresses: at least one"))?
         .with_ports(config.edge.ports);
     let switch_config = SwitchConfig {
         realm: config.sip.realm.clone(),

@@ -103,7 +103,7 @@ impl Doctor {
             judge_files(files_max, settings),
             judge_receive_buffer(sysctl("net/core/rmem_max").and_then(|text| text.parse().ok())),
         ];
-        let addresses = &document.edge.media_addresses;
+        let addresses = &document.edge.bound_addresses();
         findings.extend(addresses.iter().map(|&address| judge_address(address)));
         let taken = taken_ports(addresses, document.edge.ports);
         findings.push(judge_ports(document.edge.ports, &taken, running.is_some()));

@@ -24,6 +24,7 @@
 //! Left out: transcoding (a call without a common codec is refused), DTLS-SRTP, ICE, BUNDLE, and
 //! every stream besides the one for audio: such lines are answered with port 0.
 
+mod addresses;
 mod codec;
 mod local;
 mod remote;
@@ -35,14 +36,16 @@ use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
 use sipx_sdp::{Direction, negotiate_direction};
+use trunkline_edge_api::config::MediaAddress;
 use trunkline_edge_api::{
     LegConfig, LegIndex, MediaDirection, MediaTimeouts, PayloadRoute, PayloadRoutes,
     SourceNetworks, SourcePolicy,
 };
 
+pub use addresses::MediaAddresses;
 pub use codec::{AudioCodec, Encoding};
 pub use local::LocalDescription;
-pub use remote::{MediaAddresses, RemoteAudio};
+pub use remote::RemoteAudio;
 pub use sdes::{CryptoLine, KeySource, SrtpPolicy, UnknownSrtpPolicy};
 
 use codec::PayloadNumbers;
@@ -79,8 +82,9 @@ pub enum OfferAnswerError {
     /// The media address is a host name.
     #[error("the media address is not numeric: {0}")]
     AddressNotNumeric(String),
-    /// We have no media address of that family.
-    #[error("no [edge] media_addresses entry has the family of {0}")]
+    /// The leg has no media address of that family: none of ours has it, or the leg is bound
+    /// already, or the site file names another for this party.
+    #[error("no [edge] media_addresses entry that this party may use has the family of {0}")]
     AddressFamily(IpAddr),
     /// Media is never sent there: unspecified, multicast, loopback, port 0, or our own socket.
     #[error("{0} is no address that media may be sent to")]
@@ -109,10 +113,16 @@ impl OfferAnswerError {
     }
 }
 
+/// `[edge] media_addresses` has no entry of the name that the site file gives.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no [edge] media_addresses entry is named \"{0}\"")]
+pub struct UnknownInterface(pub String);
+
 /// Both legs' descriptions of one call.
 #[derive(Debug, Clone)]
 pub struct MediaNegotiation {
-    addresses: MediaAddresses,
+    /// As each leg may use them, indexed by [`LegIndex`].
+    addresses: [MediaAddresses; 2],
     /// Indexed by [`LegIndex`].
     policies: [SrtpPolicy; 2],
     keys: KeySource,
@@ -179,7 +189,7 @@ impl MediaNegotiation {
     #[must_use]
     pub fn new(addresses: MediaAddresses, policies: [SrtpPolicy; 2], keys: KeySource) -> Self {
         Self {
-            addresses,
+            addresses: [addresses.clone(), addresses],
             policies,
             keys,
             media_from: [None, None],
@@ -193,6 +203,18 @@ impl MediaNegotiation {
         self.media_from[leg.as_usize()] = Some(networks);
     }
 
+    /// Has `leg` use our address of this name and no other. Said before anything else.
+    ///
+    /// # Errors
+    /// We have no address of this name.
+    pub fn use_interface(&mut self, leg: LegIndex, name: &str) -> Result<(), UnknownInterface> {
+        let addresses = &mut self.addresses[leg.as_usize()];
+        *addresses = addresses
+            .named(name)
+            .ok_or_else(|| UnknownInterface(name.to_owned()))?;
+        Ok(())
+    }
+
     /// Takes the offer of the caller's INVITE.
     ///
     /// # Errors
@@ -202,23 +224,25 @@ impl MediaNegotiation {
         if !matches!(self.exchange, Exchange::Idle) {
             return Err(OfferAnswerError::OutOfOrder);
         }
-        let offer = RemoteAudio::parse(sdp, &self.addresses, self.policy(LegIndex::A))?;
+        let offer = RemoteAudio::parse(sdp, self.ours(LegIndex::A), self.policy(LegIndex::A))?;
         self.leg_mut(LegIndex::A).learn_offer(&offer);
         self.exchange = Exchange::Offered(offer);
         Ok(())
     }
 
-    /// Which of our addresses the caller's leg should bind: the one of the family that the
-    /// caller's offer names.
-    #[must_use]
-    pub fn caller_media_address(&self) -> IpAddr {
-        let peer = match &self.exchange {
-            Exchange::Offered(offer) => offer.rtp,
-            Exchange::Initial(forwarded) => forwarded.offer.rtp,
-            _ => self.remote(LegIndex::A).and_then(|remote| remote.rtp),
+    /// Settles which of our addresses each leg uses from now on, and gives them: the one that was
+    /// named for it, else the first of the family that its peer can use. For the caller that is
+    /// the family of its offer; for a callee, and for a caller that holds from the start, the
+    /// family of `signalling`, where its SIP comes from.
+    pub fn settle_addresses(&mut self, signalling: [IpAddr; 2]) -> [MediaAddress; 2] {
+        let offered = match &self.exchange {
+            Exchange::Offered(offer) => offer.rtp.map(|rtp| rtp.ip()),
+            _ => None,
         };
-        peer.and_then(|peer| self.addresses.towards(peer.ip()))
-            .unwrap_or_else(|| self.addresses.preferred())
+        let [caller, callee] = &mut self.addresses;
+        caller.settle(offered.unwrap_or(signalling[0]).to_canonical());
+        callee.settle(signalling[1].to_canonical());
+        [caller.preferred().clone(), callee.preferred().clone()]
     }
 
     /// The caller's offer in our words, for one callee. Called again it begins the next callee's
@@ -234,8 +258,9 @@ impl MediaNegotiation {
             _ => return Err(OfferAnswerError::OutOfOrder),
         };
         let is_secure = self.policy(LegIndex::B) != SrtpPolicy::Off;
+        let advertised = self.ours(LegIndex::B).advertised(local.rtp.ip());
         *self.leg_mut(LegIndex::B) = Leg {
-            describer: Some(Describer::new(local)),
+            describer: Some(Describer::new(local, advertised)),
             lines: Some(MediaLines::audio_only(is_secure)),
             ..Leg::default()
         };
@@ -281,13 +306,14 @@ impl MediaNegotiation {
         &mut self,
         local: LocalDescription,
     ) -> Result<Bytes, OfferAnswerError> {
+        let advertised = self.ours(LegIndex::A).advertised(local.rtp.ip());
         let leg = self.leg_mut(LegIndex::A);
         if leg.agreed.is_none() {
             return Err(OfferAnswerError::OutOfOrder);
         }
         match &mut leg.describer {
-            Some(describer) => describer.relocate(local),
-            None => leg.describer = Some(Describer::new(local)),
+            Some(describer) => describer.relocate(local, advertised),
+            None => leg.describer = Some(Describer::new(local, advertised)),
         }
         if let Some(agreed) = &self.leg(LegIndex::A).agreed {
             self.refuse_own_sockets(&agreed.remote)?;
@@ -310,7 +336,7 @@ impl MediaNegotiation {
             Exchange::Initial(_) | Exchange::Stable if is_answered => {}
             _ => return Err(OfferAnswerError::OutOfOrder),
         }
-        let offer = RemoteAudio::parse(sdp, &self.addresses, self.policy(from))?;
+        let offer = RemoteAudio::parse(sdp, self.ours(from), self.policy(from))?;
         self.refuse_own_sockets(&offer)?;
         let (forwarded, body) = self.forward(from, offer)?;
         self.exchange = Exchange::Reoffered(forwarded);
@@ -445,7 +471,7 @@ impl MediaNegotiation {
         } else {
             SrtpPolicy::Required
         };
-        let answer = RemoteAudio::parse(sdp, &self.addresses, policy)?;
+        let answer = RemoteAudio::parse(sdp, self.ours(answerer), policy)?;
         let offered_line = self.leg(answerer).lines.as_ref().map(|lines| lines.audio);
         if offered_line != Some(answer.lines.audio) {
             return Err(OfferAnswerError::AnswerMismatch);
@@ -513,12 +539,16 @@ impl MediaNegotiation {
     fn refuse_own_sockets(&self, remote: &RemoteAudio) -> Result<(), OfferAnswerError> {
         for describer in self.legs.iter().filter_map(|leg| leg.describer.as_ref()) {
             for address in [remote.rtp, remote.rtcp].into_iter().flatten() {
-                if describer.local().occupies(address) {
+                if describer.occupies(address) {
                     return Err(OfferAnswerError::AddressRefused(address));
                 }
             }
         }
         Ok(())
+    }
+
+    fn ours(&self, leg: LegIndex) -> &MediaAddresses {
+        &self.addresses[leg.as_usize()]
     }
 
     fn policy(&self, leg: LegIndex) -> SrtpPolicy {

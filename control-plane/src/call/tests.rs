@@ -1,4 +1,4 @@
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use trunkline_edge_api::{LocalMedia, MediaDirection, RtcpMode, SourcePolicy, Ssrc};
 use trunkline_sip::entropy::SeededEntropy;
@@ -48,7 +48,8 @@ fn call() -> Call {
 
 /// A call to a member with this policy.
 fn call_to(member: SrtpPolicy) -> Call {
-    let addresses = MediaAddresses::new(&["198.51.100.1".parse().expect("an address")]);
+    let address: IpAddr = "198.51.100.1".parse().expect("an address");
+    let addresses = MediaAddresses::new(&[address.into()]);
     let mut negotiation = MediaNegotiation::new(
         addresses.expect("one address"),
         [SrtpPolicy::Off, member],

@@ -224,14 +224,14 @@ impl Switch {
             return;
         };
         let (contact, member_flow) = (binding.contact.clone(), binding.flow.clone());
-        let member_ip = member_flow.remote.ip();
+        let (source_ip, member_ip) = (flow.remote.ip(), member_flow.remote.ip());
         let nat = [
-            identity::is_behind_nat(request, &flow).then(|| flow.remote.ip()),
+            identity::is_behind_nat(request, &flow).then_some(source_ip),
             binding.is_behind_nat().then_some(member_ip),
         ];
 
         let mut negotiation = MediaNegotiation::new(
-            self.config.media_addresses,
+            self.config.media_addresses.clone(),
             [origin.srtp(), route.member.srtp],
             KeySource::draw(&mut *self.entropy),
         );
@@ -258,13 +258,9 @@ impl Switch {
             member = record.callee,
             "call begins"
         );
-        let media_ips = [
-            negotiation.caller_media_address(),
-            self.config
-                .media_addresses
-                .towards(member_ip)
-                .unwrap_or_else(|| self.config.media_addresses.preferred()),
-        ];
+        let media_ips = negotiation
+            .settle_addresses([source_ip, member_ip])
+            .map(|entry| entry.address);
         let call = Call::new(CallSetup {
             record,
             started_at: now,

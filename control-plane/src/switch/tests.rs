@@ -70,7 +70,7 @@ fn site() -> RoutingSnapshot {
 
 impl Bench {
     fn new() -> Self {
-        let addresses = ["198.51.100.1".parse().expect("an address")];
+        let address: std::net::IpAddr = "198.51.100.1".parse().expect("an address");
         let config = SwitchConfig {
             realm: REALM.to_owned(),
             digest_algorithms: vec![Algorithm::Md5, Algorithm::Sha256],
@@ -79,7 +79,7 @@ impl Bench {
             calls_max: 10,
             transactions_max: 100,
             registrations_max: 10,
-            media_addresses: MediaAddresses::new(&addresses).expect("one address"),
+            media_addresses: MediaAddresses::new(&[address.into()]).expect("one address"),
             epoch: Epoch(9),
         };
         let entropy = |seed| Box::new(SeededEntropy::new(seed));

@@ -15,13 +15,15 @@ use std::path::{Path, PathBuf};
 use crate::vocabulary::PortRange;
 
 mod document;
+mod media_address;
 #[cfg(test)]
 mod tests;
 
 pub use document::{
-    ConfigError, Document, KeyDefault, KeySpec, Problem, Reader, Section, SectionSpec, Value,
-    parse_document, reference,
+    ConfigError, Document, KeyDefault, KeySpec, Problem, Reader, Section, SectionSpec, Table,
+    Value, parse_document, reference,
 };
+pub use media_address::{MEDIA_ADDRESSES_MAX, MediaAddress};
 
 /// Largest configuration file that is read, bytes. A real one has a few kilobytes; the limit
 /// keeps a mistaken path (a log, a device) from filling memory.
@@ -85,16 +87,20 @@ pub static EDGE: SectionSpec = SectionSpec {
         },
         KeySpec {
             name: "media_addresses",
-            form: "a list of IP addresses of this machine, at most one IPv4 and one IPv6, e.g. \
-                   [\"192.0.2.10\", \"2001:db8::10\"]",
+            form: "a list of 1 to 16 IP addresses of this machine or tables { address, advertise, \
+                   name }, e.g. [\"2001:db8::10\", { address = \"10.0.0.5\", advertise = \
+                   \"203.0.113.5\", name = \"outside\" }]",
             default: KeyDefault::Literal("[\"127.0.0.1\", \"::1\"]"),
-            effect: "Addresses that RTP is received on and that SDP names.",
+            effect: "Addresses that RTP is received on. SDP names advertise, where a 1:1 NAT gives \
+                     peers another address; the site file names an entry by its name, or by its \
+                     address. Who names none gets the first entry of the family that fits.",
         },
         KeySpec {
             name: "ports",
             form: "\"FIRST-LAST\" with 1024 <= FIRST < LAST <= 65535, e.g. \"30000-39999\"",
             default: KeyDefault::Literal("\"30000-39999\""),
-            effect: "UDP media ports. A call takes up to four; each worker gets an equal slice.",
+            effect: "UDP media ports, the same on every media address. A call's leg takes two; each \
+                     worker gets an equal slice.",
         },
         KeySpec {
             name: "sessions_max",
@@ -155,8 +161,8 @@ pub struct EdgeConfig {
     /// Packet threads, 1 … 256; 0 when the file does not say, which means one per core. A 0 in
     /// the file is refused, so that it cannot be taken for "none".
     pub workers: u16,
-    /// At least one, at most one per address family, none of them unspecified or multicast.
-    pub media_addresses: Vec<IpAddr>,
+    /// 1 … [`MEDIA_ADDRESSES_MAX`], in the order of preference.
+    pub media_addresses: Vec<MediaAddress>,
     /// UDP media ports of all workers together.
     pub ports: PortRange,
     /// Sessions per worker, 1 … 65,536.
@@ -247,7 +253,7 @@ impl EdgeConfig {
     #[must_use]
     pub fn read(section: &Section<'_>) -> Option<Self> {
         let workers = section.optional("workers", |v| v.as_number(1..=256));
-        let media_addresses = section.value("media_addresses", media_addresses);
+        let media_addresses = media_address::read(section);
         let ports = section.value("ports", |v| port_range(v.as_str()?));
         let sessions_max = section.value("sessions_max", |v| v.as_number(1..=65_536));
         let orphan_timeout_secs = section.value("orphan_timeout_secs", |v| v.as_number(1..=86_400));
@@ -267,6 +273,20 @@ impl EdgeConfig {
             io: io?,
             dscp: dscp?,
         })
+    }
+}
+
+impl EdgeConfig {
+    /// The addresses that are bound, each once, in the order of the file.
+    #[must_use]
+    pub fn bound_addresses(&self) -> Vec<IpAddr> {
+        let mut bound = Vec::new();
+        for entry in &self.media_addresses {
+            if !bound.contains(&entry.address) {
+                bound.push(entry.address);
+            }
+        }
+        bound
     }
 }
 
@@ -356,19 +376,6 @@ fn is_log_filter(filter: &str) -> bool {
                         .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b':'))
             }
         })
-}
-
-fn media_addresses(value: Value<'_>) -> Option<Vec<IpAddr>> {
-    let addresses = value
-        .as_list()?
-        .map(|item| item.as_str()?.parse::<IpAddr>().ok())
-        .collect::<Option<Vec<_>>>()?;
-    let usable = |address: &IpAddr| {
-        !address.is_unspecified() && !address.is_multicast() && address.to_canonical() == *address
-    };
-    let v4 = addresses.iter().filter(|a| a.is_ipv4()).count();
-    let fits = !addresses.is_empty() && v4 <= 1 && addresses.len() - v4 <= 1;
-    (fits && addresses.iter().all(usable)).then_some(addresses)
 }
 
 fn port_range(text: &str) -> Option<PortRange> {

@@ -1,6 +1,6 @@
 //! SDP bodies and SIP datagrams.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use bytes::Bytes;
 use sipx_sip::{Limits, parse_datagram};
@@ -18,20 +18,21 @@ const TIMERS_MAX: usize = 100_000;
 /// follows a line `=====`; whatever comes out is a body that we read ourselves.
 pub fn sdp(input: &[u8]) {
     let (offer, answer) = split(input, b"\n=====\n");
-    let Some(addresses) = MediaAddresses::new(&[
+    let ours: [IpAddr; 2] = [
         Ipv4Addr::new(203, 0, 113, 1).into(),
         Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into(),
-    ]) else {
+    ];
+    let Some(addresses) = MediaAddresses::new(&ours.map(Into::into)) else {
         return;
     };
     let local = |port: u16, session_id| LocalDescription {
-        rtp: SocketAddr::new(addresses.preferred(), port),
+        rtp: SocketAddr::new(ours[0], port),
         rtcp: RtcpMode::Separate,
         session_id,
     };
     let negotiation = || {
         let keys = KeySource::draw(&mut SeededEntropy::new(42));
-        MediaNegotiation::new(addresses, [SrtpPolicy::Preferred; 2], keys)
+        MediaNegotiation::new(addresses.clone(), [SrtpPolicy::Preferred; 2], keys)
     };
     let mut echo = negotiation();
     let mut negotiation = negotiation();

@@ -1,7 +1,7 @@
 //! What we describe to a leg's peer: the body, its `o=` line and its version.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
 use sipx_sdp::{
@@ -16,7 +16,8 @@ use super::sdes::CryptoLine;
 /// Where a leg's media lives on our side, for the life of the leg.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LocalDescription {
-    /// The bound RTP address. It goes into `c=`, `o=` and `m=`.
+    /// The bound RTP address. Its port goes into `m=`; `c=` and `o=` have the address that
+    /// [`MediaAddress`](trunkline_edge_api::config::MediaAddress) advertises for it.
     pub rtp: SocketAddr,
     /// What is bound for RTCP. With [`RtcpMode::Separate`] the port above RTP is announced as
     /// the fallback for a peer that does not multiplex.
@@ -33,12 +34,6 @@ impl LocalDescription {
             RtcpMode::Muxed => self.rtp.port(),
             RtcpMode::Separate => self.rtp.port().saturating_add(1),
         }
-    }
-
-    /// Whether `address` is one of the leg's sockets.
-    pub(super) fn occupies(&self, address: SocketAddr) -> bool {
-        address.ip() == self.rtp.ip()
-            && (address.port() == self.rtp.port() || address.port() == self.rtcp_port())
     }
 }
 
@@ -69,6 +64,8 @@ pub(super) enum LocalRtcp {
 #[derive(Clone)]
 pub(super) struct Describer {
     local: LocalDescription,
+    /// What stands for the bound address in the body.
+    advertised: IpAddr,
     last: Option<(SessionDescription, Bytes)>,
 }
 
@@ -77,25 +74,34 @@ impl fmt::Debug for Describer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Describer")
             .field("local", &self.local)
+            .field("advertised", &self.advertised)
             .finish_non_exhaustive()
     }
 }
 
 impl Describer {
-    pub(super) fn new(local: LocalDescription) -> Self {
-        Self { local, last: None }
+    pub(super) fn new(local: LocalDescription, advertised: IpAddr) -> Self {
+        Self {
+            local,
+            advertised,
+            last: None,
+        }
     }
 
     /// The leg's sockets, if they moved. The session keeps its id.
-    pub(super) fn relocate(&mut self, local: LocalDescription) {
+    pub(super) fn relocate(&mut self, local: LocalDescription, advertised: IpAddr) {
+        self.advertised = advertised;
         self.local = LocalDescription {
             session_id: self.local.session_id,
             ..local
         };
     }
 
-    pub(super) fn local(&self) -> LocalDescription {
-        self.local
+    /// Whether `address` is one of the leg's sockets, as they are bound or as peers know them.
+    pub(super) fn occupies(&self, address: SocketAddr) -> bool {
+        let ports = [self.local.rtp.port(), self.local.rtcp_port()];
+        let ips = [self.local.rtp.ip(), self.advertised];
+        ips.contains(&address.ip()) && ports.contains(&address.port())
     }
 
     /// The body for `audio`. When nothing changed since the last body it is that body again;
@@ -115,7 +121,7 @@ impl Describer {
     }
 
     fn describe_unversioned(&self, audio: &LocalAudio<'_>) -> SessionDescription {
-        let ip = self.local.rtp.ip();
+        let ip = self.advertised;
         let lines = audio.lines.lines.iter().enumerate();
         let media = lines.map(|(index, line)| {
             if index == audio.lines.audio {

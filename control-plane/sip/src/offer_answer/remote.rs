@@ -3,9 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 
 use sipx_sdp::{Address, Direction, MediaDescription, SessionDescription};
-use trunkline_edge_api::PortRange;
 
 use super::OfferAnswerError;
+use super::addresses::MediaAddresses;
 use super::codec::{self, AudioCodec};
 use super::sdes::{self, CryptoLine, SrtpPolicy};
 
@@ -16,67 +16,6 @@ const MEDIA_LINES_MAX: usize = 16;
 /// Largest `ptime` and `maxptime` passed on, milliseconds: no codec here packs more than 120 ms,
 /// and a nonsense value must not reach the far side.
 const PTIME_MS_MAX: u16 = 240;
-
-/// Our media addresses, at most one per family: they decide which peers can be reached at all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MediaAddresses {
-    preferred: IpAddr,
-    other: Option<IpAddr>,
-    /// Our media ports on them; `None` when they are not known.
-    ports: Option<PortRange>,
-}
-
-impl MediaAddresses {
-    /// From `[edge] media_addresses`; the first listed is preferred where both families would do.
-    /// `None` when the list is empty or names a family twice.
-    #[must_use]
-    pub fn new(addresses: &[IpAddr]) -> Option<Self> {
-        match *addresses {
-            [preferred] => Some(Self {
-                preferred,
-                other: None,
-                ports: None,
-            }),
-            [preferred, other] if preferred.is_ipv4() != other.is_ipv4() => Some(Self {
-                preferred,
-                other: Some(other),
-                ports: None,
-            }),
-            _ => None,
-        }
-    }
-
-    /// The same with `[edge] ports`: a peer that names one of our own media sockets is refused.
-    /// Two calls whose legs are pointed at each other would pass packets round for ever.
-    #[must_use]
-    pub fn with_ports(mut self, ports: PortRange) -> Self {
-        self.ports = Some(ports);
-        self
-    }
-
-    /// Whether `address` may be one of our media sockets.
-    fn has_socket(&self, address: SocketAddr) -> bool {
-        let ip = address.ip().to_canonical();
-        let is_media_port =
-            |ports: PortRange| (ports.first()..=ports.last()).contains(&address.port());
-        (ip == self.preferred || Some(ip) == self.other) && self.ports.is_some_and(is_media_port)
-    }
-
-    /// Ours of the same family as `peer`.
-    #[must_use]
-    pub fn towards(&self, peer: IpAddr) -> Option<IpAddr> {
-        [Some(self.preferred), self.other]
-            .into_iter()
-            .flatten()
-            .find(|ours| ours.is_ipv4() == peer.is_ipv4())
-    }
-
-    /// Ours for a peer that has named no address yet.
-    #[must_use]
-    pub fn preferred(&self) -> IpAddr {
-        self.preferred
-    }
-}
 
 /// One audio stream as the peer described it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,7 +76,7 @@ pub(super) struct MediaLine {
 }
 
 impl RemoteAudio {
-    /// Reads a description. The audio stream is the first `m=audio` line that is not refused,
+    /// Reads a description of the peer of the leg that `ours` are for. The audio stream is the first `m=audio` line that is not refused,
     /// runs over a profile that `policy` allows and has a format of ours; where the policy prefers
     /// SRTP, the first such line over it.
     ///
@@ -180,12 +119,12 @@ impl RemoteAudio {
             let ip = session.address_for(media).ok_or_else(|| {
                 OfferAnswerError::AddressNotNumeric(connection_text(&session, media))
             })?;
-            Some(reachable(SocketAddr::new(ip, media.port), ours)?)
+            Some(ours.reachable(SocketAddr::new(ip, media.port))?)
         };
         let rtcp = match rtp {
             None => None,
             Some(rtp) => rtcp_of(media, rtp)
-                .map(|rtcp| reachable(rtcp, ours))
+                .map(|rtcp| ours.reachable(rtcp))
                 .transpose()?,
         };
         Ok(Self {
@@ -305,23 +244,6 @@ fn is_unspecified(session: &SessionDescription, media: &MediaDescription) -> boo
 fn connection_text(session: &SessionDescription, media: &MediaDescription) -> String {
     let connection = media.connection.as_ref().or(session.connection.as_ref());
     connection.map_or_else(|| "none".to_owned(), |c| c.address.to_string())
-}
-
-/// The address itself when media may be sent there.
-fn reachable(address: SocketAddr, ours: &MediaAddresses) -> Result<SocketAddr, OfferAnswerError> {
-    let ip = address.ip().to_canonical();
-    let Some(local) = ours.towards(address.ip()) else {
-        return Err(OfferAnswerError::AddressFamily(address.ip()));
-    };
-    let is_broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
-    // A stranger that names loopback would have the edge talk to this machine's own services;
-    // only a node that serves loopback itself has peers there.
-    let is_foreign_loopback = ip.is_loopback() && !local.is_loopback();
-    let must_not = ip.is_unspecified() || ip.is_multicast() || is_broadcast || is_foreign_loopback;
-    if must_not || address.port() == 0 || ours.has_socket(address) {
-        return Err(OfferAnswerError::AddressRefused(address));
-    }
-    Ok(address)
 }
 
 /// `a=rtcp:<port> [IN IP4|IP6 <address>]` (RFC 3605 §2.1), else the port above RTP. An

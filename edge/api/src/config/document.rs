@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::fmt::{self, Write};
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::path::PathBuf;
 
 use toml::Spanned;
@@ -212,6 +212,20 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// A piece of the file, shortened to one short line.
+    fn shown(&self, span: Range<usize>) -> String {
+        let source = self.text.get(span).unwrap_or_default();
+        let mut shown: String = source
+            .chars()
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .take(VALUE_SHOWN_CHARS_MAX)
+            .collect();
+        if shown.len() < source.len() {
+            shown.push('…');
+        }
+        shown
+    }
+
     fn push(&self, at: usize, message: String) {
         self.problems.borrow_mut().push(Problem {
             file: self.file.to_owned(),
@@ -271,6 +285,43 @@ impl<'a> Section<'a> {
         converted.map(Some)
     }
 
+    /// The items of the key's list, or of its default, each through `convert`; an item's problem
+    /// is reported on its own line in the words of `convert`, a list of another length and
+    /// anything but a list with the key's form. `None` after a problem was reported.
+    pub fn list<T>(
+        &self,
+        name: &str,
+        lengths: RangeInclusive<usize>,
+        mut convert: impl FnMut(Value<'_>) -> Result<T, String>,
+    ) -> Option<Vec<T>> {
+        let Some(value) = self.table.and_then(|table| table.get(name)) else {
+            let KeyDefault::Literal(literal) = self.key(name)?.default else {
+                return Some(Vec::new());
+            };
+            let default = DeValue::parse(literal).ok()?;
+            let items = Value(default.get_ref()).as_list()?;
+            return items.map(|item| convert(item).ok()).collect();
+        };
+        let items = value.get_ref().as_array();
+        let Some(items) = items.filter(|items| lengths.contains(&items.len())) else {
+            let form = self.key(name)?.form;
+            self.reject(name, &format!("expected {form}"));
+            return None;
+        };
+        let mut converted = Vec::with_capacity(items.len());
+        for item in items.iter() {
+            match convert(Value(item.get_ref())) {
+                Ok(item) => converted.push(item),
+                Err(problem) => {
+                    let shown = self.reader.shown(item.span());
+                    let message = format!("{} {name}: {shown}: {problem}", self.title);
+                    self.reader.push(item.span().start, message);
+                }
+            }
+        }
+        (converted.len() == items.len()).then_some(converted)
+    }
+
     /// Reports a problem with the value of `name` that its form alone does not show, such as a
     /// name that occurs twice. `message` follows the key and value.
     pub fn reject(&self, name: &str, message: &str) {
@@ -303,22 +354,10 @@ impl<'a> Section<'a> {
 
     /// `name = value` as the file has it, shortened to one short line.
     fn shown(&self, name: &str) -> String {
-        let source = self
-            .table
-            .and_then(|table| table.get(name))
-            .and_then(|value| self.reader.text.get(value.span()));
-        let Some(source) = source else {
-            return name.to_owned();
-        };
-        let mut shown: String = source
-            .chars()
-            .map(|c| if c.is_control() { ' ' } else { c })
-            .take(VALUE_SHOWN_CHARS_MAX)
-            .collect();
-        if shown.len() < source.len() {
-            shown.push('…');
+        match self.table.and_then(|table| table.get(name)) {
+            Some(value) => format!("{name} = {}", self.reader.shown(value.span())),
+            None => name.to_owned(),
         }
-        format!("{name} = {shown}")
     }
 }
 
@@ -357,11 +396,34 @@ impl<'a> Value<'a> {
         Some(self.0.as_array()?.iter().map(|item| Value(item.get_ref())))
     }
 
+    /// A table.
+    #[must_use]
+    pub fn as_table(self) -> Option<Table<'a>> {
+        self.0.as_table().map(Table)
+    }
+
     /// A path that begins with `/`.
     #[must_use]
     pub fn as_absolute_path(self) -> Option<PathBuf> {
         let path = PathBuf::from(self.as_str()?);
         path.is_absolute().then_some(path)
+    }
+}
+
+/// A table inside a value.
+#[derive(Debug, Clone, Copy)]
+pub struct Table<'a>(&'a DeTable<'a>);
+
+impl<'a> Table<'a> {
+    /// Its keys.
+    pub fn keys(self) -> impl Iterator<Item = &'a str> {
+        self.0.iter().map(|(key, _)| key.get_ref().as_ref())
+    }
+
+    /// The value of a key.
+    #[must_use]
+    pub fn get(self, key: &str) -> Option<Value<'a>> {
+        self.0.get(key).map(|value| Value(value.get_ref()))
     }
 }
 
@@ -414,6 +476,13 @@ impl ConfigError {
                 message,
             }],
         }
+    }
+
+    /// Several problems; `None` when there are none.
+    #[must_use]
+    pub fn from_problems(mut problems: Vec<Problem>) -> Option<Self> {
+        problems.sort_by_key(|problem| problem.line);
+        (!problems.is_empty()).then_some(Self { problems })
     }
 
     /// At least one, in the order of the file.

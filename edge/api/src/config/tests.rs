@@ -59,24 +59,111 @@ fn problems_name_file_line_key_and_what_is_allowed() {
 }
 
 #[test]
-fn media_addresses_that_cannot_receive_media_are_refused() {
-    for list in [
-        "[]",
-        "[\"0.0.0.0\"]",
-        "[\"::\"]",
-        "[\"224.0.0.1\"]",
-        "[\"::ffff:192.0.2.1\"]",
-        "[\"192.0.2.1\", \"192.0.2.2\"]",
-        "[\"example.org\"]",
-        "\"192.0.2.1\"",
-        "[1]",
-    ] {
+fn media_addresses_that_cannot_receive_media_are_refused_with_the_reason() {
+    let table = [
+        ("[]", "expected a list of 1 to 16"),
+        ("\"192.0.2.1\"", "expected a list of 1 to 16"),
+        ("[1]", "1: expected an IP address or a table"),
+        (
+            "[\"0.0.0.0\"]",
+            "\"0.0.0.0\": address 0.0.0.0 cannot be used",
+        ),
+        ("[\"::\"]", "address :: cannot be used"),
+        ("[\"224.0.0.1\"]", "address 224.0.0.1 cannot be used"),
+        ("[\"255.255.255.255\"]", "cannot be used"),
+        ("[\"::ffff:192.0.2.1\"]", "cannot be used"),
+        ("[\"example.org\"]", "address must be an IP address"),
+        (
+            "[{ advertise = \"192.0.2.1\" }]",
+            "the key address is missing",
+        ),
+        ("[{ address = 5 }]", "address must be a string"),
+        (
+            "[{ address = \"10.0.0.5\", advertize = \"192.0.2.1\" }]",
+            "unknown key \"advertize\"; allowed: address, advertise, name",
+        ),
+        (
+            "[{ address = \"10.0.0.5\", advertise = \"2001:db8::5\" }]",
+            "advertise 2001:db8::5 is not of the family of address 10.0.0.5",
+        ),
+        (
+            "[{ address = \"10.0.0.5\", advertise = \"0.0.0.0\" }]",
+            "advertise 0.0.0.0 cannot be used",
+        ),
+        (
+            "[{ address = \"10.0.0.5\", advertise = \"127.0.0.1\" }]",
+            "cannot be reached by any peer",
+        ),
+        (
+            "[{ address = \"10.0.0.5\", name = \"out side\" }]",
+            "name must be 1 to 63 letters",
+        ),
+        (
+            "[\"10.0.0.5\", \"10.0.0.5\"]",
+            "the name \"10.0.0.5\" is taken by an earlier entry",
+        ),
+        (
+            "[{ address = \"10.0.0.5\", name = \"a\" }, { address = \"10.0.0.6\", name = \"a\" }]",
+            "the name \"a\" is taken by an earlier entry",
+        ),
+        (
+            "[\"203.0.113.5\", { address = \"10.0.0.5\", advertise = \"203.0.113.5\" }]",
+            "peers could not tell it from the entry \"203.0.113.5\"",
+        ),
+    ];
+    for (list, expected) in table {
         let text = format!("[edge]\nmedia_addresses = {list}\n");
+        let shown = problems(&text);
         assert!(
-            problems(&text).contains("at most one IPv4 and one IPv6"),
-            "{list}"
+            shown.starts_with("trunkline.toml:2: [edge] media_addresses"),
+            "{shown}"
         );
+        assert!(shown.contains(expected), "{list}: {shown}");
     }
+    let seventeen: Vec<_> = (1..=17).map(|i| format!("\"10.0.0.{i}\"")).collect();
+    let text = format!("[edge]\nmedia_addresses = [{}]\n", seventeen.join(","));
+    assert!(problems(&text).contains("expected a list of 1 to 16"));
+}
+
+#[test]
+fn each_media_address_is_refused_on_its_own_line() {
+    let text = "[edge]\nmedia_addresses = [\n  \"192.0.2.1\",\n  \"::\",\n  \"192.0.2.1\",\n]\n";
+    let shown = problems(text);
+    let lines: Vec<_> = shown.lines().collect();
+    assert_eq!(lines.len(), 2, "{shown}");
+    assert!(lines[0].starts_with("trunkline.toml:4: [edge] media_addresses: \"::\": "));
+    assert!(lines[1].starts_with("trunkline.toml:5: "), "{shown}");
+}
+
+#[test]
+fn media_addresses_may_have_names_and_stand_behind_nat() {
+    let text = "[edge]\nmedia_addresses = [\n\
+                { name = \"outside\", address = \"10.0.0.5\", advertise = \"203.0.113.5\" },\n\
+                { name = \"inside\", address = \"10.0.0.5\" },\n\"2001:db8::1\"]\n";
+    let edge = parse_document::<EdgeDocument>(text, "trunkline.toml")
+        .expect("valid")
+        .edge;
+    let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
+    let rows: Vec<_> = edge
+        .media_addresses
+        .iter()
+        .map(|entry| (entry.name.as_str(), entry.address, entry.advertise))
+        .collect();
+    assert_eq!(
+        rows,
+        [
+            ("outside", ip("10.0.0.5"), ip("203.0.113.5")),
+            ("inside", ip("10.0.0.5"), ip("10.0.0.5")),
+            ("2001:db8::1", ip("2001:db8::1"), ip("2001:db8::1")),
+        ]
+    );
+    assert_eq!(edge.bound_addresses(), [ip("10.0.0.5"), ip("2001:db8::1")]);
+    let translated: Vec<_> = edge
+        .media_addresses
+        .iter()
+        .map(MediaAddress::is_translated)
+        .collect();
+    assert_eq!(translated, [true, false, false]);
 }
 
 #[test]
