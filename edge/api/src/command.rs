@@ -3,7 +3,12 @@
 
 use std::net::SocketAddr;
 
+use crate::audio::LegAudio;
 use crate::crypto::LegCrypto;
+use crate::function::{
+    ConferenceId, ConferenceSettings, DigitsToSend, FilePath, LegFunctions, MediaFork, Membership,
+    Playback, PromptId, RawAudio, Recording, RecordingId,
+};
 use crate::source_networks::SourceNetworks;
 use crate::vocabulary::{ClockRateHz, Correlation, Epoch, LegIndex, PayloadType, SessionId, Ssrc};
 
@@ -61,6 +66,121 @@ pub enum Command {
         /// The epoch whose sessions stay.
         keep: Epoch,
     },
+    /// Say what a leg's peer may send as audio and what it is sent when the edge encodes. What
+    /// the payload routes do not take to the far leg is then transcoded. `None`: relay only, and
+    /// whatever the edge made for the leg ends. Since 1.2, as is all that follows.
+    SetLegAudio {
+        /// The session the leg belongs to.
+        session: SessionId,
+        /// Which side of it.
+        leg: LegIndex,
+        /// The formats.
+        audio: Option<Box<LegAudio>>,
+    },
+    /// Turn a leg's switches; replaces all earlier ones.
+    SetLegFunctions {
+        /// The session the leg belongs to.
+        session: SessionId,
+        /// Which side of it.
+        leg: LegIndex,
+        /// The switches.
+        functions: LegFunctions,
+    },
+    /// Read a file and encode it, edge-wide. Answered when it can be played. Done at once when
+    /// `prompt` is loaded already: another file has another id.
+    LoadPrompt {
+        /// Its id from now on.
+        prompt: PromptId,
+        /// The file.
+        path: FilePath,
+        /// How to read a file without a header; `None`: it is WAV.
+        raw: Option<RawAudio>,
+    },
+    /// Forget a file. What plays it now plays on.
+    UnloadPrompt {
+        /// Which.
+        prompt: PromptId,
+    },
+    /// Play to a leg's peer, in place of the far leg's audio. Done at once when this playback
+    /// began already, even if it has ended since.
+    Play {
+        /// The session the leg belongs to.
+        session: SessionId,
+        /// The leg whose peer hears it.
+        leg: LegIndex,
+        /// What.
+        playback: Playback,
+    },
+    /// End what is played to a leg's peer, if anything is.
+    StopPlaying {
+        /// The session the leg belongs to.
+        session: SessionId,
+        /// Which side of it.
+        leg: LegIndex,
+    },
+    /// Record a session; with the id of a recording that runs, pause it or let it go on.
+    StartRecording {
+        /// The session.
+        session: SessionId,
+        /// What, how and where.
+        recording: Recording,
+    },
+    /// End a recording. [`crate::Event::RecordingEnded`] follows when its file is complete. Done
+    /// also when there is no such recording.
+    StopRecording {
+        /// The session.
+        session: SessionId,
+        /// Which recording.
+        recording: RecordingId,
+    },
+    /// Send digits to a leg's peer, after those that are being sent. Done at once when this
+    /// string was taken already.
+    SendDigits {
+        /// The session the leg belongs to.
+        session: SessionId,
+        /// Which side of it.
+        leg: LegIndex,
+        /// What to send.
+        digits: DigitsToSend,
+    },
+    /// Copy what a leg's peer says to a second address, or cease to.
+    SetFork {
+        /// The session the leg belongs to.
+        session: SessionId,
+        /// The leg whose peer is copied.
+        leg: LegIndex,
+        /// Where to; `None`: nowhere.
+        fork: Option<MediaFork>,
+    },
+    /// Make a leg part of a conference: its peer hears and is heard there instead of the far leg.
+    /// With the conference it is in, its role changes; with another one, it moves.
+    JoinConference {
+        /// The session the leg belongs to.
+        session: SessionId,
+        /// Which side of it.
+        leg: LegIndex,
+        /// Which conference, and its part in it.
+        membership: Membership,
+    },
+    /// Take a leg out of its conference, if it is in one; it is relayed again.
+    LeaveConference {
+        /// The session the leg belongs to.
+        session: SessionId,
+        /// Which side of it.
+        leg: LegIndex,
+    },
+    /// Say how a conference behaves; it comes to be, if it is not there.
+    SetConference {
+        /// Which.
+        conference: ConferenceId,
+        /// How it behaves from now on.
+        settings: Box<ConferenceSettings>,
+    },
+    /// End a conference; its members are relayed again.
+    CloseConference {
+        /// Which.
+        conference: ConferenceId,
+    },
 }
 
 impl Command {
@@ -72,8 +192,23 @@ impl Command {
             | Command::ConfigureLeg { session, .. }
             | Command::CloseLeg { session, .. }
             | Command::CloseSession { session }
-            | Command::QuerySession { session } => Some(session),
-            Command::QueryAllSessions | Command::CloseOtherEpochs { .. } => None,
+            | Command::QuerySession { session }
+            | Command::SetLegAudio { session, .. }
+            | Command::SetLegFunctions { session, .. }
+            | Command::Play { session, .. }
+            | Command::StopPlaying { session, .. }
+            | Command::StartRecording { session, .. }
+            | Command::StopRecording { session, .. }
+            | Command::SendDigits { session, .. }
+            | Command::SetFork { session, .. }
+            | Command::JoinConference { session, .. }
+            | Command::LeaveConference { session, .. } => Some(session),
+            Command::QueryAllSessions
+            | Command::CloseOtherEpochs { .. }
+            | Command::LoadPrompt { .. }
+            | Command::UnloadPrompt { .. }
+            | Command::SetConference { .. }
+            | Command::CloseConference { .. } => None,
         }
     }
 }

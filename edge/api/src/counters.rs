@@ -61,11 +61,29 @@ pub enum Counter {
     SendsRetried = 26,
     /// Sessions refused with [`crate::Refusal::WorkerBusy`].
     SessionsRefusedBusy = 27,
+    /// Playbacks that run. A gauge. Since 1.2, as is all that follows.
+    PlaybacksActive = 28,
+    /// Recordings that run. A gauge.
+    RecordingsActive = 29,
+    /// Legs that are in a conference. A gauge.
+    ConferenceMembers = 30,
+    /// [`crate::Event::DigitReceived`] told to control.
+    DigitsReceived = 31,
+    /// RTP packets that a worker encoded: transcoded, played or mixed.
+    PacketsEncoded = 32,
+    /// Packets' worth of audio that was missing and was made up.
+    PacketsConcealed = 33,
+    /// Packets that a recording lost because the disk could not follow.
+    RecordingPacketsLost = 34,
+    /// Copies of media sent to a second address.
+    PacketsForked = 35,
+    /// Ticks of clocked media that came a whole packet time late or later.
+    TicksLate = 36,
 }
 
 impl Counter {
     /// All counters in index order.
-    pub const ALL: [Counter; 28] = [
+    pub const ALL: [Counter; 37] = [
         Counter::RxRtpPackets,
         Counter::RxRtpBytes,
         Counter::TxRtpPackets,
@@ -94,6 +112,15 @@ impl Counter {
         Counter::SocketsConnected,
         Counter::SendsRetried,
         Counter::SessionsRefusedBusy,
+        Counter::PlaybacksActive,
+        Counter::RecordingsActive,
+        Counter::ConferenceMembers,
+        Counter::DigitsReceived,
+        Counter::PacketsEncoded,
+        Counter::PacketsConcealed,
+        Counter::RecordingPacketsLost,
+        Counter::PacketsForked,
+        Counter::TicksLate,
     ];
 
     /// Name in `trunkline-edge status --json`.
@@ -128,6 +155,15 @@ impl Counter {
             Counter::SocketsConnected => "sockets_connected",
             Counter::SendsRetried => "sends_retried",
             Counter::SessionsRefusedBusy => "sessions_refused_busy",
+            Counter::PlaybacksActive => "playbacks_active",
+            Counter::RecordingsActive => "recordings_active",
+            Counter::ConferenceMembers => "conference_members",
+            Counter::DigitsReceived => "digits_received",
+            Counter::PacketsEncoded => "packets_encoded",
+            Counter::PacketsConcealed => "packets_concealed",
+            Counter::RecordingPacketsLost => "recording_packets_lost",
+            Counter::PacketsForked => "packets_forked",
+            Counter::TicksLate => "ticks_late",
         }
     }
 
@@ -181,6 +217,11 @@ pub enum DropReason {
     /// RTP that is late beyond use, or so far out of sequence that a second packet has to confirm
     /// it (RFC 3550 A.1).
     OutOfSequence = 17,
+    /// The far leg hears something else in its place, or is not to hear it: a prompt, a
+    /// conference, a muted leg, a hidden digit. Since 1.2.
+    MediaReplaced = 18,
+    /// Audio that its codec cannot read. Since 1.2.
+    BadAudioFrame = 19,
 }
 
 impl DropReason {
@@ -188,7 +229,7 @@ impl DropReason {
     pub const CELL_BASE: usize = 64;
 
     /// All reasons in index order.
-    pub const ALL: [DropReason; 18] = [
+    pub const ALL: [DropReason; 20] = [
         DropReason::NotMedia,
         DropReason::UnexpectedStun,
         DropReason::UnexpectedDtls,
@@ -207,6 +248,8 @@ impl DropReason {
         DropReason::SrtpReplayed,
         DropReason::SrtpExhausted,
         DropReason::OutOfSequence,
+        DropReason::MediaReplaced,
+        DropReason::BadAudioFrame,
     ];
 
     /// Value of the `reason` label.
@@ -231,6 +274,8 @@ impl DropReason {
             DropReason::SrtpReplayed => "srtp_replayed",
             DropReason::SrtpExhausted => "srtp_exhausted",
             DropReason::OutOfSequence => "out_of_sequence",
+            DropReason::MediaReplaced => "media_replaced",
+            DropReason::BadAudioFrame => "bad_audio_frame",
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use crate::function::{ConferenceId, Digit, DigitSource, DigitsId, PlaybackId, RecordingId};
 use crate::vocabulary::{Correlation, LegIndex, SessionId};
 
 /// What a worker tells control.
@@ -48,6 +49,146 @@ pub enum Event {
         /// Which silence.
         kind: MediaTimeoutKind,
     },
+    /// A leg's peer pressed a key, and let it go. Since 1.2, as is all that follows.
+    DigitReceived {
+        /// The session.
+        session: SessionId,
+        /// The leg that heard it.
+        leg: LegIndex,
+        /// Which key.
+        digit: Digit,
+        /// For how long, milliseconds.
+        duration_millis: u32,
+        /// How it came.
+        source: DigitSource,
+    },
+    /// A [`crate::Command::SendDigits`] is carried out.
+    DigitsSent {
+        /// The session.
+        session: SessionId,
+        /// The leg whose peer was sent them.
+        leg: LegIndex,
+        /// Which string.
+        digits: DigitsId,
+    },
+    /// A playback is over.
+    PlaybackEnded {
+        /// The session.
+        session: SessionId,
+        /// The leg whose peer heard it.
+        leg: LegIndex,
+        /// Which playback.
+        playback: PlaybackId,
+        /// Why it is over.
+        cause: PlaybackEnd,
+        /// How much of it was sent, milliseconds.
+        played_millis: u64,
+    },
+    /// A recording is over and its file complete, as far as it could be written.
+    RecordingEnded {
+        /// Which recording.
+        recording: RecordingId,
+        /// What became of it.
+        outcome: RecordingOutcome,
+    },
+    /// A leg's peer began or ended to speak.
+    ActivityChanged {
+        /// The session.
+        session: SessionId,
+        /// The leg that heard it.
+        leg: LegIndex,
+        /// Whether it speaks now.
+        is_speaking: bool,
+    },
+    /// The beep of an answering machine has ended.
+    BeepHeard {
+        /// The session.
+        session: SessionId,
+        /// The leg that heard it.
+        leg: LegIndex,
+        /// Its frequency, Hz.
+        frequency_hz: u16,
+        /// How long it lasted, milliseconds.
+        duration_millis: u32,
+    },
+    /// Somebody else is the loudest of a conference; `None`: nobody speaks.
+    SpeakerChanged {
+        /// The conference.
+        conference: ConferenceId,
+        /// Who.
+        speaker: Option<(SessionId, LegIndex)>,
+    },
+}
+
+/// Why a playback is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum PlaybackEnd {
+    /// All rounds were played.
+    Completed = 1,
+    /// [`crate::Command::StopPlaying`], another playback, a conference, or the end of the leg.
+    Stopped = 2,
+    /// The peer pressed a key.
+    Digit = 3,
+}
+
+impl TryFrom<u8> for PlaybackEnd {
+    type Error = u8;
+
+    fn try_from(value: u8) -> Result<Self, u8> {
+        match value {
+            1 => Ok(Self::Completed),
+            2 => Ok(Self::Stopped),
+            3 => Ok(Self::Digit),
+            other => Err(other),
+        }
+    }
+}
+
+/// Why a recording is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum RecordingEnd {
+    /// [`crate::Command::StopRecording`], or its session or conference closed.
+    Stopped = 1,
+    /// The file could not be created: it exists, its directory does not, or may not be written.
+    CannotCreate = 2,
+    /// No room is left on the disk; the file holds what was written before.
+    DiskFull = 3,
+    /// The disk failed otherwise.
+    WriteFailed = 4,
+    /// The file is as long as its format allows.
+    FileFull = 5,
+}
+
+impl TryFrom<u8> for RecordingEnd {
+    type Error = u8;
+
+    fn try_from(value: u8) -> Result<Self, u8> {
+        Ok(match value {
+            1 => Self::Stopped,
+            2 => Self::CannotCreate,
+            3 => Self::DiskFull,
+            4 => Self::WriteFailed,
+            5 => Self::FileFull,
+            other => return Err(other),
+        })
+    }
+}
+
+/// What became of a recording.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecordingOutcome {
+    /// Why it is over.
+    pub cause: RecordingEnd,
+    /// How much it holds, milliseconds.
+    pub duration_millis: u64,
+    /// Length of the file.
+    pub bytes: u64,
+    /// Packets that were heard and are not in it because the disk could not follow.
+    pub lost_packets: u64,
+    /// SHA-256 of the file; all zero when there is none or it could not be read again.
+    pub sha256: [u8; 32],
 }
 
 /// The silences that differ in what they say about a call.
@@ -82,7 +223,13 @@ impl Event {
     pub const fn must_arrive(&self) -> bool {
         matches!(
             self,
-            Event::CommandDone { .. } | Event::SessionClosed { .. } | Event::MediaTimedOut { .. }
+            Event::CommandDone { .. }
+                | Event::SessionClosed { .. }
+                | Event::MediaTimedOut { .. }
+                | Event::DigitReceived { .. }
+                | Event::DigitsSent { .. }
+                | Event::PlaybackEnded { .. }
+                | Event::RecordingEnded { .. }
         )
     }
 }
@@ -122,6 +269,36 @@ pub enum Refusal {
     /// The edge is stopping and takes no new sessions.
     #[error("the edge is draining")]
     Draining = 30,
+    /// The prompt's file cannot be read.
+    #[error("the edge cannot read the file; check its path and that the edge may read it")]
+    PromptUnreadable = 40,
+    /// The file is not of a form that can be played, or it is damaged.
+    #[error("the file is no WAV of PCM, A-law or µ-law; convert it to 8 or 16 kHz, 16-bit PCM")]
+    PromptUnsupported = 41,
+    /// The file is longer than any prompt may be.
+    #[error("the file is too long for a prompt")]
+    PromptTooLong = 42,
+    /// The memory for prompts is used up.
+    #[error("no memory is left for prompts; unload some or raise [edge] prompt_bytes_max")]
+    PromptCacheFull = 43,
+    /// Nothing is loaded under this id.
+    #[error("no prompt is loaded under this id")]
+    NoSuchPrompt = 44,
+    /// As many recordings run on this session, or this edge, as may.
+    #[error("too many recordings run already")]
+    TooManyRecordings = 45,
+    /// The leg's formats are not known: [`crate::Command::SetLegAudio`] comes first.
+    #[error("the leg has no audio format to encode to")]
+    AudioNotConfigured = 46,
+    /// The edge was built without this codec, or the format's numbers do not go together.
+    #[error("the edge cannot encode or decode this format")]
+    FormatUnsupported = 47,
+    /// The conference has as many members as it can, or there are too many conferences.
+    #[error("the conference is full")]
+    ConferenceFull = 48,
+    /// Too many digits wait to be sent on this leg.
+    #[error("too many digits wait to be sent")]
+    TooManyDigits = 49,
     /// The command's bytes could not be read; sent with the correlation if that was readable.
     #[error("the command could not be decoded; are both daemons of the same release?")]
     Undecodable = 31,
@@ -143,6 +320,16 @@ impl TryFrom<u16> for Refusal {
             24 => Self::WorkerBusy,
             30 => Self::Draining,
             31 => Self::Undecodable,
+            40 => Self::PromptUnreadable,
+            41 => Self::PromptUnsupported,
+            42 => Self::PromptTooLong,
+            43 => Self::PromptCacheFull,
+            44 => Self::NoSuchPrompt,
+            45 => Self::TooManyRecordings,
+            46 => Self::AudioNotConfigured,
+            47 => Self::FormatUnsupported,
+            48 => Self::ConferenceFull,
+            49 => Self::TooManyDigits,
             other => return Err(other),
         })
     }

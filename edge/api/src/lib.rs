@@ -44,7 +44,10 @@ pub use command::{
 };
 pub use counters::{Counter, DropReason, Histogram, HistogramCell};
 pub use crypto::{LegCrypto, SrtpKey, SrtpSuite};
-pub use event::{CloseCause, Event, LegReport, MediaTimeoutKind, Refusal, SessionReport};
+pub use event::{
+    CloseCause, Event, LegReport, MediaTimeoutKind, PlaybackEnd, RecordingEnd, RecordingOutcome,
+    Refusal, SessionReport,
+};
 pub use function::{
     ConferenceId, ConferenceSettings, Digit, DigitMethod, DigitSource, DigitString, DigitsId,
     DigitsToSend, FilePath, LegFunctions, MediaFork, Membership, PlaySource, PlaySources, Playback,
@@ -62,4 +65,4 @@ pub use vocabulary::{
 /// A minor difference is compatible: bodies and layouts only grow at the end, a reader ignores
 /// what it does not know and takes a default for what is missing. A major difference is refused
 /// at the handshake.
-pub const API_VERSION: ApiVersion = ApiVersion { major: 1, minor: 1 };
+pub const API_VERSION: ApiVersion = ApiVersion { major: 1, minor: 2 };

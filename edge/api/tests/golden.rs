@@ -9,6 +9,8 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+mod samples;
+
 use trunkline_edge_api::command::CorrelatedCommand;
 use trunkline_edge_api::handshake::{
     EdgeMessage, Hello, RefusalCode, Refused, Role, Welcome, WorkerOffer,
@@ -26,8 +28,9 @@ use trunkline_edge_api::{
 };
 
 /// All released versions of this major version, and the one in the making.
-const VERSIONS: &[ApiVersion] = &[V1_0, API_VERSION];
+const VERSIONS: &[ApiVersion] = &[V1_0, V1_1, API_VERSION];
 const V1_0: ApiVersion = ApiVersion { major: 1, minor: 0 };
+const V1_1: ApiVersion = ApiVersion { major: 1, minor: 1 };
 
 const SESSION: SessionId = SessionId::new(Epoch(0x0a0b_0c0d), 0x0102_0304);
 const CORRELATION: Correlation = Correlation(0x1112_1314_1516_1718);
@@ -193,6 +196,9 @@ fn commands(version: ApiVersion) -> Vec<(&'static str, Command)> {
             },
         ));
     }
+    if version.minor >= 2 {
+        commands.extend(samples::commands(SESSION));
+    }
     commands
 }
 
@@ -239,6 +245,9 @@ fn events(version: ApiVersion) -> Vec<(&'static str, Event)> {
                 result: Err(Refusal::WorkerBusy),
             },
         ));
+    }
+    if version.minor >= 2 {
+        events.extend(samples::events(SESSION));
     }
     events
 }
@@ -335,9 +344,11 @@ fn edge_messages(version: ApiVersion) -> Vec<(&'static str, EdgeMessage)> {
 
 fn region_layout(version: ApiVersion) -> RegionLayout {
     let ports = PortRange::new(30_000, 39_999).expect("a range");
-    let layout = RegionLayout::new(WorkerIndex(3), 7, ports);
-    if version == API_VERSION {
-        return layout;
+    if version.minor >= 1 {
+        return RegionLayout {
+            version,
+            ..RegionLayout::new(WorkerIndex(3), 7, ports)
+        };
     }
     // A megabyte for each ring and 128 cells.
     let mut layout = RegionLayout {

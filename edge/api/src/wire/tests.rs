@@ -3,11 +3,17 @@ use proptest::prelude::*;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use super::*;
-use crate::command::{LegConfig, MediaTimeouts, PayloadRoute, PayloadRoutes, SourcePolicy};
+use crate::command::{
+    Command, CorrelatedCommand, LegConfig, LocalMedia, MediaDirection, MediaTimeouts, PayloadRoute,
+    PayloadRoutes, RtcpMode, SourcePolicy,
+};
 use crate::crypto::{LegCrypto, SrtpKey, SrtpSuite};
-use crate::event::{LegReport, SessionReport};
+use crate::event::{CloseCause, Event, LegReport, MediaTimeoutKind, Refusal, SessionReport};
+use crate::function::{PlaySource, PlaySources, Playback, PlaybackId, Tone, ToneSegment};
 use crate::source_networks::{SourceNetwork, SourceNetworks};
-use crate::vocabulary::{ClockRateHz, LegIndex, PayloadType, SessionId};
+use crate::vocabulary::{ClockRateHz, Epoch, LegIndex, PayloadType, SessionId, Ssrc};
+
+mod functions;
 
 fn arb_ip() -> impl Strategy<Value = IpAddr> {
     prop_oneof![
@@ -140,6 +146,7 @@ fn arb_command() -> impl Strategy<Value = CorrelatedCommand> {
         session().prop_map(|session| Command::QuerySession { session }),
         Just(Command::QueryAllSessions),
         any::<u32>().prop_map(|epoch| Command::CloseOtherEpochs { keep: Epoch(epoch) }),
+        functions::arb_command(),
     ];
     (any::<u64>(), command).prop_map(|(correlation, command)| CorrelatedCommand {
         correlation: Correlation(correlation),
@@ -148,7 +155,9 @@ fn arb_command() -> impl Strategy<Value = CorrelatedCommand> {
 }
 
 fn arb_event() -> impl Strategy<Value = Event> {
-    const REFUSALS: [u16; 11] = [10, 11, 12, 13, 20, 21, 22, 23, 24, 30, 31];
+    const REFUSALS: [u16; 21] = [
+        10, 11, 12, 13, 20, 21, 22, 23, 24, 30, 31, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49,
+    ];
     const CAUSES: [u16; 4] = [10, 11, 12, 20];
     let correlation = || any::<u64>().prop_map(Correlation);
     let refusal = prop::sample::select(&REFUSALS[..])
@@ -203,6 +212,7 @@ fn arb_event() -> impl Strategy<Value = Event> {
             leg,
             kind: MediaTimeoutKind::try_from(kind).expect("defined"),
         }),
+        functions::arb_event(),
     ]
 }
 
@@ -382,6 +392,27 @@ fn no_command_comes_near_the_limit() {
         config.source = SourcePolicy::Networks(networks.expect("eight"));
     }
     assert_eq!(encode_command(&longest, &mut buf).len(), 632);
+    let segment = ToneSegment {
+        on_millis: 1,
+        off_millis: 1,
+        frequencies_hz: [425, 0],
+    };
+    let tone = Tone::new(&[segment; Tone::SEGMENTS_MAX], -10).expect("a tone");
+    let sources = vec![PlaySource::Tone(tone); PlaySources::LEN_MAX];
+    let play = CorrelatedCommand {
+        correlation: Correlation(5),
+        command: Command::Play {
+            session: SessionId(1),
+            leg: LegIndex::A,
+            playback: Playback {
+                id: PlaybackId(1),
+                sources: PlaySources::new(sources).expect("sixteen"),
+                rounds: 1,
+                ends_on_digit: false,
+            },
+        },
+    };
+    assert_eq!(encode_command(&play, &mut buf).len(), 1_188);
     assert_eq!(
         encode_command(&configure_leg(routes(0..10)), &mut buf).len(),
         292
