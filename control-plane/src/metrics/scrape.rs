@@ -218,6 +218,24 @@ families! {
         "Sends repeated after the kernel gave back a stored ICMP error.";
     SessionsRefused: Counter "trunkline_sessions_refused_total" ["reason"]
         "Media sessions that a worker did not take.";
+    PlaybacksActive: Gauge "trunkline_playbacks_active"
+        "Prompts and tones that are played now.";
+    RecordingsActive: Gauge "trunkline_recordings_active"
+        "Recordings that run now.";
+    ConferenceMembers: Gauge "trunkline_conference_members"
+        "Legs that are in a conference.";
+    DigitsReceived: Counter "trunkline_digits_received_total"
+        "DTMF digits that peers have pressed.";
+    PacketsEncoded: Counter "trunkline_packets_encoded_total"
+        "RTP packets that were transcoded, played or mixed.";
+    PacketsConcealed: Counter "trunkline_packets_concealed_total"
+        "Packets' worth of audio that was missing and was made up.";
+    RecordingPacketsLost: Counter "trunkline_recording_packets_lost_total"
+        "Packets that a recording lost because the disk could not follow.";
+    PacketsForked: Counter "trunkline_packets_forked_total"
+        "Copies of media sent to a second address.";
+    TicksLate: Counter "trunkline_ticks_late_total"
+        "Ticks of clocked media that came a packet time late or later.";
     PortsUsed: Gauge "trunkline_ports_used"
         "Media port pairs in use or set aside.";
     PortsCapacity: Gauge "trunkline_ports_capacity"
@@ -255,6 +273,15 @@ fn place(counter: Counter) -> Place {
         Counter::SocketsConnected => (Id::SocketsConnected, None, 1.0),
         Counter::SendsRetried => (Id::SendsRetried, None, 1.0),
         Counter::SessionsRefusedBusy => (Id::SessionsRefused, Some("busy"), 1.0),
+        Counter::PlaybacksActive => (Id::PlaybacksActive, None, 1.0),
+        Counter::RecordingsActive => (Id::RecordingsActive, None, 1.0),
+        Counter::ConferenceMembers => (Id::ConferenceMembers, None, 1.0),
+        Counter::DigitsReceived => (Id::DigitsReceived, None, 1.0),
+        Counter::PacketsEncoded => (Id::PacketsEncoded, None, 1.0),
+        Counter::PacketsConcealed => (Id::PacketsConcealed, None, 1.0),
+        Counter::RecordingPacketsLost => (Id::RecordingPacketsLost, None, 1.0),
+        Counter::PacketsForked => (Id::PacketsForked, None, 1.0),
+        Counter::TicksLate => (Id::TicksLate, None, 1.0),
     };
     Place {
         family: family as usize,

@@ -68,6 +68,20 @@ impl Worker {
                 });
                 return;
             }
+            Command::SetLegAudio { .. }
+            | Command::SetLegFunctions { .. }
+            | Command::LoadPrompt { .. }
+            | Command::UnloadPrompt { .. }
+            | Command::Play { .. }
+            | Command::StopPlaying { .. }
+            | Command::StartRecording { .. }
+            | Command::StopRecording { .. }
+            | Command::SendDigits { .. }
+            | Command::SetFork { .. }
+            | Command::JoinConference { .. }
+            | Command::LeaveConference { .. }
+            | Command::SetConference { .. }
+            | Command::CloseConference { .. } => Err(Refusal::FormatUnsupported),
         };
         self.answer(correlation, at_once);
     }
