@@ -367,6 +367,7 @@ impl Switch {
             AgentEvent::OfferAnswered { leg, result } => {
                 self.leg_input(leg, |leg| Input::OfferAnswered { leg, result });
             }
+            AgentEvent::Digit { leg, .. } => tracing::debug!(%leg, "digit by INFO"),
             AgentEvent::Ended { leg, by } => {
                 self.leg_input(leg, |leg| Input::LegEnded { leg, by });
                 self.forget_leg(leg);

@@ -40,6 +40,7 @@ use self::core::{ClientOwner, Core, Due, Notice, ServerOwner};
 use crate::dialog::Dialog;
 use crate::entropy::Entropy;
 use crate::flow::{ConnectionId, Flow};
+use crate::info::InfoDigit;
 use crate::leg::{InviteParts, Leg};
 use crate::message::{self, LocalTag, set_body};
 
@@ -139,6 +140,9 @@ pub enum LegError {
     /// The status is not one for this kind of response.
     #[error("status {0} does not fit this response")]
     Status(u16),
+    /// The peer does not take digits as fast as they come.
+    #[error("too many digits wait for the peer to answer the one before")]
+    TooManyDigits,
 }
 
 /// Why no INVITE was sent.
@@ -462,6 +466,17 @@ impl Agent {
         status: u16,
     ) -> Result<(), LegError> {
         self.on_leg(leg, |leg, core| leg.reject_offer(core, now, status))
+    }
+
+    /// Tells the peer of a key that was pressed, in an INFO request. Digits keep their order; how
+    /// the peer answers is not reported.
+    pub fn send_digit(
+        &mut self,
+        now: MonoTime,
+        leg: SipLegId,
+        digit: InfoDigit,
+    ) -> Result<(), LegError> {
+        self.on_leg(leg, |leg, core| leg.send_digit(core, now, digit))
     }
 
     fn on_leg(

@@ -22,9 +22,11 @@
 //! 405, as the RFCs ask.
 
 mod client;
+mod info;
 mod offer;
 mod server;
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -36,6 +38,7 @@ use crate::agent::core::{ClientOwner, Core, Key, LegTimer, Notice, Purpose, afte
 use crate::agent::{AgentEvent, EndedBy, LegError, SipLegId};
 use crate::dialog::Dialog;
 use crate::flow::Flow;
+use crate::info::InfoDigit;
 use crate::message::{ACCEPT, ALLOW, header, set_body, unsupported_options};
 use crate::timer_queue::TimerHandle;
 
@@ -135,6 +138,10 @@ pub(crate) struct Leg {
     acks: Vec<SentAck>,
     /// Server: how the INVITE is known that reaches us twice (RFC 3261 §8.2.2.2).
     merge_key: Option<Bytes>,
+    /// Digits that wait for the one before to be answered.
+    digits: VecDeque<InfoDigit>,
+    /// An INFO of ours has no final response yet.
+    is_digit_out: bool,
 }
 
 impl Leg {
@@ -149,6 +156,8 @@ impl Leg {
             early_sdp: None,
             acks: Vec::new(),
             merge_key: None,
+            digits: VecDeque::new(),
+            is_digit_out: false,
         }
     }
 
@@ -174,7 +183,7 @@ impl Leg {
         match purpose {
             Some(Purpose::Invite) => self.acks.retain(|ack| ack.cseq != FIRST_CSEQ),
             Some(Purpose::Reinvite) => self.acks.retain(|ack| ack.cseq == FIRST_CSEQ),
-            Some(Purpose::Farewell) | None => {}
+            Some(Purpose::Farewell | Purpose::Info) | None => {}
         }
     }
 
@@ -387,9 +396,7 @@ impl Leg {
                 self.handle_offer_request(core, now, key, request, flow);
             }
             Method::Options => self.answer_options(core, now, key),
-            Method::Info if request.body().is_empty() => self.refuse(core, now, key, 200),
-            // Digits or pictures nobody here would act on: a 200 would claim they arrived.
-            Method::Info => self.reply(core, now, key, 415, Some((HeaderName::Accept, ACCEPT))),
+            Method::Info => self.handle_info(core, now, key, request),
             // No provisional response of ours was reliable, so none is acknowledged.
             Method::Prack => self.refuse(core, now, key, 481),
             Method::Other(_) => {
@@ -510,6 +517,8 @@ impl Leg {
         match purpose {
             Purpose::Invite => self.handle_invite_response(core, now, response),
             Purpose::Reinvite => self.handle_reinvite_response(core, now, key, response),
+            Purpose::Info if response.status.is_provisional() => {}
+            Purpose::Info => self.digit_done(core, now),
             Purpose::Farewell => {}
         }
     }
@@ -526,6 +535,7 @@ impl Leg {
         match purpose {
             Purpose::Invite => self.invite_failed(core, status),
             Purpose::Reinvite => self.reinvite_failed(core, now, status),
+            Purpose::Info => self.digit_done(core, now),
             Purpose::Farewell => {}
         }
     }

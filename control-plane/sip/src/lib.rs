@@ -11,6 +11,7 @@
 //! | [`digest`] | RFC 7616 on the server's side: challenges and their answers |
 //! | [`flow`] | where a message came from and where one must go |
 //! | [`identity`] | who calls and who is called |
+//! | [`info`] | digits in INFO requests |
 //! | [`registrar`] | RFC 3261 §10.3: where the phones are |
 //! | [`offer_answer`] | RFC 3264 for one relayed audio stream: each leg's descriptions and `LegConfig` |
 //! | [`entropy`] | the source of tags, branches and Call-IDs |
@@ -22,6 +23,7 @@ pub mod digest;
 pub mod entropy;
 pub mod flow;
 pub mod identity;
+pub mod info;
 mod leg;
 mod message;
 pub mod offer_answer;
@@ -34,3 +36,4 @@ pub use agent::{
 };
 pub use entropy::Entropy;
 pub use flow::{ConnectionId, Flow, TransportKind};
+pub use info::InfoDigit;

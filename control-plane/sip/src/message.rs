@@ -66,8 +66,13 @@ pub(crate) fn to_wire(message: &Message) -> Bytes {
 
 /// Sets the body with its type and length. An empty body has no type.
 pub(crate) fn set_body(headers: &mut Headers, body: &Bytes) {
+    set_body_of(headers, ACCEPT, body);
+}
+
+/// The same for a body of another type than SDP.
+pub(crate) fn set_body_of(headers: &mut Headers, kind: &'static str, body: &Bytes) {
     if !body.is_empty() {
-        headers.push(header(HeaderName::ContentType, ACCEPT));
+        headers.push(header(HeaderName::ContentType, kind));
     }
     headers.push(header(HeaderName::ContentLength, body.len().to_string()));
 }
@@ -337,6 +342,7 @@ pub(crate) fn reason_phrase(status: u16) -> &'static str {
         420 => "Bad Extension",
         422 => "Session Interval Too Small",
         423 => "Interval Too Brief",
+        469 => "Bad Info Package",
         480 => "Temporarily Unavailable",
         481 => "Call/Transaction Does Not Exist",
         482 => "Loop Detected",

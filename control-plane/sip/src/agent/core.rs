@@ -38,6 +38,8 @@ pub(crate) struct ClientOwner {
 pub(crate) enum Purpose {
     Invite,
     Reinvite,
+    /// The next digit waits for its outcome.
+    Info,
     /// BYE and CANCEL: nobody waits for their outcome.
     Farewell,
 }

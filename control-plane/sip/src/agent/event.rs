@@ -6,6 +6,7 @@ use bytes::Bytes;
 use sipx_sip::Request;
 
 use crate::flow::Flow;
+use crate::info::InfoDigit;
 
 /// One INVITE session with one peer: one of the two (or more) legs of a B2BUA call. Unique for
 /// the life of the [`Agent`](super::Agent).
@@ -129,6 +130,13 @@ pub enum AgentEvent {
         leg: SipLegId,
         /// The answer.
         sdp: Bytes,
+    },
+    /// The peer pressed a key and said so in an INFO request, which has its 200.
+    Digit {
+        /// The leg.
+        leg: SipLegId,
+        /// Which key, for how long.
+        digit: InfoDigit,
     },
     /// The leg is over and its id gone.
     Ended {

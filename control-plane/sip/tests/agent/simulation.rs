@@ -283,7 +283,9 @@ impl World {
             AgentEvent::Progress { .. }
             | AgentEvent::OfferCancelled { .. }
             | AgentEvent::AnswerInAck { .. } => {}
-            AgentEvent::Request { .. } => panic!("seed {}: no such request is sent", self.seed),
+            AgentEvent::Request { .. } | AgentEvent::Digit { .. } => {
+                panic!("seed {}: no such request is sent", self.seed)
+            }
         }
     }
 
