@@ -14,6 +14,8 @@
 //! | [`source_gate`] | whose packets a leg accepts | 7362 |
 //! | [`rewrite`] | the one continuous stream that a leg sends | 3550 §5.1 |
 //! | [`srtp`] | protecting and opening packets | 3711, 6188, 7714 |
+//! | [`dtmf`] | digits as telephone events and as tones | 4733; ITU-T Q.23, Q.24 |
+//! | [`tone`] | call progress tones | ITU-T E.180 |
 //! | [`packet_buf`] | a packet with room to grow | |
 //! | [`payload_table`] | payload type numbers from leg to leg | 3264 §6 |
 
@@ -21,6 +23,8 @@
 
 pub mod audio;
 pub mod demux;
+pub mod dtmf;
+mod outbox;
 pub mod packet_buf;
 pub mod payload_table;
 pub mod quality;
@@ -30,6 +34,7 @@ pub mod rtp;
 pub mod session;
 pub mod source_gate;
 pub mod srtp;
+pub mod tone;
 
 pub use audio::SampleRate;
 pub use demux::MediaKind;
