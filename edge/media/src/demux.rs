@@ -36,14 +36,15 @@ pub enum MediaKind {
 ///
 /// A one-byte datagram in the RTP range counts as RTP: whichever it was meant to be, its header is
 /// malformed.
+#[inline]
 #[must_use]
 pub fn protocol_of(datagram: &[u8]) -> Protocol {
     match *datagram {
+        [128..=191, 192..=223, ..] => Protocol::Media(MediaKind::Rtcp),
+        [128..=191, ..] => Protocol::Media(MediaKind::Rtp),
         [0..=3, ..] => Protocol::Stun,
         [20..=63, ..] => Protocol::Dtls,
         [64..=79, ..] => Protocol::TurnChannel,
-        [128..=191, 192..=223, ..] => Protocol::Media(MediaKind::Rtcp),
-        [128..=191, ..] => Protocol::Media(MediaKind::Rtp),
         _ => Protocol::Unknown,
     }
 }

@@ -10,6 +10,9 @@ use trunkline_edge_api::{PayloadType, Ssrc};
 /// Length of an RTP header without CSRC list and extension, bytes.
 pub const HEADER_LEN_MIN: usize = RtpReader::MIN_HEADER_LEN;
 
+/// First byte of a packet without padding, extension and CSRC list, which nearly all are.
+const VERSION_2_ALONE: u8 = 0x80;
+
 /// The packet is no RTP version 2 packet, or its header does not fit its length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MalformedRtp;
@@ -40,17 +43,47 @@ impl RtpHeader {
     ///
     /// [`MalformedRtp`] when the version is not 2, or CSRC list, extension or padding reach beyond
     /// the packet (RFC 3550 A.1).
+    #[inline]
     pub fn parse(packet: &[u8]) -> Result<Self, MalformedRtp> {
-        let reader = RtpReader::new(packet).map_err(|_| MalformedRtp)?;
-        let header_len = reader.payload_offset();
+        let (fixed, rest) = packet
+            .split_first_chunk::<HEADER_LEN_MIN>()
+            .ok_or(MalformedRtp)?;
+        let [first, second, s0, s1, t0, t1, t2, t3, ssrc @ ..] = *fixed;
+        let extent = if first == VERSION_2_ALONE {
+            Extent {
+                header_len: HEADER_LEN_MIN as u32,
+                payload_len: rest.len() as u32,
+            }
+        } else {
+            Extent::measure(packet).ok_or(MalformedRtp)?
+        };
         Ok(Self {
-            marker: reader.mark(),
-            payload_type: PayloadType::new(reader.payload_type()).ok_or(MalformedRtp)?,
-            sequence: reader.sequence_number().into(),
-            timestamp: reader.timestamp(),
-            ssrc: Ssrc(reader.ssrc()),
-            header_len,
-            payload_len: reader.payload().len(),
+            marker: second & 0x80 != 0,
+            payload_type: PayloadType::new(second & 0x7f).ok_or(MalformedRtp)?,
+            sequence: u16::from_be_bytes([s0, s1]),
+            timestamp: u32::from_be_bytes([t0, t1, t2, t3]),
+            ssrc: Ssrc(u32::from_be_bytes(ssrc)),
+            header_len: extent.header_len as usize,
+            payload_len: extent.payload_len as usize,
+        })
+    }
+}
+
+/// Where the payload lies, bytes. Small enough for registers: returned by reference, it would send
+/// the whole header through memory.
+struct Extent {
+    header_len: u32,
+    payload_len: u32,
+}
+
+impl Extent {
+    /// `None` when the optional parts do not fit.
+    #[cold]
+    fn measure(packet: &[u8]) -> Option<Self> {
+        let reader = RtpReader::new(packet).ok()?;
+        Some(Self {
+            header_len: u32::try_from(reader.payload_offset()).ok()?,
+            payload_len: u32::try_from(reader.payload().len()).ok()?,
         })
     }
 }

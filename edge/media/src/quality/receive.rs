@@ -108,7 +108,7 @@ impl ReceiveStats {
     #[inline]
     pub fn receive(&mut self, now: MonoTime, header: &RtpHeader, clock_rate: ClockRateHz) {
         let Some(run) = self.run.as_mut().filter(|run| run.ssrc == header.ssrc) else {
-            return self.begin(now, header, clock_rate);
+            return self.begin(now, *header, clock_rate);
         };
         let ahead = header
             .sequence
@@ -135,7 +135,7 @@ impl ReceiveStats {
             self.reordered += 1;
             run.first = run.first.min(run.highest.saturating_sub(behind));
         } else {
-            return self.leap(now, header, clock_rate);
+            return self.leap(now, *header, clock_rate);
         }
         run.received = run.received.wrapping_add(1);
         run.payload_type = header.payload_type;
@@ -145,7 +145,7 @@ impl ReceiveStats {
     /// RFC 3550 A.1: one packet out of all bounds may be a stray; two in sequence are a sender that
     /// has restarted.
     #[cold]
-    fn leap(&mut self, now: MonoTime, header: &RtpHeader, clock_rate: ClockRateHz) {
+    fn leap(&mut self, now: MonoTime, header: RtpHeader, clock_rate: ClockRateHz) {
         let Some(run) = &mut self.run else { return };
         if run.restart_at == Some(header.sequence) {
             self.begin(now, header, clock_rate);
@@ -155,7 +155,7 @@ impl ReceiveStats {
     }
 
     #[cold]
-    fn begin(&mut self, now: MonoTime, header: &RtpHeader, clock_rate: ClockRateHz) {
+    fn begin(&mut self, now: MonoTime, header: RtpHeader, clock_rate: ClockRateHz) {
         let clock = Clock::new(clock_rate);
         let first = FIRST_CYCLE | u32::from(header.sequence);
         let run = Run {
