@@ -33,7 +33,7 @@ use trunkline_sip::agent::EndedBy;
 use trunkline_sip::offer_answer::{LocalDescription, MediaNegotiation, OfferAnswerError};
 
 use crate::cdr::{CallRecord, CallResult, EndedBySide};
-use crate::edge::LocalPair;
+use crate::edge::{LocalPair, MediaRefused};
 
 /// What happened to a call.
 #[derive(Debug)]
@@ -44,7 +44,10 @@ pub enum Input {
     MediaConfigured,
     /// The media session could not be opened, or was lost with the edge. No
     /// [`Input::MediaClosed`] follows.
-    MediaRefused,
+    MediaRefused {
+        /// Why.
+        reason: MediaRefused,
+    },
     /// The media session has ended.
     MediaClosed {
         /// `None`: the edge did not say.
@@ -247,7 +250,8 @@ impl Call {
     pub fn handle(&mut self, now: MonoTime, input: Input) {
         match (self.state, input) {
             (State::OpeningMedia, Input::MediaOpened(local)) => self.invite_member(now, local),
-            (State::OpeningMedia, Input::MediaRefused) => {
+            (State::OpeningMedia, Input::MediaRefused { reason }) => {
+                self.setup.record.end_cause = Some(reason.into());
                 self.reject(now, CallResult::Failed, 503, Some("No Media"));
             }
 
@@ -306,7 +310,11 @@ impl Call {
             }
 
             // The session is gone, and with it every chance of being heard.
-            (State::Ringing { .. } | State::Up | State::Reoffering { .. }, Input::MediaRefused) => {
+            (
+                State::Ringing { .. } | State::Up | State::Reoffering { .. },
+                Input::MediaRefused { reason },
+            ) => {
+                self.setup.record.end_cause = Some(reason.into());
                 self.end(now, CallResult::Failed, EndedBySide::Node, None);
             }
             (
@@ -349,7 +357,7 @@ impl Call {
             }
 
             (State::Closing, Input::MediaClosed { legs, .. }) => self.record_call(legs),
-            (State::Closing, Input::MediaRefused) => self.record_call(None),
+            (State::Closing, Input::MediaRefused { .. }) => self.record_call(None),
             (State::Closing, Input::Offer { leg, .. }) => {
                 self.outputs.push_back(Output::RejectOffer(leg, 481));
             }

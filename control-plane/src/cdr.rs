@@ -15,6 +15,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use trunkline_edge_api::{LegReport, MediaTimeoutKind};
 
+use crate::edge::MediaRefused;
+
 mod spool;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -223,8 +225,27 @@ named_enum!(
         MediaStopped = "media_stopped",
         /// The call was on hold for too long.
         HeldTooLong = "held_too_long",
+        /// No media port was free for it.
+        NoMediaPorts = "no_media_ports",
+        /// No media edge was connected.
+        EdgeAway = "edge_away",
+        /// The media edge had no room for it.
+        EdgeBusy = "edge_busy",
+        /// The media edge could not carry it.
+        EdgeRefused = "edge_refused",
     }
 );
+
+impl From<MediaRefused> for EndCause {
+    fn from(reason: MediaRefused) -> Self {
+        match reason {
+            MediaRefused::NoPorts => Self::NoMediaPorts,
+            MediaRefused::EdgeAway => Self::EdgeAway,
+            MediaRefused::EdgeBusy => Self::EdgeBusy,
+            MediaRefused::EdgeRefused => Self::EdgeRefused,
+        }
+    }
+}
 
 impl From<MediaTimeoutKind> for EndCause {
     fn from(kind: MediaTimeoutKind) -> Self {

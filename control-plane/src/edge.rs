@@ -10,5 +10,5 @@ pub mod link;
 pub mod ports;
 pub mod proxy;
 
-pub use ports::PortPool;
+pub use ports::{PortPool, PortPools};
 pub use proxy::{EdgeProxy, LocalPair, MediaEvent, MediaRefused, WorkerInfo};

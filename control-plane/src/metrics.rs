@@ -18,15 +18,19 @@ use prometheus::{Encoder, HistogramOpts, Registry, TextEncoder};
 use trunkline_sip::AgentCounters;
 
 use crate::cdr::{CallDirection, CallRecord, CallResult, CdrStatus};
-use crate::edge::proxy::ProxyCounters;
+use crate::edge::proxy::{CommandCounts, ProxyCounters};
 use crate::transport::TransportCounters;
 
+mod edge;
 mod scrape;
+mod sip;
 #[cfg(test)]
 mod tests;
 mod transport;
 
+use edge::EdgeMetrics;
 pub use scrape::{WorkerCounters, WorkerPage};
+use sip::SipMetrics;
 use transport::TransportMetrics;
 
 /// Trunks that get a label value of their own. Names of a site's whole history stay in the
@@ -183,29 +187,9 @@ pub struct CallMetrics {
     sip: SipMetrics,
     transport: TransportMetrics,
     registrations_active: Gauge,
-    ring_full: Follower,
-    ring_replayed: Follower,
+    edge: EdgeMetrics,
     /// To make counters for trunks that appear later.
     recorder: metrics_prometheus::Recorder,
-}
-
-/// What [`AgentCounters`] holds, one follower each.
-#[derive(Debug)]
-struct SipMetrics {
-    /// By the order of [`trunkline_sip::agent`]'s method counts.
-    requests_in: Vec<Follower>,
-    requests_out: Vec<Follower>,
-    /// By class, 1xx first.
-    responses_in: Vec<Follower>,
-    responses_out: Vec<Follower>,
-    retransmissions: Follower,
-    refused_overload: Follower,
-    /// Messages of the kinds below.
-    discarded: [Follower; 4],
-    late_answers: Follower,
-    requests_abandoned: Follower,
-    transport_errors: Follower,
-    transactions_active: Gauge,
 }
 
 impl CallMetrics {
@@ -239,16 +223,7 @@ impl CallMetrics {
                 "Registered contacts.",
                 vec![],
             ),
-            ring_full: Follower::new(metrics.counter(
-                "trunkline_ring_full_total",
-                "Times a command waited because a worker's ring had no room.",
-                vec![],
-            )),
-            ring_replayed: Follower::new(metrics.counter(
-                "trunkline_ring_sessions_replayed_total",
-                "Sessions brought back after a restart of the edge.",
-                vec![],
-            )),
+            edge: EdgeMetrics::new(metrics),
             recorder: metrics.recorder.clone(),
         };
         // A ratio of failures needs both sides from the first scrape on.
@@ -282,8 +257,7 @@ impl CallMetrics {
 
     /// Follows the user agent's counters. Called a few times a second.
     pub fn publish_sip(&mut self, counters: &AgentCounters, transactions_active: usize) {
-        self.sip.publish(counters);
-        self.sip.transactions_active.set(transactions_active as f64);
+        self.sip.publish(counters, transactions_active);
     }
 
     /// Follows the SIP sockets' counters. Called a few times a second.
@@ -297,9 +271,8 @@ impl CallMetrics {
     }
 
     /// Follows the edge proxy's counters. Called a few times a second.
-    pub fn publish_proxy(&mut self, counters: &ProxyCounters) {
-        self.ring_full.follow(counters.ring_full);
-        self.ring_replayed.follow(counters.replayed);
+    pub fn publish_proxy(&mut self, counters: &ProxyCounters, commands: &CommandCounts) {
+        self.edge.publish(counters, commands);
     }
 
     fn calls_total(
@@ -338,122 +311,5 @@ impl CallMetrics {
             self.trunk_labels.insert(trunk.to_owned());
         }
         trunk.to_owned()
-    }
-}
-
-impl SipMetrics {
-    fn new(metrics: &Metrics) -> Self {
-        let follower = |name, help, labels| Follower::new(metrics.counter(name, help, labels));
-        let plain = |name, help| follower(name, help, vec![]);
-        let zero = AgentCounters::default();
-        let requests = |direction: &'static str| {
-            let follower = |(method, _): (&'static str, u64)| {
-                follower(
-                    "trunkline_sip_requests_total",
-                    "SIP requests, copies that arrived included, retransmissions sent not.",
-                    vec![
-                        Label::new("method", method),
-                        Label::new("direction", direction),
-                    ],
-                )
-            };
-            zero.requests_received.iter().map(follower).collect()
-        };
-        let responses = |direction: &'static str| {
-            let follower = |class: &'static str| {
-                follower(
-                    "trunkline_sip_responses_total",
-                    "SIP responses by class, copies that arrived included, retransmissions sent not.",
-                    vec![
-                        Label::new("code", class),
-                        Label::new("direction", direction),
-                    ],
-                )
-            };
-            ["1xx", "2xx", "3xx", "4xx", "5xx", "6xx"]
-                .into_iter()
-                .map(follower)
-                .collect()
-        };
-        let discarded = |reason: &'static str| {
-            follower(
-                "trunkline_sip_messages_discarded_total",
-                "SIP messages that nothing could be done with, by reason.",
-                vec![Label::new("reason", reason)],
-            )
-        };
-        Self {
-            requests_in: requests("in"),
-            requests_out: requests("out"),
-            responses_in: responses("in"),
-            responses_out: responses("out"),
-            retransmissions: plain(
-                "trunkline_sip_retransmissions_total",
-                "SIP messages sent again, by a timer or because the peer asked again.",
-            ),
-            refused_overload: plain(
-                "trunkline_sip_refused_overload_total",
-                "New SIP requests refused with 503 because a limit was reached.",
-            ),
-            discarded: [
-                "malformed",
-                "unmatched_response",
-                "unmatched_ack",
-                "unknown_dialog",
-            ]
-            .map(discarded),
-            late_answers: plain(
-                "trunkline_sip_late_answers_total",
-                "Answers that came after a CANCEL or from a further branch; ended with ACK and BYE.",
-            ),
-            requests_abandoned: plain(
-                "trunkline_sip_requests_abandoned_total",
-                "SIP requests that were not answered within 64*T1 and were given up.",
-            ),
-            transport_errors: plain(
-                "trunkline_sip_transport_errors_total",
-                "SIP messages that the transport could not deliver.",
-            ),
-            transactions_active: metrics.gauge(
-                "trunkline_sip_transactions_active",
-                "Open SIP transactions.",
-                vec![],
-            ),
-        }
-    }
-
-    fn publish(&mut self, counters: &AgentCounters) {
-        let requests = [
-            (&mut self.requests_in, &counters.requests_received),
-            (&mut self.requests_out, &counters.requests_sent),
-        ];
-        for (followers, counts) in requests {
-            for (follower, (_, total)) in followers.iter_mut().zip(counts.iter()) {
-                follower.follow(total);
-            }
-        }
-        let responses = [
-            (&mut self.responses_in, &counters.responses_received),
-            (&mut self.responses_out, &counters.responses_sent),
-        ];
-        for (followers, counts) in responses {
-            for (follower, class) in followers.iter_mut().zip(1..) {
-                follower.follow(counts.get(class));
-            }
-        }
-        let discarded = [
-            counters.malformed,
-            counters.responses_unmatched,
-            counters.acks_unmatched,
-            counters.dialogs_unknown,
-        ];
-        for (follower, total) in self.discarded.iter_mut().zip(discarded) {
-            follower.follow(total);
-        }
-        self.retransmissions.follow(counters.retransmissions_sent);
-        self.refused_overload.follow(counters.refused_overload);
-        self.late_answers.follow(counters.late_answers);
-        self.requests_abandoned.follow(counters.requests_abandoned);
-        self.transport_errors.follow(counters.transport_errors);
     }
 }

@@ -8,6 +8,7 @@
 //! The call thread waits in one place, `CallThread::turn`, for all its sources at once, and asks
 //! no other thread for anything it would have to wait for.
 
+use std::collections::VecDeque;
 use std::future::pending;
 use std::path::Path;
 use std::pin::Pin;
@@ -15,8 +16,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Interval, MissedTickBehavior};
+use trunkline_edge_api::config::MediaAddress;
 use trunkline_edge_api::{Counter, Epoch, Event, MonoTime};
 use trunkline_ring::monotonic_now;
 use trunkline_sip::Entropy;
@@ -24,13 +26,15 @@ use trunkline_sip::offer_answer::MediaAddresses;
 
 use crate::cdr::{self, CallDirection, CdrWriter};
 use crate::config::ControlConfig;
+use crate::edge::PortPool;
 use crate::edge::link::{EdgeLink, LinkError, LinkEvent};
 use crate::epoch;
 use crate::health::Health;
 use crate::http::{self, HttpSources};
 use crate::metrics::{CallMetrics, Metrics, WorkerPage};
 use crate::operator::{
-    self, CallThreadStatus, CallsReport, OperatorRequest, OperatorSources, WorkerStatus,
+    self, CallThreadStatus, CallsReport, InterfaceStatus, OperatorRequest, OperatorSources,
+    WorkerStatus,
 };
 use crate::store::{self, RoutingSnapshot, StoreOptions};
 use crate::switch::{Switch, SwitchConfig};
@@ -46,6 +50,10 @@ const EDGE_RETRY: Duration = Duration::from_millis(100);
 
 /// How long a stopping daemon lets its goodbyes go out and be answered.
 const GOODBYE: Duration = Duration::from_secs(2);
+
+/// How long the edge may take to say what its calls are like, milliseconds, before they are listed
+/// without. A worker answers within a duty cycle; only one that is away or stuck does not.
+const FIGURES_PATIENCE_MS: u64 = 250;
 
 /// Operator's questions that may wait for the call thread.
 const OPERATOR_QUEUE_LEN: usize = 16;
@@ -68,6 +76,10 @@ pub fn run(config: &ControlConfig) -> anyhow::Result<()> {
         store::open(StoreOptions::new(config.store_path(), &config.sip.realm))?;
     let (cdr, cdr_thread) = cdr::spawn(&config.spool_path(), store.clone())?;
     let metrics = Arc::new(Metrics::new()?);
+    let interfaces = config.edge.media_addresses.iter();
+    metrics
+        .workers()
+        .name_interfaces(interfaces.map(|entry| entry.name.clone()).collect());
     metrics.watch_cdr(cdr.status())?;
     let health = Arc::new(Health::default());
     let sources = HttpSources {
@@ -98,12 +110,14 @@ pub fn run(config: &ControlConfig) -> anyhow::Result<()> {
             epoch,
             routing,
             operator_requests,
+            calls_asked: VecDeque::new(),
             cdr,
             call_metrics: metrics.call_metrics()?,
             workers: metrics.workers(),
             health,
             started_at: monotonic_now(),
             listen: config.sip.listen.iter().map(ToString::to_string).collect(),
+            media_addresses: config.edge.media_addresses.clone(),
             calls_max: config.sip.calls_max as usize,
             tick: interval(),
             terminate: signal(SignalKind::terminate())?,
@@ -175,6 +189,13 @@ enum Wake {
     Stop,
 }
 
+/// Somebody who wants the list of calls.
+struct CallsAsked {
+    limit: usize,
+    reply: oneshot::Sender<CallsReport>,
+    answer_at: MonoTime,
+}
+
 /// Everything that lives on the call thread.
 struct CallThread {
     switch: Switch,
@@ -184,12 +205,15 @@ struct CallThread {
     epoch: Epoch,
     routing: watch::Receiver<Arc<RoutingSnapshot>>,
     operator_requests: mpsc::Receiver<OperatorRequest>,
+    /// In the order of their time; no more than have connections to the operator socket.
+    calls_asked: VecDeque<CallsAsked>,
     cdr: CdrWriter,
     call_metrics: CallMetrics,
     workers: Arc<WorkerPage>,
     health: Arc<Health>,
     started_at: MonoTime,
     listen: Vec<String>,
+    media_addresses: Vec<MediaAddress>,
     calls_max: usize,
     tick: Interval,
     terminate: Signal,
@@ -222,6 +246,7 @@ impl CallThread {
 
     /// Waits for one thing, handles it, and carries away what came of it. `true`: time to stop.
     async fn turn(&mut self) -> bool {
+        self.answer_calls(monotonic_now());
         self.carry_away();
         let wake = self.wait().await;
         let (now, unix_ms) = (monotonic_now(), unix_ms());
@@ -250,7 +275,8 @@ impl CallThread {
     }
 
     async fn wait(&mut self) -> Wake {
-        let timeout = self.switch.poll_timeout();
+        let asked = self.calls_asked.front().map(|asked| asked.answer_at);
+        let timeout = self.switch.poll_timeout().into_iter().chain(asked).min();
         tokio::select! {
             // Events first: they complete calls that are under way, messages may begin new ones.
             biased;
@@ -347,18 +373,37 @@ impl CallThread {
         }
     }
 
-    fn answer_operator(&self, now: MonoTime, request: OperatorRequest) {
+    fn answer_operator(&mut self, now: MonoTime, request: OperatorRequest) {
         // A client that has gone away wants no answer.
         match request {
             OperatorRequest::Status(reply) => {
                 let _ = reply.send(self.status(now));
             }
             OperatorRequest::Calls { limit, reply } => {
-                let total = self.switch.call_count();
-                let _ = reply.send(CallsReport {
-                    total,
-                    calls: self.switch.calls(now, limit),
+                self.switch.ask_for_figures(now, limit);
+                self.calls_asked.push_back(CallsAsked {
+                    limit,
+                    reply,
+                    answer_at: now.plus_millis(FIGURES_PATIENCE_MS),
                 });
+            }
+        }
+    }
+
+    /// Lists calls for those who asked, once the edge has said what their media is like, or has
+    /// had its time.
+    fn answer_calls(&mut self, now: MonoTime) {
+        while let Some(asked) = self.calls_asked.front() {
+            if self.switch.proxy().is_querying() && asked.answer_at > now {
+                return;
+            }
+            let report = CallsReport {
+                total: self.switch.call_count(),
+                calls: self.switch.calls(now, asked.limit),
+            };
+            if let Some(asked) = self.calls_asked.pop_front() {
+                // A client that has gone away wants no answer.
+                let _ = asked.reply.send(report);
             }
         }
     }
@@ -373,6 +418,7 @@ impl CallThread {
             registrations_active: self.switch.registration_count(),
             edge_connected: false,
             workers: Vec::new(),
+            interfaces: self.interfaces(),
             draining: self.switch.is_draining(),
         };
         if let EdgeState::Linked(link) = &self.edge {
@@ -384,13 +430,30 @@ impl CallThread {
                 .map(|(end, (worker, ports))| WorkerStatus {
                     worker: worker.0,
                     sessions_active: end.counter(Counter::SessionsActive),
-                    ports_used: ports.capacity().saturating_sub(ports.free_count()),
-                    ports_capacity: ports.capacity(),
+                    ports_used: ports.iter().map(|(_, pool)| pool.used_count()).sum(),
+                    ports_capacity: ports.iter().map(|(_, pool)| pool.capacity()).sum(),
                     heartbeat_age_ms: now.nanos_since(end.edge_heartbeat()) / 1_000_000,
                 })
                 .collect();
         }
         status
+    }
+
+    fn interfaces(&self) -> Vec<InterfaceStatus> {
+        let pools = |address| {
+            let workers = self.switch.proxy().port_pools();
+            workers.filter_map(move |(_, pools)| pools.get(address))
+        };
+        let entries = self.media_addresses.iter();
+        entries
+            .map(|entry| InterfaceStatus {
+                name: entry.name.clone(),
+                address: entry.address,
+                advertise: entry.advertise,
+                ports_used: pools(entry.address).map(PortPool::used_count).sum(),
+                ports_capacity: pools(entry.address).map(PortPool::capacity).sum(),
+            })
+            .collect()
     }
 
     /// Heartbeats and gauges.
@@ -407,16 +470,21 @@ impl CallThread {
             .set_registrations_active(self.switch.registration_count());
         self.call_metrics
             .publish_transport(self.transport.counters());
+        let proxy = self.switch.proxy();
         self.call_metrics
-            .publish_proxy(&self.switch.proxy().counters());
+            .publish_proxy(&proxy.counters(), proxy.command_counts());
         if let EdgeState::Linked(link) = &self.edge {
             link.beat(now);
             for end in link.ends() {
                 self.workers.publish(end.worker(), end);
             }
             for (worker, ports) in self.switch.proxy().port_pools() {
-                let used = ports.capacity().saturating_sub(ports.free_count());
-                self.workers.publish_ports(worker, used, ports.capacity());
+                for (index, entry) in self.media_addresses.iter().enumerate() {
+                    if let Some(pool) = ports.get(entry.address) {
+                        let (used, capacity) = (pool.used_count(), pool.capacity());
+                        self.workers.publish_ports(worker, index, used, capacity);
+                    }
+                }
             }
         }
     }

@@ -16,6 +16,7 @@
 //! [`OperatorRequest`]s; it answers when it comes round, and is never waited for longer than
 //! `CALL_THREAD_PATIENCE`.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -77,6 +78,9 @@ pub struct CallThreadStatus {
     pub edge_connected: bool,
     /// One for each worker of the edge.
     pub workers: Vec<WorkerStatus>,
+    /// `[edge] media_addresses`, in the order of the configuration.
+    #[serde(default)]
+    pub interfaces: Vec<InterfaceStatus>,
     /// Whether new calls are refused because the daemon is stopping.
     pub draining: bool,
 }
@@ -88,12 +92,28 @@ pub struct WorkerStatus {
     pub worker: u16,
     /// Open media sessions.
     pub sessions_active: u64,
-    /// Port pairs in use or set aside.
+    /// Port pairs in use or set aside, on all addresses.
     pub ports_used: u32,
-    /// Port pairs of its slice.
+    /// Port pairs of its slice, on all addresses.
     pub ports_capacity: u32,
     /// Since its last heartbeat, milliseconds.
     pub heartbeat_age_ms: u64,
+}
+
+/// One entry of `[edge] media_addresses`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceStatus {
+    /// Its name; its address where it has none.
+    pub name: String,
+    /// What is bound.
+    pub address: IpAddr,
+    /// What peers are told.
+    pub advertise: IpAddr,
+    /// Port pairs on the address in use or set aside, over all workers. Entries on one address
+    /// share them.
+    pub ports_used: u32,
+    /// Port pairs on the address, over all workers.
+    pub ports_capacity: u32,
 }
 
 /// Answer to `status`.

@@ -16,7 +16,7 @@ use trunkline_edge_api::{SourceNetwork, SourceNetworks};
 use trunkline_sip::offer_answer::SrtpPolicy;
 
 use crate::cdr::{CallDirection, CallResult};
-use crate::site::{Availability, E164, Extension, Name};
+use crate::site::{Availability, E164, Extension, InterfaceName, Name};
 use crate::store::{MemberRoute, RoutingSnapshot, TrunkRoute};
 
 /// Who is calling, after admission: a trunk by its source address, a member by digest.
@@ -60,6 +60,15 @@ impl Origin {
             .filter_map(|network| SourceNetwork::new(network.network(), network.prefix_len()))
             .collect();
         SourceNetworks::new(&networks)
+    }
+
+    /// Our media address towards the caller, where the site file names one.
+    #[must_use]
+    pub fn media(&self) -> Option<&InterfaceName> {
+        match self {
+            Origin::Trunk(trunk) => trunk.media.as_ref(),
+            Origin::Member(member) => member.media.as_ref(),
+        }
     }
 
     /// For the call record.

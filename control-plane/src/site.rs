@@ -31,7 +31,7 @@
 use std::path::Path;
 
 use ipnet::IpNet;
-use trunkline_edge_api::config::{ConfigError, parse_document, read_text};
+use trunkline_edge_api::config::{ConfigError, MediaAddress, parse_document, read_text};
 use trunkline_sip::offer_answer::SrtpPolicy;
 
 mod document;
@@ -40,7 +40,7 @@ mod names;
 pub(crate) mod tests;
 
 pub use document::SiteDocument;
-pub use names::{Availability, E164, Extension, Name, SipUser};
+pub use names::{Availability, E164, Extension, InterfaceName, Name, SipUser};
 
 use crate::credential::Credential;
 
@@ -85,6 +85,8 @@ pub struct Trunk {
     /// Networks its media may come from beside the address in its SDP; at most
     /// [`trunkline_edge_api::SourceNetworks::LEN_MAX`].
     pub media_from: Vec<IpNet>,
+    /// The media address it is talked to from; `None`: the first of the family that fits.
+    pub media: Option<InterfaceName>,
 }
 
 /// A person with a phone.
@@ -106,6 +108,9 @@ pub struct Member {
     pub availability: Availability,
     /// Whether the phone's media is protected.
     pub srtp: SrtpPolicy,
+    /// The media address the phone is talked to from, its own or its tenant's; `None`: the first
+    /// of the family that fits.
+    pub media: Option<InterfaceName>,
 }
 
 /// A number that carriers deliver.
@@ -120,14 +125,20 @@ pub struct Did {
 }
 
 impl Site {
-    /// Reads the site file at `path` and the password files it names.
+    /// Reads the site file at `path` and the password files it names. `interfaces` are what the
+    /// file may name as `media`.
     ///
     /// # Errors
     /// All problems of the file, then those of the password files.
-    pub fn load(path: &Path, realm: &str) -> Result<Self, ConfigError> {
+    pub fn load(
+        path: &Path,
+        realm: &str,
+        interfaces: &[MediaAddress],
+    ) -> Result<Self, ConfigError> {
         let file_name = path.display().to_string();
         let text = read_text(path, SITE_FILE_SIZE_MAX)?;
         let document: SiteDocument = parse_document(&text, &file_name)?;
+        document.check_interfaces(&file_name, interfaces)?;
         let dir = path.parent().unwrap_or(Path::new(""));
         document.resolve(realm, |member| {
             let password_file = dir.join(&member.password_file);

@@ -28,7 +28,7 @@ use trunkline_sip::registrar::{Registrar, RegistrarConfig};
 use trunkline_sip::{AgentCounters, Entropy, TransmitId};
 
 use crate::call::Input;
-use crate::cdr::{CallDirection, CallRecord};
+use crate::cdr::{CallDirection, CallRecord, LegMedia};
 use crate::edge::{EdgeProxy, MediaEvent, WorkerInfo};
 use crate::store::RoutingSnapshot;
 
@@ -83,6 +83,12 @@ pub struct CallView {
     pub age_ms: u64,
     /// Codec in use, once agreed.
     pub codec: Option<String>,
+    /// Media of the caller's leg so far; `None` when the edge did not say.
+    #[serde(default)]
+    pub caller_media: Option<LegMedia>,
+    /// Media of the callee's leg so far; `None` when the edge did not say.
+    #[serde(default)]
+    pub callee_media: Option<LegMedia>,
 }
 
 /// See the module's description.
@@ -134,7 +140,7 @@ impl Switch {
                 bindings_max: config.registrations_max,
                 ..RegistrarConfig::default()
             }),
-            proxy: EdgeProxy::new(config.epoch),
+            proxy: EdgeProxy::new(config.epoch, config.media_addresses.bound()),
             snapshot: Arc::default(),
             entropy,
             calls: HashMap::new(),
@@ -227,6 +233,15 @@ impl Switch {
 
     /// Replaces the routing data; calls in progress go on as they were routed.
     pub fn set_snapshot(&mut self, snapshot: Arc<RoutingSnapshot>) {
+        for name in snapshot.interfaces() {
+            if self.config.media_addresses.named(name.as_str()).is_none() {
+                tracing::error!(
+                    media = %name,
+                    "no entry of [edge] media_addresses has the name that the site file gives; \
+                     calls of who uses it are refused"
+                );
+            }
+        }
         self.snapshot = snapshot;
     }
 
@@ -310,16 +325,32 @@ impl Switch {
             .count()
     }
 
-    /// Up to `limit` live calls, the oldest first.
+    /// Up to `limit` live calls, the oldest first. Their media is shown as far as
+    /// [`Self::ask_for_figures`] has brought it.
     #[must_use]
     pub fn calls(&self, now: MonoTime, limit: usize) -> Vec<CallView> {
+        let figures = |entry: &Entry| self.proxy.figures(now, entry.session?);
+        self.oldest(limit)
+            .map(|entry| entry.view(now, figures(entry)))
+            .collect()
+    }
+
+    /// Asks the edge what the media of these calls is like. The answers come as worker events; a
+    /// call that is asked about too often, or one too many, is not asked about.
+    pub fn ask_for_figures(&mut self, now: MonoTime, limit: usize) {
+        let sessions: Vec<SessionId> = self
+            .oldest(limit)
+            .filter_map(|entry| entry.session)
+            .collect();
+        for session in sessions {
+            self.proxy.query(now, session);
+        }
+    }
+
+    fn oldest(&self, limit: usize) -> impl Iterator<Item = &Entry> {
         let mut entries: Vec<&Entry> = self.calls.values().collect();
         entries.sort_unstable_by_key(|entry| entry.started_at);
-        entries
-            .into_iter()
-            .take(limit)
-            .map(|entry| entry.view(now))
-            .collect()
+        entries.into_iter().take(limit)
     }
 
     /// Works off everything that one input set in motion.
@@ -381,7 +412,8 @@ impl Switch {
             MediaEvent::Configured { session } => (session, Input::MediaConfigured),
             MediaEvent::Refused { session, refusal } => {
                 tracing::warn!(%session, %refusal, "media session refused");
-                (session, Input::MediaRefused)
+                let reason = refusal.into();
+                (session, Input::MediaRefused { reason })
             }
             MediaEvent::TimedOut { session, leg, kind } => {
                 tracing::info!(%session, ?leg, ?kind, "no media");
@@ -393,7 +425,10 @@ impl Switch {
                 legs,
             } => (session, Input::MediaClosed { cause, legs }),
         };
-        let is_over = matches!(input, Input::MediaRefused | Input::MediaClosed { .. });
+        let is_over = matches!(
+            input,
+            Input::MediaRefused { .. } | Input::MediaClosed { .. }
+        );
         let Some(&key) = self.by_session.get(&session) else {
             return;
         };

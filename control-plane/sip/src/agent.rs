@@ -33,7 +33,7 @@ use sipx_sip::{Header, Message, Timers, TransactionKey, TuEvent, Uri};
 use thiserror::Error;
 use trunkline_edge_api::MonoTime;
 
-pub use counters::{AgentCounters, ClassCounts, MethodCounts};
+pub use counters::{AgentCounters, MethodCounts, ResponseCounts};
 pub use event::{AgentEvent, EndedBy, ServerRequestId, SipLegId};
 
 use self::core::{ClientOwner, Core, Due, Notice, ServerOwner};
@@ -218,10 +218,7 @@ impl Agent {
     pub fn handle_malformed(&mut self, flow: &Flow, bytes: &[u8], error: &ParseError) {
         self.core.counters.malformed += 1;
         if let Some((flow, response)) = salvage::answer(flow, bytes, error) {
-            self.core
-                .counters
-                .responses_sent
-                .add(response.status.class());
+            self.core.counters.responses_sent.add(&response);
             let bytes = message::to_wire(&Message::Response(response));
             self.core.transmit(flow, bytes);
         }

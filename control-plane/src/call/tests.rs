@@ -372,11 +372,21 @@ fn caller_that_gives_up_cancels_the_member() {
 fn call_without_media_ports_is_refused_and_never_invites() {
     let mut call = call();
     call.poll_output();
-    let outputs = after(&mut call, 0, Input::MediaRefused);
+    let outputs = after(
+        &mut call,
+        0,
+        Input::MediaRefused {
+            reason: MediaRefused::NoPorts,
+        },
+    );
     assert_eq!(
         names(&outputs),
         ["reject 503", "hangup A", "hangup B", "close"]
     );
+    let outputs = after(&mut call, 0, closed());
+    let record = recorded(&outputs);
+    assert_eq!(record.end_cause, Some(EndCause::NoMediaPorts));
+    assert_eq!(record.sip_status, Some(503));
 }
 
 #[test]

@@ -8,10 +8,12 @@ use anyhow::{Context, bail};
 use serde::Serialize;
 
 use super::table::{duration, or_dash, utc, write_table};
+use crate::cdr::LegMedia;
 use crate::config::ControlConfig;
 use crate::operator::{self, AskError, Reply, Request, StatusReport};
 use crate::site::{Availability, Extension, Name, Site};
 use crate::store::{self, ApplyOptions, Plan, RecordQuery, StoreError, StoreHandle, StoreOptions};
+use crate::switch::CallView;
 
 const UNEXPECTED_REPLY: &str = "the daemon answered something else; is it of another release?";
 
@@ -72,7 +74,7 @@ pub(super) fn apply(
     json: bool,
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
-    let site = Site::load(path, &config.sip.realm)?;
+    let site = Site::load(path, &config.sip.realm, &config.edge.media_addresses)?;
     let plan = with_store(config, async |store| store.apply(site, options).await)?;
     // Also without changes: an earlier notice may have failed, as its message says.
     let daemon = if options.dry_run {
@@ -184,6 +186,21 @@ fn write_status(out: &mut dyn Write, status: &StatusReport) -> std::io::Result<(
                     worker.heartbeat_age_ms
                 )?;
             }
+            for interface in &calls.interfaces {
+                let advertised = if interface.address == interface.advertise {
+                    String::new()
+                } else {
+                    format!(" as {}", interface.advertise)
+                };
+                writeln!(
+                    out,
+                    "media     {}: {}{advertised}, {} of {} port pairs",
+                    interface.name,
+                    interface.address,
+                    interface.ports_used,
+                    interface.ports_capacity
+                )?;
+            }
         }
     }
     writeln!(
@@ -230,14 +247,54 @@ pub(super) fn calls(
                 or_dash(call.callee.as_deref()),
                 or_dash(call.trunk.as_deref()),
                 or_dash(call.codec.as_deref()),
+                quality(call, |media| {
+                    let mos = media.quality.mos_centi;
+                    (mos > 0).then(|| format!("{:.1}", f64::from(mos) / 100.0))
+                }),
+                quality(call, |media| Some(format!("{:.1}", loss_percent(media)))),
+                quality(call, |media| {
+                    Some(format!(
+                        "{:.0}",
+                        f64::from(media.quality.jitter_micros) / 1e3
+                    ))
+                }),
+                quality(call, |media| {
+                    let rtt = media.quality.rtt_micros;
+                    (rtt > 0).then(|| format!("{:.0}", f64::from(rtt) / 1e3))
+                }),
             ]
         })
         .collect();
     let titles = [
-        "CALL", "STATE", "AGE", "CALLER", "DID", "MEMBER", "TRUNK", "CODEC",
+        "CALL",
+        "STATE",
+        "AGE",
+        "CALLER",
+        "DID",
+        "MEMBER",
+        "TRUNK",
+        "CODEC",
+        "MOS",
+        "LOSS %",
+        "JITTER MS",
+        "RTT MS",
     ];
     write_table(out, titles, &rows)?;
     Ok(writeln!(out, "{} of {} calls", rows.len(), report.total)?)
+}
+
+/// One figure of both legs, the caller's first; a dash where it is not known.
+fn quality(call: &CallView, figure: impl Fn(&LegMedia) -> Option<String>) -> String {
+    let [caller, callee] = [&call.caller_media, &call.callee_media]
+        .map(|media| or_dash(media.as_ref().and_then(&figure).as_deref()));
+    format!("{caller}/{callee}")
+}
+
+/// How much of what the leg's peer sent never arrived.
+fn loss_percent(media: &LegMedia) -> f64 {
+    let lost = media.quality.lost_packets;
+    let sent = media.rx_packets.saturating_add(lost).max(1);
+    lost as f64 * 100.0 / sent as f64
 }
 
 pub(super) fn records(

@@ -7,23 +7,31 @@
 //! open            → OpenLeg A, OpenLeg B      ← CommandDone ×2   ⇒ MediaEvent::Opened
 //!                   (AddressInUse: next port, again)             ⇒ MediaEvent::Refused
 //! configure       → ConfigureLeg              ← CommandDone
+//! query           → QuerySession              ← SessionReported, CommandDone
 //! close           → CloseSession              ← SessionClosed    ⇒ MediaEvent::Closed
 //! ```
 //!
 //! Because the wanted state is kept here, a restarted edge is brought back by saying the same
 //! commands again ([`EdgeProxy::handle_connected`]); each is idempotent by contract.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 
 use trunkline_edge_api::command::CorrelatedCommand;
 use trunkline_edge_api::{
     CloseCause, Command, Correlation, Epoch, Event, LegConfig, LegIndex, LegReport, LocalMedia,
-    MediaTimeoutKind, MonoTime, PortRange, Refusal, RtcpMode, SessionId, SessionReport, Ssrc,
-    WorkerIndex,
+    MonoTime, Refusal, RtcpMode, SessionId, SessionReport, Ssrc, WorkerIndex,
 };
 
-use super::ports::PortPool;
+use super::ports::PortPools;
+
+mod commands;
+mod vocabulary;
+
+pub use commands::{CommandCounts, CommandResult};
+pub use vocabulary::{LocalPair, MediaEvent, MediaRefused, ProxyCounters, WorkerInfo};
+
+use commands::{Commands, Subject};
 
 /// Ports tried for one leg before the call is refused. Sixteen neighbours held by strangers mean
 /// that the range overlaps another program's, which the operator has to mend.
@@ -34,97 +42,22 @@ const BIND_ATTEMPTS_MAX: u8 = 16;
 /// attempts span ten times that.
 const REBIND_INTERVAL_MS: u64 = 80;
 
-/// Commands that may wait for room in one worker's ring. New sessions are refused beyond it; the
-/// few commands that existing sessions still need are always taken.
-const BACKLOG_MAX: usize = 4_096;
-
 /// How long a closed session may take to report its last figures, seconds, before the call's
 /// record is written without them (the edge is away or stuck).
 const CLOSE_TIMEOUT_SECS: u64 = 5;
 
-/// A worker as the handshake described it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct WorkerInfo {
-    /// Its index.
-    pub worker: WorkerIndex,
-    /// The ports it may bind.
-    pub ports: PortRange,
-    /// Of its region: another one means another edge process, which knows nothing of the last.
-    pub generation: u64,
-}
+/// Sessions whose figures may be asked for at one time: a small part of a ring, so that a list of
+/// many calls does not stand in the way of new ones.
+const QUERIES_MAX: usize = 256;
 
-impl WorkerInfo {
-    /// Whether sessions can stay where they are.
-    fn has_ports_of(&self, other: &Self) -> bool {
-        self.worker == other.worker && self.ports == other.ports
-    }
-}
-
-/// Where the two legs of a session were bound, indexed by [`LegIndex`].
-pub type LocalPair = [LocalMedia; 2];
-
-/// What the proxy tells the call machine.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum MediaEvent {
-    /// Both legs are bound; their addresses may now enter SDP.
-    Opened {
-        /// Which session.
-        session: SessionId,
-        /// Its local addresses.
-        local: LocalPair,
-    },
-    /// The worker has taken every configuration that was given to it so far.
-    Configured {
-        /// Which session.
-        session: SessionId,
-    },
-    /// The session could not be opened, or could not be brought back after an edge restart. It is
-    /// forgotten; no further event follows.
-    Refused {
-        /// Which session.
-        session: SessionId,
-        /// What the worker said.
-        refusal: Refusal,
-    },
-    /// A leg's peer was silent for longer than its configuration allows. The session goes on.
-    TimedOut {
-        /// Which session.
-        session: SessionId,
-        /// Whose media is missed.
-        leg: LegIndex,
-        /// Which silence.
-        kind: MediaTimeoutKind,
-    },
-    /// The session has ended. It is forgotten; no further event follows.
-    Closed {
-        /// Which session.
-        session: SessionId,
-        /// `None` when the edge did not say in time.
-        cause: Option<CloseCause>,
-        /// Last figures; `None` when the edge did not say in time.
-        legs: Option<[LegReport; 2]>,
-    },
-}
-
-/// Why [`EdgeProxy::open`] gave no session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum MediaRefused {
-    /// No edge is connected.
-    #[error("the media edge is not connected")]
-    EdgeAway,
-    /// Every worker has all its ports in use or set aside.
-    #[error("all media ports are in use; widen [edge] ports")]
-    NoPorts,
-    /// The worker does not keep up with its commands.
-    #[error("the media edge does not keep up with its commands")]
-    Backlog,
-}
+/// How old figures may be and still count as those of now, milliseconds. Operators who look twice
+/// within it cost the edge nothing.
+const FIGURES_AGE_MAX_MS: u64 = 1_000;
 
 #[derive(Debug)]
 struct Worker {
     info: WorkerInfo,
-    ports: PortPool,
-    backlog: VecDeque<CorrelatedCommand>,
+    ports: PortPools,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,53 +95,45 @@ struct Session {
     worker: usize,
     legs: [Leg; 2],
     state: SessionState,
-}
-
-/// Counts that the metrics read.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ProxyCounters {
-    /// Commands put on a ring.
-    pub commands: u64,
-    /// Commands that a worker refused.
-    pub refused: u64,
-    /// Times a ring had no room; the command waited.
-    pub ring_full: u64,
-    /// Sessions brought back after an edge restart.
-    pub replayed: u64,
+    /// As the edge reported them last, on demand, and when.
+    figures: Option<(MonoTime, [LegReport; 2])>,
 }
 
 /// See the module's description.
 #[derive(Debug)]
 pub struct EdgeProxy {
     epoch: Epoch,
+    /// Every address that sessions may be bound on.
+    addresses: Vec<IpAddr>,
     workers: Vec<Worker>,
     is_connected: bool,
     sessions: HashMap<SessionId, Session>,
-    opening: HashMap<Correlation, (SessionId, LegIndex)>,
-    configuring: HashMap<Correlation, (SessionId, LegIndex)>,
+    commands: Commands,
+    /// Sessions whose figures are asked for; at most [`QUERIES_MAX`].
+    querying: HashSet<SessionId>,
     closing: VecDeque<(MonoTime, SessionId)>,
     rebinds: VecDeque<(MonoTime, SessionId, LegIndex, u8)>,
     serial_next: u32,
-    correlation_next: u32,
     events: VecDeque<MediaEvent>,
     counters: ProxyCounters,
 }
 
 impl EdgeProxy {
-    /// A proxy that knows no edge yet. `epoch` is higher than that of any earlier control.
+    /// A proxy that knows no edge yet. `epoch` is higher than that of any earlier control;
+    /// `addresses` are those that the edge may bind, each once.
     #[must_use]
-    pub fn new(epoch: Epoch) -> Self {
+    pub fn new(epoch: Epoch, addresses: Vec<IpAddr>) -> Self {
         Self {
             epoch,
+            addresses,
             workers: Vec::new(),
             is_connected: false,
             sessions: HashMap::new(),
-            opening: HashMap::new(),
-            configuring: HashMap::new(),
+            commands: Commands::new(epoch),
+            querying: HashSet::new(),
             closing: VecDeque::new(),
             rebinds: VecDeque::new(),
             serial_next: 0,
-            correlation_next: 0,
             events: VecDeque::new(),
             counters: ProxyCounters::default(),
         }
@@ -227,14 +152,12 @@ impl EdgeProxy {
         for (worker, &info) in self.workers.iter_mut().zip(workers) {
             worker.info = info;
         }
-        for worker in &mut self.workers {
-            worker.backlog.clear();
-        }
-        self.opening.clear();
-        self.configuring.clear();
+        self.commands.begin_anew(self.workers.len());
+        self.querying.clear();
         self.rebinds.clear();
         for index in 0..self.workers.len() {
-            self.push(index, Command::CloseOtherEpochs { keep: self.epoch });
+            let command = Command::CloseOtherEpochs { keep: self.epoch };
+            self.commands.push(index, command, Subject::Nothing);
             self.replay_worker(index);
         }
     }
@@ -242,7 +165,12 @@ impl EdgeProxy {
     /// A worker had to drop an event that must arrive. Saying everything again brings the answers
     /// that may have been among the lost: a repeated command confirms.
     pub fn handle_resync(&mut self, worker: WorkerIndex) {
-        self.replay_worker(usize::from(worker.0));
+        let worker = usize::from(worker.0);
+        self.commands.forget_answers(worker);
+        let sessions = &self.sessions;
+        let is_elsewhere = |id: &SessionId| sessions.get(id).is_some_and(|s| s.worker != worker);
+        self.querying.retain(is_elsewhere);
+        self.replay_worker(worker);
     }
 
     fn replay_worker(&mut self, worker: usize) {
@@ -260,6 +188,7 @@ impl EdgeProxy {
     /// The edge is gone. Wanted state stays; new sessions are refused until it is back.
     pub fn handle_disconnected(&mut self) {
         self.is_connected = false;
+        self.querying.clear();
     }
 
     /// Whether an edge is connected.
@@ -320,18 +249,17 @@ impl EdgeProxy {
             .iter()
             .map(|&info| Worker {
                 info,
-                ports: PortPool::new(info.ports),
-                backlog: VecDeque::new(),
+                ports: PortPools::new(&self.addresses, info.ports),
             })
             .collect();
         for (index, worker) in self.workers.iter_mut().enumerate() {
-            let taken: std::collections::HashSet<u16> = self
+            let taken: HashSet<_> = self
                 .sessions
                 .values()
                 .filter(|session| session.worker == index)
-                .flat_map(|session| session.legs.iter().map(|leg| leg.local.rtp.port()))
+                .flat_map(|session| session.legs.iter().map(|leg| leg.local.rtp))
                 .collect();
-            worker.ports.retain(|port| !taken.contains(&port));
+            worker.ports.retain(|rtp| !taken.contains(&rtp));
         }
     }
 
@@ -342,7 +270,7 @@ impl EdgeProxy {
         if let SessionState::Closing { .. } = session.state {
             // The edge that is asked now may never have heard of it; the deadline decides.
             let worker = session.worker;
-            self.push(worker, Command::CloseSession { session: id });
+            self.send_close(worker, id);
             return;
         }
         self.counters.replayed += 1;
@@ -352,8 +280,8 @@ impl EdgeProxy {
         }
     }
 
-    /// Opens a session on our media addresses `ips`, by [`LegIndex`]. Both legs live on the worker
-    /// with the most free ports. `ssrcs` are random, one per leg.
+    /// Opens a session on our media addresses `ips`, by [`LegIndex`]. Both legs live on one worker,
+    /// the one with the most room. `ssrcs` are random, one per leg.
     ///
     /// # Errors
     /// [`MediaRefused`]: the caller is owed a 503.
@@ -363,26 +291,14 @@ impl EdgeProxy {
         ips: [IpAddr; 2],
         ssrcs: [Ssrc; 2],
     ) -> Result<SessionId, MediaRefused> {
-        if !self.is_connected {
-            return Err(MediaRefused::EdgeAway);
-        }
-        let index = (0..self.workers.len())
-            .max_by_key(|&i| self.workers[i].ports.free_count())
-            .ok_or(MediaRefused::EdgeAway)?;
-        let worker = &mut self.workers[index];
-        if worker.backlog.len() >= BACKLOG_MAX {
-            return Err(MediaRefused::Backlog);
-        }
-        let first = worker.ports.take(now).ok_or(MediaRefused::NoPorts)?;
-        let Some(second) = worker.ports.take(now) else {
-            worker.ports.give_back(first);
-            return Err(MediaRefused::NoPorts);
-        };
-        let leg = |i: usize, port: u16| Leg {
+        let (index, [first, second]) = self
+            .take_ports(now, ips)
+            .inspect_err(|&reason| self.counters.count_refused(reason))?;
+        let leg = |rtp, ssrc| Leg {
             local: LocalMedia {
-                rtp: SocketAddr::new(ips[i], port),
+                rtp,
                 rtcp: RtcpMode::Separate,
-                ssrc: ssrcs[i],
+                ssrc,
             },
             state: LegState::Open,
             config: None,
@@ -394,14 +310,38 @@ impl EdgeProxy {
             id,
             Session {
                 worker: index,
-                legs: [leg(0, first), leg(1, second)],
+                legs: [leg(first, ssrcs[0]), leg(second, ssrcs[1])],
                 state: SessionState::Opening,
+                figures: None,
             },
         );
         for leg in LegIndex::ALL {
             self.send_open(id, leg, 0);
         }
         Ok(id)
+    }
+
+    /// Finds a worker for a session, and takes its ports there.
+    fn take_ports(
+        &mut self,
+        now: MonoTime,
+        ips: [IpAddr; 2],
+    ) -> Result<(usize, [SocketAddr; 2]), MediaRefused> {
+        if !self.is_connected || self.workers.is_empty() {
+            return Err(MediaRefused::EdgeAway);
+        }
+        let mut candidates: Vec<usize> = (0..self.workers.len())
+            .filter(|&index| !self.commands.is_full(index))
+            .collect();
+        if candidates.is_empty() {
+            return Err(MediaRefused::EdgeBusy);
+        }
+        // All of them are tried: one without free ports may have some whose time aside is over.
+        candidates.sort_by_key(|&index| std::cmp::Reverse(self.workers[index].ports.room(ips)));
+        candidates
+            .into_iter()
+            .find_map(|index| Some((index, self.workers[index].ports.take_both(now, ips)?)))
+            .ok_or(MediaRefused::NoPorts)
     }
 
     /// States what a leg's peer is. Nothing happens for a session that is closing or gone.
@@ -429,7 +369,41 @@ impl EdgeProxy {
         entry.state = SessionState::Closing { deadline };
         let worker = entry.worker;
         self.closing.push_back((deadline, session));
-        self.push(worker, Command::CloseSession { session });
+        self.send_close(worker, session);
+    }
+
+    /// Asks the edge for a session's figures, unless [`Self::figures`] has them or they are on
+    /// their way. Past [`QUERIES_MAX`], and without an edge, nothing is asked.
+    pub fn query(&mut self, now: MonoTime, session: SessionId) {
+        let may_ask = self.is_connected && self.querying.len() < QUERIES_MAX;
+        if !may_ask || self.figures(now, session).is_some() {
+            return;
+        }
+        let Some(entry) = self.sessions.get(&session) else {
+            return;
+        };
+        let worker = entry.worker;
+        if entry.state == SessionState::Open
+            && !self.commands.is_full(worker)
+            && self.querying.insert(session)
+        {
+            let (command, subject) = (Command::QuerySession { session }, Subject::Query(session));
+            self.commands.push(worker, command, subject);
+        }
+    }
+
+    /// Whether figures are on their way.
+    #[must_use]
+    pub fn is_querying(&self) -> bool {
+        !self.querying.is_empty()
+    }
+
+    /// A session's figures, by [`LegIndex`], if they are those of now.
+    #[must_use]
+    pub fn figures(&self, now: MonoTime, session: SessionId) -> Option<[LegReport; 2]> {
+        let (at, legs) = self.sessions.get(&session)?.figures?;
+        let is_fresh = now.nanos_since(at) <= FIGURES_AGE_MAX_MS * 1_000_000;
+        is_fresh.then_some(legs)
     }
 
     /// What a worker said.
@@ -439,11 +413,26 @@ impl EdgeProxy {
                 correlation,
                 result,
             } => {
-                self.counters.refused += u64::from(result.is_err());
-                if let Some((session, leg)) = self.opening.remove(&correlation) {
-                    self.handle_open_answer(now, session, leg, correlation, result);
-                } else if let Some((session, leg)) = self.configuring.remove(&correlation) {
-                    self.handle_config_answer(session, leg, correlation, result);
+                let outcome = match result {
+                    Ok(()) => CommandResult::Done,
+                    Err(_) => CommandResult::Refused,
+                };
+                match self.commands.answered(correlation, outcome) {
+                    Some(Subject::Open(session, leg)) => {
+                        self.handle_open_answer(now, session, leg, correlation, result);
+                    }
+                    Some(Subject::Configure(session, leg)) => {
+                        self.handle_config_answer(session, leg, correlation, result);
+                    }
+                    Some(Subject::Query(session)) => {
+                        self.querying.remove(&session);
+                    }
+                    Some(Subject::Nothing) | None => {}
+                }
+            }
+            Event::SessionReported { report, .. } => {
+                if let Some(session) = self.sessions.get_mut(&report.session) {
+                    session.figures = Some((now, report.legs));
                 }
             }
             Event::SessionClosed { cause, report } => {
@@ -457,7 +446,15 @@ impl EdgeProxy {
                         .push_back(MediaEvent::TimedOut { session, leg, kind });
                 }
             }
-            Event::SessionReported { .. } | Event::MediaStarted { .. } => {}
+            // Nobody asks for these yet.
+            Event::MediaStarted { .. }
+            | Event::DigitReceived { .. }
+            | Event::DigitsSent { .. }
+            | Event::PlaybackEnded { .. }
+            | Event::RecordingEnded { .. }
+            | Event::ActivityChanged { .. }
+            | Event::BeepHeard { .. }
+            | Event::SpeakerChanged { .. } => {}
         }
     }
 
@@ -510,9 +507,9 @@ impl EdgeProxy {
                 if session.state == SessionState::Opening && attempts < BIND_ATTEMPTS_MAX =>
             {
                 let ports = &mut self.workers[session.worker].ports;
-                ports.set_aside(now, entry.local.rtp.port());
-                if let Some(port) = ports.take(now) {
-                    entry.local.rtp.set_port(port);
+                ports.set_aside(now, entry.local.rtp);
+                if let Some(rtp) = ports.take(now, entry.local.rtp.ip()) {
+                    entry.local.rtp = rtp;
                     self.send_open(id, leg, attempts + 1);
                 } else {
                     // The pair that is set aside is the pool's again.
@@ -557,8 +554,9 @@ impl EdgeProxy {
         let Some(session) = self.sessions.get(&id) else {
             return;
         };
+        self.counters.count_refused(refusal.into());
         let worker = session.worker;
-        self.push(worker, Command::CloseSession { session: id });
+        self.send_close(worker, id);
         self.remove(id);
         self.events.push_back(MediaEvent::Refused {
             session: id,
@@ -581,18 +579,10 @@ impl EdgeProxy {
         let Some(session) = self.sessions.remove(&id) else {
             return false;
         };
-        for leg in &session.legs {
-            if let LegState::Opening { correlation, .. } = leg.state {
-                self.opening.remove(&correlation);
-            }
-            if let Some(correlation) = leg.configuring {
-                self.configuring.remove(&correlation);
-            }
-        }
         if let Some(worker) = self.workers.get_mut(session.worker) {
             for leg in &session.legs {
                 if leg.local.rtp.port() != 0 {
-                    worker.ports.give_back(leg.local.rtp.port());
+                    worker.ports.give_back(leg.local.rtp);
                 }
             }
         }
@@ -638,15 +628,12 @@ impl EdgeProxy {
         if !self.is_connected {
             return None;
         }
-        self.workers.get(usize::from(worker.0))?.backlog.front()
+        self.commands.peek(worker)
     }
 
     /// The ring took the command that [`Self::peek_command`] showed.
     pub fn command_sent(&mut self, worker: WorkerIndex) {
-        if let Some(worker) = self.workers.get_mut(usize::from(worker.0)) {
-            worker.backlog.pop_front();
-            self.counters.commands += 1;
-        }
+        self.commands.sent(worker);
     }
 
     /// The ring had no room for the command that [`Self::peek_command`] showed.
@@ -666,69 +653,57 @@ impl EdgeProxy {
         self.counters
     }
 
+    /// What the workers answered since start.
+    #[must_use]
+    pub fn command_counts(&self) -> &CommandCounts {
+        self.commands.counts()
+    }
+
     /// Port pools in worker order.
-    pub fn port_pools(&self) -> impl Iterator<Item = (WorkerIndex, &PortPool)> {
+    pub fn port_pools(&self) -> impl Iterator<Item = (WorkerIndex, &PortPools)> {
         self.workers
             .iter()
             .map(|worker| (worker.info.worker, &worker.ports))
     }
 
     fn send_open(&mut self, session: SessionId, leg: LegIndex, attempts: u8) {
-        let Some(entry) = self.sessions.get(&session) else {
+        let Some(entry) = self.sessions.get_mut(&session) else {
             return;
         };
-        let (worker, local) = (entry.worker, entry.legs[leg.as_usize()].local);
-        let correlation = self.push(
-            worker,
-            Command::OpenLeg {
-                session,
-                leg,
-                local,
-            },
-        );
-        self.opening.insert(correlation, (session, leg));
-        if let Some(entry) = self.sessions.get_mut(&session) {
-            entry.legs[leg.as_usize()].state = LegState::Opening {
-                correlation,
-                attempts,
-            };
-        }
+        let open = &mut entry.legs[leg.as_usize()];
+        let command = Command::OpenLeg {
+            session,
+            leg,
+            local: open.local,
+        };
+        let subject = Subject::Open(session, leg);
+        let correlation = self.commands.push(entry.worker, command, subject);
+        open.state = LegState::Opening {
+            correlation,
+            attempts,
+        };
     }
 
     fn send_config(&mut self, session: SessionId, leg: LegIndex) {
-        let Some(entry) = self.sessions.get(&session) else {
+        let Some(entry) = self.sessions.get_mut(&session) else {
             return;
         };
-        if let Some(config) = entry.legs[leg.as_usize()].config.clone() {
-            let worker = entry.worker;
+        let configured = &mut entry.legs[leg.as_usize()];
+        if let Some(config) = configured.config.clone() {
             let command = Command::ConfigureLeg {
                 session,
                 leg,
                 config,
             };
-            let correlation = self.push(worker, command);
-            self.configuring.insert(correlation, (session, leg));
-            if let Some(entry) = self.sessions.get_mut(&session) {
-                let earlier = entry.legs[leg.as_usize()].configuring.replace(correlation);
-                if let Some(earlier) = earlier {
-                    self.configuring.remove(&earlier);
-                }
-            }
+            let subject = Subject::Configure(session, leg);
+            let correlation = self.commands.push(entry.worker, command, subject);
+            configured.configuring = Some(correlation);
         }
     }
 
-    fn push(&mut self, worker: usize, command: Command) -> Correlation {
-        // The epoch in the high half: answers to an earlier control may still be on the ring.
-        let correlation =
-            Correlation(u64::from(self.epoch.0) << 32 | u64::from(self.correlation_next));
-        self.correlation_next = self.correlation_next.wrapping_add(1);
-        if let Some(worker) = self.workers.get_mut(worker) {
-            worker.backlog.push_back(CorrelatedCommand {
-                correlation,
-                command,
-            });
-        }
-        correlation
+    fn send_close(&mut self, worker: usize, session: SessionId) {
+        let command = Command::CloseSession { session };
+        self.commands.push(worker, command, Subject::Nothing);
     }
 }
 

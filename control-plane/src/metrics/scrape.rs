@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{CounterVec, GaugeVec, Opts};
+use trunkline_edge_api::config::MEDIA_ADDRESSES_MAX;
 use trunkline_edge_api::counters::CELL_COUNT;
 use trunkline_edge_api::{Counter, DropReason, Histogram, HistogramCell, WorkerIndex};
 use trunkline_ring::ControlEnd;
@@ -46,25 +47,41 @@ impl WorkerCounters for ControlEnd {
 #[derive(Debug)]
 pub struct WorkerPage {
     workers: [OnceLock<Box<Row>>; WORKERS_MAX],
+    /// By their place in `[edge] media_addresses`.
+    interfaces: OnceLock<Vec<String>>,
 }
 
 #[derive(Debug)]
 struct Row {
     is_live: AtomicBool,
     cells: [AtomicU64; CELL_COUNT],
-    ports_used: AtomicU64,
-    ports_capacity: AtomicU64,
+    /// By interface.
+    ports: [Ports; MEDIA_ADDRESSES_MAX],
+}
+
+/// Media port pairs of a worker on one interface.
+#[derive(Debug)]
+struct Ports {
+    used: AtomicU64,
+    capacity: AtomicU64,
 }
 
 impl Default for WorkerPage {
     fn default() -> Self {
         Self {
             workers: [const { OnceLock::new() }; WORKERS_MAX],
+            interfaces: OnceLock::new(),
         }
     }
 }
 
 impl WorkerPage {
+    /// Names the entries of `[edge] media_addresses`, in their order. Done once, at start; later
+    /// names are not taken.
+    pub fn name_interfaces(&self, names: Vec<String>) {
+        self.interfaces.get_or_init(|| names);
+    }
+
     /// Copies a worker's counters. A new generation begins at zero; Prometheus takes that for
     /// the restart it is.
     pub fn publish(&self, worker: WorkerIndex, counters: &impl WorkerCounters) {
@@ -90,11 +107,13 @@ impl WorkerPage {
         row.is_live.store(true, Relaxed);
     }
 
-    /// Media port pairs of a worker: in use or set aside, and in all.
-    pub fn publish_ports(&self, worker: WorkerIndex, used: u32, capacity: u32) {
-        if let Some(row) = self.row(worker) {
-            row.ports_used.store(u64::from(used), Relaxed);
-            row.ports_capacity.store(u64::from(capacity), Relaxed);
+    /// Media port pairs of a worker on the interface at this place of the list: in use or set
+    /// aside, and in all.
+    pub fn publish_ports(&self, worker: WorkerIndex, interface: usize, used: u32, capacity: u32) {
+        let row = self.row(worker);
+        if let Some(ports) = row.and_then(|row| row.ports.get(interface)) {
+            ports.used.store(u64::from(used), Relaxed);
+            ports.capacity.store(u64::from(capacity), Relaxed);
         }
     }
 
@@ -111,8 +130,12 @@ impl WorkerPage {
             Box::new(Row {
                 is_live: AtomicBool::new(false),
                 cells: [const { AtomicU64::new(0) }; CELL_COUNT],
-                ports_used: AtomicU64::new(0),
-                ports_capacity: AtomicU64::new(0),
+                ports: [const {
+                    Ports {
+                        used: AtomicU64::new(0),
+                        capacity: AtomicU64::new(0),
+                    }
+                }; MEDIA_ADDRESSES_MAX],
             })
         }))
     }
@@ -182,7 +205,7 @@ families! {
         "RTCP packets accepted from peers (in) and handed to the kernel (out).";
     Dropped: Counter "trunkline_rtp_dropped_packets_total" ["reason"]
         "Packets on media sockets that went no further, by reason.";
-    RingCommands: Counter "trunkline_ring_commands_total" ["result"]
+    WorkerCommands: Counter "trunkline_worker_commands_total" ["result"]
         "Commands that a worker took from its ring.";
     RingEvents: Counter "trunkline_ring_events_total" ["result"]
         "Events of a worker that found room on its ring, or did not.";
@@ -236,10 +259,10 @@ families! {
         "Copies of media sent to a second address.";
     TicksLate: Counter "trunkline_ticks_late_total"
         "Ticks of clocked media that came a packet time late or later.";
-    PortsUsed: Gauge "trunkline_ports_used"
-        "Media port pairs in use or set aside.";
-    PortsCapacity: Gauge "trunkline_ports_capacity"
-        "Media port pairs of the worker's slice.";
+    PortsUsed: Gauge "trunkline_ports_used" ["interface"]
+        "Media port pairs in use or set aside. Interfaces on one address share them.";
+    PortsCapacity: Gauge "trunkline_ports_capacity" ["interface"]
+        "Media port pairs of the worker's slice. Interfaces on one address share them.";
 }
 
 /// Exhaustive on purpose: a new counter does not compile until it has its place.
@@ -251,9 +274,9 @@ fn place(counter: Counter) -> Place {
         Counter::TxRtpBytes => (Id::RtpBytes, Some("out"), 1.0),
         Counter::RxRtcpPackets => (Id::RtcpPackets, Some("in"), 1.0),
         Counter::TxRtcpPackets => (Id::RtcpPackets, Some("out"), 1.0),
-        Counter::Commands => (Id::RingCommands, Some("done"), 1.0),
-        Counter::CommandsRefused => (Id::RingCommands, Some("refused"), 1.0),
-        Counter::CommandsUndecodable => (Id::RingCommands, Some("undecodable"), 1.0),
+        Counter::Commands => (Id::WorkerCommands, Some("done"), 1.0),
+        Counter::CommandsRefused => (Id::WorkerCommands, Some("refused"), 1.0),
+        Counter::CommandsUndecodable => (Id::WorkerCommands, Some("undecodable"), 1.0),
         Counter::Events => (Id::RingEvents, Some("sent"), 1.0),
         Counter::EventsDropped => (Id::RingEvents, Some("dropped"), 1.0),
         Counter::BusyCycles => (Id::BusyCycles, None, 1.0),
@@ -383,16 +406,12 @@ impl Collector for WorkerCollector {
                 let labels = [worker.as_str(), reason.name()];
                 set(Id::Dropped as usize, &labels, row.get(reason.cell()) as f64);
             }
-            let ports = [
-                (Id::PortsUsed, &row.ports_used),
-                (Id::PortsCapacity, &row.ports_capacity),
-            ];
-            for (family, value) in ports {
-                set(
-                    family as usize,
-                    &[worker.as_str()],
-                    value.load(Relaxed) as f64,
-                );
+            let interfaces = self.page.interfaces.get().into_iter().flatten();
+            for (interface, ports) in interfaces.zip(&row.ports) {
+                let labels = [worker.as_str(), interface];
+                let value = |cell: &AtomicU64| cell.load(Relaxed) as f64;
+                set(Id::PortsUsed as usize, &labels, value(&ports.used));
+                set(Id::PortsCapacity as usize, &labels, value(&ports.capacity));
             }
         }
         let rows = self.page.workers.iter().enumerate();

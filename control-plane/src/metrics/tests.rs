@@ -5,6 +5,7 @@ use trunkline_sip::AgentCounters;
 
 use super::*;
 use crate::cdr::tests::record;
+use crate::edge::proxy::CommandResult;
 
 /// A worker whose every cell holds its own index plus 1,000, so one more refusal than commands.
 struct Counted;
@@ -68,13 +69,23 @@ fn every_metric_shows_every_sample() {
     calls.publish_sip(&counters, 21);
     // Totals, not steps: publishing them again adds nothing.
     calls.publish_sip(&counters, 21);
-    calls.publish_proxy(&ProxyCounters {
+    let proxy = ProxyCounters {
         ring_full: 22,
         replayed: 23,
-        ..ProxyCounters::default()
-    });
-    metrics.workers().publish(WorkerIndex(1), &Counted);
-    metrics.workers().publish_ports(WorkerIndex(1), 24, 25);
+        refused: [26, 27, 28, 29],
+    };
+    let mut commands = CommandCounts::new();
+    commands.insert((WorkerIndex(1), "open_leg", CommandResult::Done), 30);
+    commands.insert((WorkerIndex(1), "open_leg", CommandResult::Refused), 31);
+    calls.publish_proxy(&proxy, &commands);
+    calls.publish_proxy(&proxy, &commands);
+    let page = metrics.workers();
+    page.name_interfaces(vec!["outside".to_owned(), "::1".to_owned()]);
+    page.publish(WorkerIndex(1), &Counted);
+    page.publish_ports(WorkerIndex(1), 0, 24, 25);
+    page.publish_ports(WorkerIndex(1), 1, 3, 25);
+    // A place that no list has is nobody's.
+    page.publish_ports(WorkerIndex(1), 99, 1, 1);
 
     let text = text(&metrics);
     for (sample, expected) in [
@@ -107,11 +118,11 @@ fn every_metric_shows_every_sample() {
             0.0,
         ),
         (
-            "trunkline_sip_responses_total{code=\"2xx\",direction=\"in\"}",
+            "trunkline_sip_responses_total{code=\"2xx\",direction=\"in\",method=\"INVITE\"}",
             0.0,
         ),
         (
-            "trunkline_sip_responses_total{code=\"6xx\",direction=\"out\"}",
+            "trunkline_sip_responses_total{code=\"6xx\",direction=\"out\",method=\"other\"}",
             0.0,
         ),
         ("trunkline_sip_retransmissions_total", 11.0),
@@ -159,11 +170,26 @@ fn every_metric_shows_every_sample() {
             1_071.0,
         ),
         (
-            "trunkline_ring_commands_total{result=\"done\",worker=\"1\"}",
+            "trunkline_ring_commands_total{op=\"open_leg\",result=\"done\",worker=\"1\"}",
+            30.0,
+        ),
+        (
+            "trunkline_ring_commands_total{op=\"open_leg\",result=\"refused\",worker=\"1\"}",
+            31.0,
+        ),
+        ("trunkline_media_refused_total{reason=\"edge_away\"}", 26.0),
+        ("trunkline_media_refused_total{reason=\"no_ports\"}", 27.0),
+        ("trunkline_media_refused_total{reason=\"edge_busy\"}", 28.0),
+        (
+            "trunkline_media_refused_total{reason=\"edge_refused\"}",
+            29.0,
+        ),
+        (
+            "trunkline_worker_commands_total{result=\"done\",worker=\"1\"}",
             0.0,
         ),
         (
-            "trunkline_ring_commands_total{result=\"refused\",worker=\"1\"}",
+            "trunkline_worker_commands_total{result=\"refused\",worker=\"1\"}",
             1_007.0,
         ),
         (
@@ -175,8 +201,15 @@ fn every_metric_shows_every_sample() {
             "trunkline_sessions_lost_total{reason=\"orphaned\",worker=\"1\"}",
             1_018.0,
         ),
-        ("trunkline_ports_used{worker=\"1\"}", 24.0),
-        ("trunkline_ports_capacity{worker=\"1\"}", 25.0),
+        (
+            "trunkline_ports_used{interface=\"outside\",worker=\"1\"}",
+            24.0,
+        ),
+        ("trunkline_ports_used{interface=\"::1\",worker=\"1\"}", 3.0),
+        (
+            "trunkline_ports_capacity{interface=\"::1\",worker=\"1\"}",
+            25.0,
+        ),
         ("trunkline_cdr_records_total{result=\"lost\"}", 0.0),
         ("trunkline_cdr_spool_bytes", 0.0),
         ("trunkline_cdr_records_in_memory", 0.0),

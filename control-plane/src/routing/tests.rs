@@ -16,6 +16,7 @@ fn member(tenant: &str, extension: &str, availability: Availability) -> MemberRo
         forward_number: None,
         availability,
         srtp: SrtpPolicy::Off,
+        media: None,
     }
 }
 
@@ -52,6 +53,7 @@ fn trunk(tenant: &str) -> Origin {
         sources: vec![],
         srtp: SrtpPolicy::Off,
         media_from: Vec::new(),
+        media: None,
     }))
 }
 

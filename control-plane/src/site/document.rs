@@ -10,12 +10,15 @@ use std::str::FromStr;
 use ipnet::IpNet;
 use trunkline_edge_api::SourceNetworks;
 use trunkline_edge_api::config::{
-    ConfigError, Document, KeyDefault, KeySpec, Reader, Section, SectionSpec, Value,
+    ConfigError, Document, KeyDefault, KeySpec, MediaAddress, Problem, Reader, Section,
+    SectionSpec, Value,
 };
 
 use trunkline_sip::offer_answer::SrtpPolicy;
 
-use super::{Availability, Did, E164, Extension, Member, Name, SipUser, Site, Tenant, Trunk};
+use super::{
+    Availability, Did, E164, Extension, InterfaceName, Member, Name, SipUser, Site, Tenant, Trunk,
+};
 use crate::credential::Credential;
 
 /// Characters of a display name.
@@ -44,14 +47,25 @@ const SRTP: KeySpec = KeySpec {
 static TENANT: SectionSpec = SectionSpec {
     name: "tenant",
     effect: "A customer.",
-    keys: &[KeySpec {
-        name: "name",
-        form: Name::FORM,
-        default: KeyDefault::Required {
-            example: "\"acme\"",
+    keys: &[
+        KeySpec {
+            name: "name",
+            form: Name::FORM,
+            default: KeyDefault::Required {
+                example: "\"acme\"",
+            },
+            effect: "Its name.",
         },
-        effect: "Its name.",
-    }],
+        KeySpec {
+            name: "media",
+            form: InterfaceName::FORM,
+            default: KeyDefault::Absent {
+                meaning: "the first media address of the family that fits",
+                example: "\"inside\"",
+            },
+            effect: "Our media address towards those of its members that name none.",
+        },
+    ],
 };
 
 static TRUNK: SectionSpec = SectionSpec {
@@ -88,6 +102,15 @@ static TRUNK: SectionSpec = SectionSpec {
             effect: "Where its media may come from, any port, beside the address in its SDP: for \
                      carriers that send from elsewhere than they listen. Whoever can send from \
                      there is heard.",
+        },
+        KeySpec {
+            name: "media",
+            form: InterfaceName::FORM,
+            default: KeyDefault::Absent {
+                meaning: "the first media address of the family that its offer names",
+                example: "\"outside\"",
+            },
+            effect: "Our media address towards it. Offers of the other family are then refused.",
         },
     ],
 };
@@ -141,6 +164,15 @@ static MEMBER: SectionSpec = SectionSpec {
             effect: "What the member starts with; the member's own choice is kept from then on.",
         },
         SRTP,
+        KeySpec {
+            name: "media",
+            form: InterfaceName::FORM,
+            default: KeyDefault::Absent {
+                meaning: "its tenant's, else the first media address of the family that fits",
+                example: "\"inside\"",
+            },
+            effect: "Our media address towards the member's phone.",
+        },
     ],
 };
 
@@ -173,6 +205,15 @@ pub struct SiteDocument {
     trunks: Vec<Trunk>,
     members: Vec<MemberDocument>,
     dids: Vec<Did>,
+    mentions: Vec<Mention>,
+}
+
+/// A place where the file names a media address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Mention {
+    section: &'static str,
+    name: InterfaceName,
+    line: usize,
 }
 
 /// A `[[member]]` whose password file has not been read.
@@ -189,9 +230,38 @@ pub struct MemberDocument {
     forward_number: Option<E164>,
     availability: Availability,
     srtp: SrtpPolicy,
+    media: Option<InterfaceName>,
 }
 
 impl SiteDocument {
+    /// Checks every `media` against the entries of `[edge] media_addresses`, which stand in
+    /// another file.
+    ///
+    /// # Errors
+    /// Each name that no entry has, with its line in `file_name`.
+    pub fn check_interfaces(
+        &self,
+        file_name: &str,
+        interfaces: &[MediaAddress],
+    ) -> Result<(), ConfigError> {
+        let is_known = |mention: &&Mention| {
+            let name = mention.name.as_str();
+            interfaces.iter().any(|interface| interface.name == name)
+        };
+        let known: Vec<_> = interfaces.iter().map(|entry| entry.name.as_str()).collect();
+        let unknown = self.mentions.iter().filter(|mention| !is_known(mention));
+        let problems = unknown.map(|Mention { section, name, line }| Problem {
+            file: file_name.to_owned(),
+            line: Some(*line),
+            message: format!(
+                "[[{section}]] media = \"{name}\": no entry of [edge] media_addresses is named so; \
+                 there are {}",
+                known.join(", ")
+            ),
+        });
+        ConfigError::from_problems(problems.collect()).map_or(Ok(()), Err)
+    }
+
     /// Turns passwords into credentials. `password` is asked once per member.
     ///
     /// # Errors
@@ -213,6 +283,7 @@ impl SiteDocument {
                 forward_number: member.forward_number,
                 availability: member.availability,
                 srtp: member.srtp,
+                media: member.media,
             })
         });
         Ok(Site {
@@ -239,6 +310,7 @@ impl Document for SiteDocument {
             trunks: trunks?,
             members: members?,
             dids: dids?,
+            mentions: names.mentions,
         })
     }
 }
@@ -247,6 +319,9 @@ impl Document for SiteDocument {
 #[derive(Default)]
 struct Names {
     tenants: HashMap<Name, usize>,
+    /// `media` of the tenants that have one.
+    tenants_media: HashMap<Name, InterfaceName>,
+    mentions: Vec<Mention>,
     trunks: HashMap<Name, usize>,
     sources: HashMap<IpNet, usize>,
     extensions: HashMap<(Name, Extension), usize>,
@@ -265,6 +340,9 @@ fn read_each<T>(
 fn read_tenant(section: &Section<'_>, names: &mut Names) -> Option<Tenant> {
     let name: Name = section.value("name", parsed)?;
     take(section, "name", &mut names.tenants, name.clone());
+    if let Some(media) = interface(section, TENANT.name, names)? {
+        names.tenants_media.insert(name.clone(), media);
+    }
     Some(Tenant { name })
 }
 
@@ -274,6 +352,7 @@ fn read_trunk(section: &Section<'_>, names: &mut Names) -> Option<Trunk> {
     let sources = section.value("sources", sources);
     let srtp = section.value("srtp", parsed::<SrtpPolicy>);
     let media_from = section.optional("media_from", media_from);
+    let media = interface(section, TRUNK.name, names);
     if let Some(name) = &name {
         take(section, "name", &mut names.trunks, name.clone());
     }
@@ -286,6 +365,7 @@ fn read_trunk(section: &Section<'_>, names: &mut Names) -> Option<Trunk> {
         sources: sources?,
         srtp: srtp?,
         media_from: media_from?.unwrap_or_default(),
+        media: media?,
     })
 }
 
@@ -303,6 +383,7 @@ fn read_member(section: &Section<'_>, names: &mut Names) -> Option<MemberDocumen
     let forward_number = section.optional("forward_number", parsed::<E164>);
     let availability = section.value("availability", parsed::<Availability>);
     let srtp = section.value("srtp", parsed::<SrtpPolicy>);
+    let own_media = interface(section, MEMBER.name, names);
     if let (Some(tenant), Some(extension)) = (&tenant, &extension) {
         let key = (tenant.clone(), extension.clone());
         take(section, "extension", &mut names.extensions, key);
@@ -310,6 +391,8 @@ fn read_member(section: &Section<'_>, names: &mut Names) -> Option<MemberDocumen
     if let Some(sip_user) = &sip_user {
         take(section, "sip_user", &mut names.sip_users, sip_user.clone());
     }
+    let tenants_media = || names.tenants_media.get(tenant.as_ref()?).cloned();
+    let media = own_media.map(|own| own.or_else(tenants_media));
     Some(MemberDocument {
         line: section.line_of("password_file"),
         password_file: password_file?,
@@ -320,7 +403,25 @@ fn read_member(section: &Section<'_>, names: &mut Names) -> Option<MemberDocumen
         forward_number: forward_number?,
         availability: availability?,
         srtp: srtp?,
+        media: media?,
     })
+}
+
+/// `media` of a section, noted down to be checked against what there is.
+fn interface(
+    section: &Section<'_>,
+    kind: &'static str,
+    names: &mut Names,
+) -> Option<Option<InterfaceName>> {
+    let media = section.optional("media", parsed::<InterfaceName>)?;
+    if let Some(name) = &media {
+        names.mentions.push(Mention {
+            section: kind,
+            name: name.clone(),
+            line: section.line_of("media"),
+        });
+    }
+    Some(media)
 }
 
 fn read_did(section: &Section<'_>, names: &mut Names) -> Option<Did> {

@@ -45,6 +45,14 @@ checked_text!(
 );
 
 checked_text!(
+    /// Name of an entry of `[edge] media_addresses`, or its address where it has no name.
+    InterfaceName,
+    "the name of an entry of [edge] media_addresses, or its address where it has no name",
+    |text| (1..=63).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':'))
+);
+
+checked_text!(
     /// A member's short number within the tenant.
     Extension,
     "2 to 15 digits, e.g. \"101\"",
@@ -79,6 +87,18 @@ impl fmt::Debug for Name {
 }
 
 impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for InterfaceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for InterfaceName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }

@@ -111,7 +111,7 @@ fn problems_name_line_key_and_what_is_allowed() {
         ),
         (
             "[[tenant]]\nname = \"acme\"\nnane = \"x\"\n",
-            "site.toml:3: unknown key \"nane\" in [[tenant]]; allowed: name",
+            "site.toml:3: unknown key \"nane\" in [[tenant]]; allowed: name, media",
         ),
         (
             "[[tenant]]\nname = \"a b\"\n",
@@ -182,7 +182,7 @@ fn password_files_are_read_relative_to_the_site_file() {
     let path = dir.path().join("site.toml");
     std::fs::write(&path, SMALL_SITE).expect("written");
     std::fs::write(dir.path().join("ada"), "secret\n").expect("written");
-    let missing = Site::load(&path, "r")
+    let missing = Site::load(&path, "r", &[])
         .expect_err("grace has no file")
         .to_string();
     assert!(
@@ -192,11 +192,13 @@ fn password_files_are_read_relative_to_the_site_file() {
     assert!(missing.contains("cannot be read"), "{missing}");
 
     std::fs::write(dir.path().join("grace"), "two\nlines\n").expect("written");
-    let lines = Site::load(&path, "r").expect_err("two lines").to_string();
+    let lines = Site::load(&path, "r", &[])
+        .expect_err("two lines")
+        .to_string();
     assert!(lines.contains("on one line"), "{lines}");
 
     std::fs::write(dir.path().join("grace"), "secret").expect("written");
-    let site = Site::load(&path, "r").expect("sound");
+    let site = Site::load(&path, "r", &[]).expect("sound");
     assert_eq!(
         site.members[0].credential,
         Credential::new("ada", "r", "secret")

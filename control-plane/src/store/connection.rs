@@ -35,6 +35,11 @@ fn migrator() -> Migrator {
             "quality",
             include_str!("../../migrations/0004_quality.sql"),
         ),
+        simple(
+            5,
+            "media_interface",
+            include_str!("../../migrations/0005_media_interface.sql"),
+        ),
     ])
 }
 

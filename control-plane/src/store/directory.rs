@@ -11,11 +11,13 @@ use super::connection::translate;
 use super::plan::{
     self, Action, Fields, ObjectKey, ObjectKind, Origin, Plan, Stored, StoredObject,
 };
-use super::records::{column, named};
+use super::records::{column, named, optional_named};
 use super::snapshot::{MemberRoute, RoutingSnapshot, TrunkRoute};
 use super::{ApplyOptions, StoreError};
 use crate::credential::Credential;
-use crate::site::{Availability, Did, E164, Extension, Member, Name, Site, Tenant, Trunk};
+use crate::site::{
+    Availability, Did, E164, Extension, InterfaceName, Member, Name, Site, Tenant, Trunk,
+};
 
 /// A member as lists show it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -36,6 +38,8 @@ pub struct MemberRow {
     pub availability_set_by: String,
     /// `off`, `preferred` or `required`.
     pub srtp: String,
+    /// Our media address towards the phone, by name.
+    pub media: Option<String>,
 }
 
 /// A DID as lists show it.
@@ -62,6 +66,8 @@ pub struct TrunkRow {
     pub srtp: String,
     /// Networks its media may come from beside the address in its SDP.
     pub media_from: Vec<String>,
+    /// Our media address towards it, by name.
+    pub media: Option<String>,
 }
 
 const SELECT_TRUNKS: &str = "SELECT trunks.*, tenants.name AS tenant FROM trunks \
@@ -98,6 +104,7 @@ pub(super) async fn members(
             availability: column(row, "availability")?,
             availability_set_by: column(row, "availability_set_by")?,
             srtp: column(row, "srtp")?,
+            media: column(row, "media")?,
         })
     };
     rows.iter().map(row).collect()
@@ -128,6 +135,7 @@ pub(super) async fn trunks(connection: &mut SqliteConnection) -> Result<Vec<Trun
             sources: networks("sources")?,
             srtp: column(row, "srtp")?,
             media_from: networks("media_from")?,
+            media: column(row, "media")?,
         })
     };
     rows.iter().map(row).collect()
@@ -149,6 +157,7 @@ pub(super) async fn snapshot(
             sources: networks(row, "sources")?,
             srtp: named(row, "srtp")?,
             media_from: networks(row, "media_from")?,
+            media: optional_named(row, "media")?,
         })
     });
     let dids = dids.iter().map(|row| {
@@ -180,19 +189,16 @@ fn networks(row: &SqliteRow, name: &'static str) -> Result<Vec<IpNet>, StoreErro
 }
 
 fn member_route(row: &SqliteRow) -> Result<MemberRoute, StoreError> {
-    let forward_number = match column::<Option<&str>>(row, "forward_number")? {
-        Some(_) => Some(named(row, "forward_number")?),
-        None => None,
-    };
     Ok(MemberRoute {
         tenant: named(row, "tenant")?,
         extension: named(row, "extension")?,
         name: column(row, "name")?,
         sip_user: named(row, "sip_user")?,
         credential: credential(row)?,
-        forward_number,
+        forward_number: optional_named(row, "forward_number")?,
         availability: named(row, "availability")?,
         srtp: named(row, "srtp")?,
+        media: optional_named(row, "media")?,
     })
 }
 
@@ -302,6 +308,9 @@ async fn stored(connection: &mut SqliteConnection) -> Result<Stored, StoreError>
         if !media_from.is_empty() {
             fields.insert(plan::MEDIA_FROM, media_from);
         }
+        if let Some(media) = column(&row, "media")? {
+            fields.insert(plan::MEDIA, media);
+        }
         add(
             ObjectKind::Trunk,
             column(&row, "name")?,
@@ -324,6 +333,9 @@ async fn stored(connection: &mut SqliteConnection) -> Result<Stored, StoreError>
         fields.insert(plan::SRTP, column(&row, "srtp")?);
         if let Some(number) = column(&row, "forward_number")? {
             fields.insert("forward_number", number);
+        }
+        if let Some(media) = column(&row, "media")? {
+            fields.insert(plan::MEDIA, media);
         }
         let tenant: &str = column(&row, "tenant")?;
         let extension: &str = column(&row, "extension")?;
@@ -435,20 +447,23 @@ async fn insert_tenant(
 }
 
 async fn put_trunk(connection: &mut SqliteConnection, trunk: &Trunk) -> Result<(), StoreError> {
-    let put = "INSERT INTO trunks (tenant_id, name, sources, srtp, media_from, origin) \
-         VALUES ((SELECT id FROM tenants WHERE name = ?1), ?2, ?3, ?4, ?5, 'site') \
+    sqlx::query(
+        "INSERT INTO trunks (tenant_id, name, sources, srtp, media_from, media, origin) \
+         VALUES ((SELECT id FROM tenants WHERE name = ?), ?, ?, ?, ?, ?, 'site') \
          ON CONFLICT (name) DO UPDATE SET tenant_id = excluded.tenant_id, \
-         sources = excluded.sources, srtp = excluded.srtp, media_from = excluded.media_from";
-    let sources = plan::networks_text(&trunk.sources);
-    let media_from = plan::networks_text(&trunk.media_from);
-    let arguments = [
-        trunk.tenant.as_str(),
-        trunk.name.as_str(),
-        &sources,
-        trunk.srtp.as_str(),
-        &media_from,
-    ];
-    execute(connection, put, &arguments).await
+         sources = excluded.sources, srtp = excluded.srtp, media_from = excluded.media_from, \
+         media = excluded.media",
+    )
+    .bind(trunk.tenant.as_str())
+    .bind(trunk.name.as_str())
+    .bind(plan::networks_text(&trunk.sources))
+    .bind(trunk.srtp.as_str())
+    .bind(plan::networks_text(&trunk.media_from))
+    .bind(trunk.media.as_ref().map(InterfaceName::as_str))
+    .execute(connection)
+    .await
+    .map_err(translate)?;
+    Ok(())
 }
 
 /// Gives the member a SIP user that no site file can state until its own is written.
@@ -462,13 +477,13 @@ async fn park_sip_user(connection: &mut SqliteConnection, key: &str) -> Result<(
 async fn put_member(connection: &mut SqliteConnection, member: &Member) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO members (tenant_id, extension, name, sip_user, realm, ha1_md5, ha1_sha256, \
-         forward_number, availability, srtp, availability_set_by, origin) \
-         VALUES ((SELECT id FROM tenants WHERE name = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?, 'site', \
+         forward_number, availability, srtp, media, availability_set_by, origin) \
+         VALUES ((SELECT id FROM tenants WHERE name = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'site', \
          'site') \
          ON CONFLICT (tenant_id, extension) DO UPDATE SET name = excluded.name, \
          sip_user = excluded.sip_user, realm = excluded.realm, ha1_md5 = excluded.ha1_md5, \
          ha1_sha256 = excluded.ha1_sha256, forward_number = excluded.forward_number, \
-         srtp = excluded.srtp, \
+         srtp = excluded.srtp, media = excluded.media, \
          availability = CASE availability_set_by WHEN 'member' THEN availability \
          ELSE excluded.availability END",
     )
@@ -482,6 +497,7 @@ async fn put_member(connection: &mut SqliteConnection, member: &Member) -> Resul
     .bind(member.forward_number.as_ref().map(E164::as_str))
     .bind(member.availability.as_str())
     .bind(member.srtp.as_str())
+    .bind(member.media.as_ref().map(InterfaceName::as_str))
     .execute(connection)
     .await
     .map_err(translate)?;

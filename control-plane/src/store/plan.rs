@@ -118,6 +118,7 @@ const PASSWORD: &str = "password_file";
 const AVAILABILITY: &str = "availability";
 pub(super) const SRTP: &str = "srtp";
 pub(super) const MEDIA_FROM: &str = "media_from";
+pub(super) const MEDIA: &str = "media";
 
 /// Plans the way from `stored` to `site`.
 ///
@@ -325,6 +326,9 @@ pub(super) fn trunk_fields(trunk: &Trunk) -> Fields {
     if !trunk.media_from.is_empty() {
         fields.insert(MEDIA_FROM, networks_text(&trunk.media_from));
     }
+    if let Some(media) = &trunk.media {
+        fields.insert(MEDIA, media.to_string());
+    }
     fields
 }
 
@@ -349,6 +353,9 @@ pub(super) fn member_fields(member: &Member) -> Fields {
     fields.insert(SRTP, member.srtp.to_string());
     if let Some(number) = &member.forward_number {
         fields.insert("forward_number", number.as_str().to_owned());
+    }
+    if let Some(media) = &member.media {
+        fields.insert(MEDIA, media.to_string());
     }
     fields
 }

@@ -185,7 +185,10 @@ where
 }
 
 /// As [`named`], of a column that may be null.
-fn optional_named<T>(row: &SqliteRow, name: &'static str) -> Result<Option<T>, StoreError>
+pub(super) fn optional_named<T>(
+    row: &SqliteRow,
+    name: &'static str,
+) -> Result<Option<T>, StoreError>
 where
     T: FromStr<Err: Display>,
 {

@@ -1,6 +1,6 @@
 //! Routing data in memory: immutable, shared, read by the call thread without waiting.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use trunkline_sip::offer_answer::SrtpPolicy;
 
 use crate::credential::Credential;
-use crate::site::{Availability, E164, Extension, Name, SipUser};
+use crate::site::{Availability, E164, Extension, InterfaceName, Name, SipUser};
 
 /// Everything that routing needs to know of the store at one moment.
 #[derive(Debug, Default)]
@@ -44,6 +44,8 @@ pub struct TrunkRoute {
     /// Networks its media may come from beside the address in its SDP; at most
     /// [`trunkline_edge_api::SourceNetworks::LEN_MAX`].
     pub media_from: Vec<IpNet>,
+    /// Our media address towards it; `None`: the first of the family that fits.
+    pub media: Option<InterfaceName>,
 }
 
 /// A member as routing and the registrar see it.
@@ -65,6 +67,8 @@ pub struct MemberRoute {
     pub availability: Availability,
     /// Whether the phone's media is protected.
     pub srtp: SrtpPolicy,
+    /// Our media address towards the phone; `None`: the first of the family that fits.
+    pub media: Option<InterfaceName>,
 }
 
 /// Who answers a number.
@@ -174,6 +178,17 @@ impl RoutingSnapshot {
     #[must_use]
     pub fn counts(&self) -> (usize, usize, usize) {
         (self.trunk_count, self.members.len(), self.dids.len())
+    }
+
+    /// The media addresses that trunks and members name, each once.
+    #[must_use]
+    pub fn interfaces(&self) -> BTreeSet<&InterfaceName> {
+        let trunks = self.sources.iter().flat_map(|table| table.trunks.values());
+        let members = self.members.values();
+        trunks
+            .filter_map(|trunk| trunk.media.as_ref())
+            .chain(members.filter_map(|member| member.media.as_ref()))
+            .collect()
     }
 
     /// Members whose credential was made for another realm than `realm`.

@@ -238,6 +238,15 @@ impl Switch {
         if let Some(networks) = origin.media_from() {
             negotiation.accept_media_from(LegIndex::A, networks);
         }
+        let named = [origin.media(), route.member.media.as_ref()];
+        for (side, name) in LegIndex::ALL.into_iter().zip(named) {
+            let Some(name) = name else { continue };
+            if let Err(error) = negotiation.use_interface(side, name.as_str()) {
+                tracing::error!(%error, "call refused; apply the site file again");
+                self.refuse(now, leg, record, Denial::plain(500));
+                return;
+            }
+        }
         if let Err(error) = negotiation.offer_from_caller(request.body()) {
             record.result = match error {
                 OfferAnswerError::NoCommonCodec => CallResult::NoCommonCodec,

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use sipx_sip::{Header, HeaderName};
-use trunkline_edge_api::{LegIndex, MonoTime, SessionId, Ssrc};
+use trunkline_edge_api::{LegIndex, LegReport, MonoTime, SessionId, Ssrc};
 use trunkline_sip::agent::{Agent, InviteRequest, LegError, NameAddr, SipLegId};
 use trunkline_sip::flow::Flow;
 
@@ -44,8 +44,10 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub(super) fn view(&self, now: MonoTime) -> CallView {
+    pub(super) fn view(&self, now: MonoTime, figures: Option<[LegReport; 2]>) -> CallView {
         let record = self.call.record();
+        let [caller_media, callee_media] =
+            [LegIndex::A, LegIndex::B].map(|leg| Some((&figures?[leg.as_usize()]).into()));
         CallView {
             call_id: record.call_id.clone(),
             state: self.call.state_name().to_owned(),
@@ -55,6 +57,8 @@ impl Entry {
             trunk: record.trunk.clone(),
             age_ms: now.nanos_since(self.started_at) / 1_000_000,
             codec: record.caller_codec.clone(),
+            caller_media,
+            callee_media,
         }
     }
 }
@@ -189,7 +193,8 @@ impl Switch {
             }
             Err(error) => {
                 tracing::warn!(%error, "call refused");
-                self.inputs.push_back((key, Input::MediaRefused));
+                self.inputs
+                    .push_back((key, Input::MediaRefused { reason: error }));
             }
         }
     }

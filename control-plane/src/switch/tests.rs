@@ -42,6 +42,7 @@ fn site() -> RoutingSnapshot {
         forward_number: None,
         availability,
         srtp: SrtpPolicy::Off,
+        media: None,
     };
     let trunk = TrunkRoute {
         name: "carrier".parse().expect("a name"),
@@ -49,6 +50,7 @@ fn site() -> RoutingSnapshot {
         sources: vec!["192.0.2.2/32".parse().expect("a network")],
         srtp: SrtpPolicy::Off,
         media_from: Vec::new(),
+        media: None,
     };
     let did = |number: &str, extension: &str| {
         let number = number.parse().expect("E.164");

@@ -23,7 +23,7 @@ pub use document::{
     ConfigError, Document, KeyDefault, KeySpec, Problem, Reader, Section, SectionSpec, Table,
     Value, parse_document, reference,
 };
-pub use media_address::{MEDIA_ADDRESSES_MAX, MediaAddress};
+pub use media_address::{MEDIA_ADDRESSES_MAX, MediaAddress, bound_addresses};
 
 /// Largest configuration file that is read, bytes. A real one has a few kilobytes; the limit
 /// keeps a mistaken path (a log, a device) from filling memory.
@@ -280,13 +280,7 @@ impl EdgeConfig {
     /// The addresses that are bound, each once, in the order of the file.
     #[must_use]
     pub fn bound_addresses(&self) -> Vec<IpAddr> {
-        let mut bound = Vec::new();
-        for entry in &self.media_addresses {
-            if !bound.contains(&entry.address) {
-                bound.push(entry.address);
-            }
-        }
-        bound
+        bound_addresses(&self.media_addresses)
     }
 }
 

@@ -244,7 +244,7 @@ impl Core {
         response
             .headers
             .push(header(HeaderName::ContentLength, "0"));
-        self.counters.responses_sent.add(status / 100);
+        self.counters.responses_sent.add(&response);
         self.transmit(flow, to_wire(&Message::Response(response)));
     }
 

@@ -1,6 +1,7 @@
 //! What the agent counts. All values rise only.
 
-use sipx_sip::Method;
+use sipx_sip::headers::CSeq;
+use sipx_sip::{Method, Response};
 
 /// A count per method; methods without a name of their own share the last place.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -53,24 +54,44 @@ impl MethodCounts {
     }
 }
 
-/// A count per class of status codes, 1xx … 6xx.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ClassCounts([u64; 6]);
+/// Labels of the classes of status codes.
+const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "6xx"];
 
-impl ClassCounts {
-    pub(crate) fn add(&mut self, class: u16) {
-        if let Some(count) = self.0.get_mut(usize::from(class).wrapping_sub(1)) {
+/// Responses: a count per method of the request and class of the status code, 1xx … 6xx.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ResponseCounts([[u64; CLASSES.len()]; METHOD_COUNT + 1]);
+
+impl ResponseCounts {
+    /// Counts a response by the method that its CSeq names; by `other` where that cannot be read.
+    pub(crate) fn add(&mut self, response: &Response) {
+        let method = match response.headers.typed::<CSeq>() {
+            Some(Ok(cseq)) => index_of(&cseq.method),
+            _ => METHOD_COUNT,
+        };
+        let class = usize::from(response.status.class()).wrapping_sub(1);
+        let count = self.0.get_mut(method).and_then(|row| row.get_mut(class));
+        if let Some(count) = count {
             *count += 1;
         }
     }
 
-    /// The count of `class`, 1 … 6; 0 for any other.
+    /// The count of `class`, 1 … 6, to requests of one method; 0 for any other class.
     #[must_use]
-    pub fn get(&self, class: u16) -> u64 {
-        self.0
-            .get(usize::from(class).wrapping_sub(1))
-            .copied()
-            .unwrap_or(0)
+    pub fn get(&self, method: &Method, class: u16) -> u64 {
+        let row = self.0.get(index_of(method));
+        let count = row.and_then(|row| row.get(usize::from(class).wrapping_sub(1)));
+        count.copied().unwrap_or(0)
+    }
+
+    /// Every place with the labels of its method and class, in a fixed order. ACK is left out:
+    /// nobody responds to it (RFC 3261 §17).
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> + '_ {
+        let methods = METHODS.iter().map(|(name, _)| *name).chain(["other"]);
+        let rows = methods.zip(&self.0).filter(|(method, _)| *method != "ACK");
+        rows.flat_map(|(method, row)| {
+            let classes = CLASSES.iter().zip(row);
+            classes.map(move |(class, count)| (method, *class, *count))
+        })
     }
 }
 
@@ -82,9 +103,9 @@ pub struct AgentCounters {
     /// Requests sent, retransmissions not included.
     pub requests_sent: MethodCounts,
     /// Responses received, copies included.
-    pub responses_received: ClassCounts,
+    pub responses_received: ResponseCounts,
     /// Responses sent, retransmissions not included.
-    pub responses_sent: ClassCounts,
+    pub responses_sent: ResponseCounts,
     /// Messages sent again: by a timer, or because the peer repeated what they answered.
     pub retransmissions_sent: u64,
     /// Messages that did not parse or miss what every request must have.

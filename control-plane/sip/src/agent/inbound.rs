@@ -303,10 +303,7 @@ impl Agent {
     }
 
     pub(super) fn handle_response(&mut self, now: MonoTime, flow: &Flow, response: Response) {
-        self.core
-            .counters
-            .responses_received
-            .add(response.status.class());
+        self.core.counters.responses_received.add(&response);
         match self.core.receive_response(now, response) {
             Ok(Some((key, owner, event))) => self.on_client_event(now, &key, owner, event),
             Ok(None) => {}

@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use trunkline_edge_api::PortRange;
-use trunkline_edge_api::config::MediaAddress;
+use trunkline_edge_api::config::{MediaAddress, bound_addresses};
 
 use super::OfferAnswerError;
 
@@ -50,6 +50,18 @@ impl MediaAddresses {
             only: Some(index),
             ..self.clone()
         })
+    }
+
+    /// Every address that is bound, each once.
+    #[must_use]
+    pub fn bound(&self) -> Vec<IpAddr> {
+        bound_addresses(&self.all)
+    }
+
+    /// Every entry, in the order of preference.
+    #[must_use]
+    pub fn entries(&self) -> &[MediaAddress] {
+        &self.all
     }
 
     /// Settles on the entry for a peer at `peer`, or on the preferred one when none has that

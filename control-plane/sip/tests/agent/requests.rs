@@ -396,7 +396,8 @@ fn what_goes_in_and_out_is_counted_by_method_and_class() {
     assert_eq!(counters.requests_received.get(&Method::Invite), 1);
     assert_eq!(counters.requests_received.get(&Method::Ack), 1);
     assert_eq!(counters.requests_received.get(&Method::Bye), 2);
-    assert_eq!(counters.responses_sent.get(2), 2);
+    assert_eq!(counters.responses_sent.get(&Method::Invite, 2), 1);
+    assert_eq!(counters.responses_sent.get(&Method::Bye, 2), 1);
     assert_eq!(counters.retransmissions_sent, 1);
     assert_eq!(
         counters

@@ -1,10 +1,17 @@
 use super::*;
 use trunkline_edge_api::{
-    LegCrypto, MediaDirection, MediaTimeouts, PayloadRoutes, SourcePolicy, SrtpKey, SrtpSuite,
+    LegCrypto, MediaDirection, MediaTimeouts, PayloadRoutes, PortRange, SourcePolicy, SrtpKey,
+    SrtpSuite,
 };
+
+use crate::edge::PortPool;
+
+mod figures;
+mod ports;
 
 const NOW: MonoTime = MonoTime(1_000_000_000);
 const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(std::net::Ipv4Addr::LOCALHOST); 2];
+const V6: IpAddr = IpAddr::V6(std::net::Ipv6Addr::LOCALHOST);
 const WORKER: WorkerIndex = WorkerIndex(0);
 
 fn workers(count: u16) -> Vec<WorkerInfo> {
@@ -19,7 +26,7 @@ fn workers(count: u16) -> Vec<WorkerInfo> {
 }
 
 fn proxy() -> EdgeProxy {
-    let mut proxy = EdgeProxy::new(Epoch(7));
+    let mut proxy = EdgeProxy::new(Epoch(7), vec![LOOPBACK[0], V6]);
     proxy.handle_connected(&workers(1));
     assert_eq!(
         commands(&mut proxy, WORKER)
@@ -29,6 +36,12 @@ fn proxy() -> EdgeProxy {
         [Command::CloseOtherEpochs { keep: Epoch(7) }]
     );
     proxy
+}
+
+/// The first worker's ports on the IPv4 address.
+fn pool(proxy: &EdgeProxy) -> &PortPool {
+    let (_, pools) = proxy.port_pools().next().expect("one worker");
+    pools.get(LOOPBACK[0]).expect("bound there")
 }
 
 fn commands(proxy: &mut EdgeProxy, worker: WorkerIndex) -> Vec<CorrelatedCommand> {
@@ -109,7 +122,7 @@ fn busy_port_is_set_aside_and_the_next_one_tried() {
         panic!("the next port was free");
     };
     assert_eq!(local[0].rtp.port(), 30_004);
-    let (_, pool) = proxy.port_pools().next().expect("one worker");
+    let pool = pool(&proxy);
     assert_eq!(pool.set_aside_total(), 1);
 }
 
@@ -140,7 +153,7 @@ fn range_held_by_another_program_refuses_the_call_and_leaks_no_port() {
         })
     );
     assert_eq!(proxy.session_count(), 0);
-    let (_, pool) = proxy.port_pools().next().expect("one worker");
+    let pool = pool(&proxy);
     let back_in_use = u64::from(pool.free_count()) + pool.set_aside_total();
     assert_eq!(back_in_use, u64::from(pool.capacity()));
 }
@@ -177,7 +190,7 @@ fn closed_session_reports_its_figures_and_frees_its_ports() {
             legs: Some(legs)
         })
     );
-    let (_, pool) = proxy.port_pools().next().expect("one worker");
+    let pool = pool(&proxy);
     assert_eq!(pool.free_count(), pool.capacity());
     assert_eq!(proxy.session_count(), 0);
 }
@@ -315,7 +328,7 @@ fn port_that_a_killed_edge_still_holds_is_bound_again_until_it_is_free() {
 
 #[test]
 fn session_whose_worker_is_gone_after_a_restart_is_given_up() {
-    let mut proxy = EdgeProxy::new(Epoch(7));
+    let mut proxy = EdgeProxy::new(Epoch(7), vec![LOOPBACK[0], V6]);
     proxy.handle_connected(&workers(2));
     for worker in [WorkerIndex(0), WorkerIndex(1)] {
         commands(&mut proxy, worker);
@@ -401,6 +414,6 @@ fn refused_configuration_gives_the_session_up() {
         })
     );
     assert_eq!(proxy.session_count(), 0);
-    let (_, pool) = proxy.port_pools().next().expect("one worker");
+    let pool = pool(&proxy);
     assert_eq!(pool.free_count(), pool.capacity());
 }

@@ -54,6 +54,18 @@ impl MediaAddress {
     }
 }
 
+/// The addresses that these entries bind, each once, in their order.
+#[must_use]
+pub fn bound_addresses(entries: &[MediaAddress]) -> Vec<IpAddr> {
+    let mut bound = Vec::new();
+    for entry in entries {
+        if !bound.contains(&entry.address) {
+            bound.push(entry.address);
+        }
+    }
+    bound
+}
+
 /// Reads the list; `None` after a problem was reported.
 pub(super) fn read(section: &Section<'_>) -> Option<Vec<MediaAddress>> {
     let mut taken: Vec<MediaAddress> = Vec::new();

@@ -333,7 +333,7 @@ impl Core {
             }
             Message::Request(_) => {}
             Message::Response(response) => {
-                self.counters.responses_sent.add(response.status.class());
+                self.counters.responses_sent.add(response);
             }
         }
         let bytes = to_wire(message);

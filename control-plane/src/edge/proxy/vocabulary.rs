@@ -1,0 +1,141 @@
+//! What goes in and out of the proxy.
+
+use trunkline_edge_api::{
+    CloseCause, LegIndex, LegReport, LocalMedia, MediaTimeoutKind, PortRange, Refusal, SessionId,
+    WorkerIndex,
+};
+
+/// A worker as the handshake described it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WorkerInfo {
+    /// Its index.
+    pub worker: WorkerIndex,
+    /// The ports it may bind.
+    pub ports: PortRange,
+    /// Of its region: another one means another edge process, which knows nothing of the last.
+    pub generation: u64,
+}
+
+impl WorkerInfo {
+    /// Whether sessions can stay where they are.
+    pub(super) fn has_ports_of(&self, other: &Self) -> bool {
+        self.worker == other.worker && self.ports == other.ports
+    }
+}
+
+/// Where the two legs of a session were bound, indexed by [`LegIndex`].
+pub type LocalPair = [LocalMedia; 2];
+
+/// What the proxy tells the call machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MediaEvent {
+    /// Both legs are bound; their addresses may now enter SDP.
+    Opened {
+        /// Which session.
+        session: SessionId,
+        /// Its local addresses.
+        local: LocalPair,
+    },
+    /// The worker has taken every configuration that was given to it so far.
+    Configured {
+        /// Which session.
+        session: SessionId,
+    },
+    /// The session could not be opened, or could not be brought back after an edge restart. It is
+    /// forgotten; no further event follows.
+    Refused {
+        /// Which session.
+        session: SessionId,
+        /// What the worker said.
+        refusal: Refusal,
+    },
+    /// A leg's peer was silent for longer than its configuration allows. The session goes on.
+    TimedOut {
+        /// Which session.
+        session: SessionId,
+        /// Whose media is missed.
+        leg: LegIndex,
+        /// Which silence.
+        kind: MediaTimeoutKind,
+    },
+    /// The session has ended. It is forgotten; no further event follows.
+    Closed {
+        /// Which session.
+        session: SessionId,
+        /// `None` when the edge did not say in time.
+        cause: Option<CloseCause>,
+        /// Last figures; `None` when the edge did not say in time.
+        legs: Option<[LegReport; 2]>,
+    },
+}
+
+/// Why there is no media session for a call; the caller is owed a 503.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum MediaRefused {
+    /// No edge is connected.
+    #[error("the media edge is not connected")]
+    EdgeAway,
+    /// Every worker has all its ports in use or set aside, on an address that the call needs.
+    #[error("all media ports are in use; widen [edge] ports")]
+    NoPorts,
+    /// The workers have no room, or do not keep up with their commands.
+    #[error("the media edge is too busy")]
+    EdgeBusy,
+    /// A worker could not do what was asked.
+    #[error("the media edge refused; its log and the refusal say why")]
+    EdgeRefused,
+}
+
+impl MediaRefused {
+    /// Every value.
+    pub const ALL: [Self; 4] = [
+        Self::EdgeAway,
+        Self::NoPorts,
+        Self::EdgeBusy,
+        Self::EdgeRefused,
+    ];
+
+    /// Value of the `reason` label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::EdgeAway => "edge_away",
+            Self::NoPorts => "no_ports",
+            Self::EdgeBusy => "edge_busy",
+            Self::EdgeRefused => "edge_refused",
+        }
+    }
+}
+
+impl From<Refusal> for MediaRefused {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::AddressInUse => Self::NoPorts,
+            Refusal::OutOfSockets
+            | Refusal::SessionTableFull
+            | Refusal::WorkerBusy
+            | Refusal::Draining => Self::EdgeBusy,
+            _ => Self::EdgeRefused,
+        }
+    }
+}
+
+/// Counts that the metrics read. All rise only.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ProxyCounters {
+    /// Times a ring had no room; the command waited.
+    pub ring_full: u64,
+    /// Sessions brought back after an edge restart.
+    pub replayed: u64,
+    /// Sessions that were not opened, in the order of [`MediaRefused::ALL`].
+    pub refused: [u64; MediaRefused::ALL.len()],
+}
+
+impl ProxyCounters {
+    pub(super) fn count_refused(&mut self, reason: MediaRefused) {
+        let of_reason = MediaRefused::ALL.iter().zip(&mut self.refused);
+        for (_, count) in of_reason.filter(|(known, _)| **known == reason) {
+            *count += 1;
+        }
+    }
+}
