@@ -1,303 +1,168 @@
-//! RTP through one worker of the real edge, driven over the ring as control drives it.
+//! RTP through relays: one core of ours, on io_uring and on epoll, beside rtpengine's user-space
+//! path in the same run.
 //!
-//! The generator is one socket on one thread that never sleeps: it sends what is due, reads what
-//! came back, and looks at the clock. Both legs of every call name that socket as their peer, so
-//! each packet comes back to it from another port of the edge. A packet carries its number and
-//! the time it was sent.
+//! ```text
+//!   core 1: generator ──veth──▶ core 0: softirq receive, relay, transmit ──veth──▶ far end (XDP)
+//! ```
+//!
+//! Relays run in turn, A B C A B C, each as a fresh process. Machines are shared and noisy: an
+//! absolute rate means nothing alone, the ratios do.
 
-use std::net::{SocketAddr, UdpSocket};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::Args;
 use rustix::thread::{CpuSet, sched_setaffinity};
-use serde_json::json;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use trunkline_edge_api::SrtpSuite;
 use trunkline_testkit::daemons::Binaries;
 
-use crate::quantiles::Quantiles;
-use crate::report::Report;
+use crate::report::Machine;
 
 mod edge;
+mod far_end;
+mod generator;
+mod peer;
+mod round;
+mod rtpengine;
+mod table;
 mod wire;
 
 use edge::EdgeUnderTest;
-use wire::Wire;
-
-/// Header and 20 ms of G.711.
-const PACKET_LEN: usize = 172;
-/// Core of the edge's only worker (it pins itself there), and of the generator.
-const GENERATOR_CORE: usize = 1;
-/// Loss up to which a rate counts as sustained: 0.1 %.
-const SUSTAINED_LOSS: f64 = 0.001;
-/// Packets read in a row before the generator looks whether one is due.
-const READ_BURST: usize = 32;
-/// Grace for the last packets of a step.
-const DRAIN: Duration = Duration::from_millis(300);
+use far_end::FarEnd;
+use generator::Generator;
+use peer::Relay;
+use round::{Bench, Round};
+use rtpengine::Rtpengine;
+use wire::{ATTACKER_IP, GENERATOR_CORE, GENERATOR_IP, Wire};
 
 /// What to offer.
 #[derive(Args)]
 pub struct RelayArguments {
     /// Calls that stand during the whole measurement; two flows each
-    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=4_000))]
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(2..=4_000))]
     calls: u32,
     /// Seconds per rate
     #[arg(long, default_value_t = 4)]
     seconds: u64,
-    /// Over loopback instead of a veth pair; needs no root and measures the generator first
+    /// How often each relay has its turn
+    #[arg(long, default_value_t = 2)]
+    rounds: u32,
+    /// One round of one second per rate, for a first look; nothing is written
     #[arg(long)]
-    loopback: bool,
-    /// Packets per second to offer, one after the other
-    #[arg(long, value_delimiter = ',', default_values_t = [20_000, 40_000, 60_000, 80_000, 100_000, 120_000, 140_000, 170_000, 200_000])]
+    quick: bool,
+    /// Only relays whose name and path contain this, e.g. "io_uring" or "io_uring RTP"; nothing
+    /// is written
+    #[arg(long)]
+    only: Option<String>,
+    /// Only these rates, with latency, instead of the ladder; nothing is written
+    #[arg(long, value_delimiter = ',')]
     rates: Vec<u32>,
 }
 
-/// What one rate came to.
-struct Step {
-    offered: f64,
-    forwarded: f64,
-    loss: f64,
-    edge_core_idle: f64,
-    cpu_us_per_packet: f64,
-    latency_us: Option<Quantiles>,
+/// Who is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Candidate {
+    Uring,
+    Epoll,
+    Rtpengine,
 }
 
-/// Runs the ladder and publishes `bench/results/relay.*`.
+impl Candidate {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Uring => "trunkline io_uring",
+            Self::Epoll => "trunkline epoll",
+            Self::Rtpengine => "rtpengine",
+        }
+    }
+
+    fn start(self, binaries: &Binaries, wire: &Wire) -> Result<Box<dyn Relay>> {
+        Ok(match self {
+            Self::Uring => Box::new(EdgeUnderTest::start(binaries, wire, "io_uring")?),
+            Self::Epoll => Box::new(EdgeUnderTest::start(binaries, wire, "epoll")?),
+            Self::Rtpengine => Box::new(Rtpengine::start(wire)?),
+        })
+    }
+}
+
+/// Who takes turns, in this order; what the legs of a call carry.
+const TURNS: [(Candidate, Option<SrtpSuite>); 7] = [
+    (Candidate::Uring, None),
+    (Candidate::Rtpengine, None),
+    (Candidate::Epoll, None),
+    (Candidate::Uring, Some(SrtpSuite::AesCm128HmacSha1_80)),
+    (Candidate::Rtpengine, Some(SrtpSuite::AesCm128HmacSha1_80)),
+    (Candidate::Uring, Some(SrtpSuite::AeadAes128Gcm)),
+    (Candidate::Rtpengine, Some(SrtpSuite::AeadAes128Gcm)),
+];
+
+/// Measures, and publishes `bench/results/relay.*`.
 pub fn measure(arguments: &RelayArguments) -> Result<()> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     ensure!(
         cores >= 2,
-        "the relay measurement needs two cores: one for the worker, one for the generator"
+        "the relay measurement needs two cores: one for the relay, one for the generator"
     );
-    let mut report = Report::new(
-        "relay",
-        "RTP through one worker of the edge",
-        &[
-            "offered/s",
-            "forwarded/s",
-            "loss %",
-            "core 0 idle %",
-            "edge CPU µs/packet",
-        ],
-    );
-    let wire = if arguments.loopback {
-        Wire::Loopback
-    } else {
-        Wire::veth().context("the veth pair needs root; --loopback does without")?
-    };
-    let socket = wire.generator_socket()?;
-    socket.set_nonblocking(true)?;
-    // Capped by net.core.rmem_max; the report would show a shortage as loss.
-    rustix::net::sockopt::set_socket_recv_buffer_size(&socket, 16 << 20)?;
-    let mut edge = EdgeUnderTest::start(&Binaries::find()?, wire.edge_ip())?;
-    let ports = edge.open_calls(arguments.calls, socket.local_addr()?)?;
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&interrupted))?;
+    }
+    // Before anything is pinned: what is pinned sees one core.
+    let machine = Machine::this();
+    let peer_version = Rtpengine::version()?;
+    let binaries = Binaries::find()?;
+    let directory = tempfile::tempdir()?;
+    let wire = Wire::lay()?;
+    let mut far_end = FarEnd::attach(&wire, directory.path())?;
+    let mut generator = Generator::new(
+        wire.generator_socket(GENERATOR_IP)?,
+        wire.generator_socket(ATTACKER_IP)?,
+        interrupted,
+    )?;
     pin(GENERATOR_CORE)?;
-    let mut generator = Generator::new(socket, ports);
-    let length = Duration::from_secs(arguments.seconds);
-
-    // Every leg hears once, so that nothing is learnt during a step.
-    generator.run(&mut edge, 20_000, Duration::from_secs(1), false)?;
-    let mut peak: f64 = 0.0;
-    let mut sustained: f64 = 0.0;
-    for &rate in &arguments.rates {
-        let step = generator.run(&mut edge, rate, length, false)?;
-        eprintln!(
-            "{rate} offered: {:.0} sent/s, {:.0} forwarded/s, {:.3} % lost",
-            step.offered,
-            step.forwarded,
-            step.loss * 100.0
-        );
-        peak = peak.max(step.forwarded);
-        if step.loss <= SUSTAINED_LOSS {
-            sustained = sustained.max(step.forwarded);
-        }
-        report.rows.push(vec![
-            json!(step.offered.round()),
-            json!(step.forwarded.round()),
-            json!(step.loss * 100.0),
-            json!(step.edge_core_idle * 100.0),
-            json!(step.cpu_us_per_packet),
-        ]);
-        // The generator itself is at its end: higher rates would measure it, not the edge.
-        if step.offered < 0.9 * f64::from(rate) {
-            report.findings.push(format!(
-                "the generator could not offer {rate}/s; the ladder ends there"
-            ));
-            break;
-        }
-    }
-    report.findings.push(format!(
-        "peak {peak:.0} forwarded packets/s with one worker; sustained (≤ 0.1 % loss) {sustained:.0}"
-    ));
-    let rate = (sustained * 0.8) as u32;
-    if rate > 0 {
-        let through = generator.run(&mut edge, rate, length, true)?;
-        let direct = generator.run_direct(rate, length)?;
-        for (what, latency) in [
-            ("through the edge", through.latency_us),
-            ("straight to the generator's own socket", direct),
-        ] {
-            if let Some(latency) = latency {
-                report.findings.push(format!(
-                    "latency {what} at {rate}/s: p50 {:.1} µs, p99 {:.1} µs, p99.9 {:.1} µs, largest {:.0} µs ({} packets)",
-                    latency.p50, latency.p99, latency.p999, latency.max, latency.count
-                ));
+    let (rounds, seconds) = if arguments.quick {
+        (1, 1)
+    } else {
+        (arguments.rounds, arguments.seconds)
+    };
+    let mut bench = Bench {
+        wire: &wire,
+        far_end: &mut far_end,
+        generator: &mut generator,
+        step: 0,
+        calls: arguments.calls,
+        length: Duration::from_secs(seconds),
+        rates: arguments.rates.iter().copied().map(f64::from).collect(),
+    };
+    let mut results: Vec<Round> = Vec::new();
+    for number in 1..=rounds {
+        for (candidate, suite) in TURNS {
+            let title = format!("{} {}", candidate.name(), generator::suite_name(suite));
+            if arguments
+                .only
+                .as_ref()
+                .is_some_and(|only| !title.contains(only))
+            {
+                continue;
             }
-        }
-        if let (Some(through), Some(direct)) = (through.latency_us, direct) {
-            report.findings.push(format!(
-                "added by the edge: p50 {:.1} µs, p99 {:.1} µs, p99.9 {:.1} µs",
-                through.p50 - direct.p50,
-                through.p99 - direct.p99,
-                through.p999 - direct.p999
-            ));
+            eprintln!("round {number} of {rounds}: {title}");
+            let start = || candidate.start(&binaries, &wire);
+            results.push(bench.measure(candidate.name(), start, suite)?);
         }
     }
-    report.method = vec![
-        format!(
-            "{} calls of two legs (RTCP muxed), opened over the ring; {PACKET_LEN}-byte RTP packets spread round robin over all flows, both directions; {} s per rate.",
-            arguments.calls, arguments.seconds
-        ),
-        format!(
-            "Edge: one worker. Generator: one busy thread on core {GENERATOR_CORE}, one socket, each packet stamped when sent and read back."
-        ),
-        wire.describe().to_owned(),
-        "Idle share of core 0 is the kernel's, everything that ran there included; CPU per packet is user and system time of the edge process. Both from /proc.".to_owned(),
-    ];
+    let mut report = table::report(&results, arguments.calls, seconds, &peer_version)?;
+    report.machine = machine;
+    if arguments.quick || arguments.only.is_some() || !arguments.rates.is_empty() {
+        print!("{}", report.to_markdown());
+        for round in &results {
+            println!("{} {}: {:?}", round.relay, round.path, round.figures);
+        }
+        return Ok(());
+    }
     report.publish()
-}
-
-struct Generator {
-    socket: UdpSocket,
-    /// Media ports of the edge, one flow into each.
-    ports: Vec<SocketAddr>,
-    /// Packets sent into each flow so far.
-    sequences: Vec<u16>,
-    next_flow: usize,
-    started: Instant,
-    /// Of the step that runs; late packets of an earlier one are not counted.
-    step: u32,
-}
-
-impl Generator {
-    fn new(socket: UdpSocket, ports: Vec<SocketAddr>) -> Self {
-        Self {
-            socket,
-            sequences: vec![0; ports.len()],
-            ports,
-            next_flow: 0,
-            started: Instant::now(),
-            step: 0,
-        }
-    }
-
-    fn run(
-        &mut self,
-        edge: &mut EdgeUnderTest,
-        rate: u32,
-        length: Duration,
-        wants_latency: bool,
-    ) -> Result<Step> {
-        edge.keep_in_touch()?;
-        let cpu = edge.cpu_seconds()?;
-        let idle = edge::core_ticks()?;
-        let (sent, received, latencies, spent) = self.offer(rate, length, wants_latency, None)?;
-        let cpu = edge.cpu_seconds()? - cpu;
-        let idle = edge::core_ticks()?.idle_share_since(&idle);
-        edge.keep_in_touch()?;
-        let seconds = spent.as_secs_f64();
-        Ok(Step {
-            offered: sent as f64 / seconds,
-            forwarded: received as f64 / seconds,
-            loss: 1.0 - received as f64 / sent.max(1) as f64,
-            edge_core_idle: idle,
-            cpu_us_per_packet: cpu * 1e6 / received.max(1) as f64,
-            latency_us: Quantiles::of(latencies),
-        })
-    }
-
-    /// The same loop without the edge: what the generator and the kernel take by themselves.
-    fn run_direct(&mut self, rate: u32, length: Duration) -> Result<Option<Quantiles>> {
-        let own = self.socket.local_addr()?;
-        let (_, _, latencies, _) = self.offer(rate, length, true, Some(own))?;
-        Ok(Quantiles::of(latencies))
-    }
-
-    fn offer(
-        &mut self,
-        rate: u32,
-        length: Duration,
-        wants_latency: bool,
-        instead_of_the_edge: Option<SocketAddr>,
-    ) -> Result<(u64, u64, Vec<f64>, Duration)> {
-        self.step += 1;
-        let interval = Duration::from_secs(1).div_f64(f64::from(rate));
-        let begin = Instant::now();
-        let end = begin + length;
-        let mut due = begin;
-        let (mut sent, mut received) = (0u64, 0u64);
-        let mut latencies = Vec::new();
-        if wants_latency {
-            latencies.reserve((f64::from(rate) * length.as_secs_f64() * 1.1) as usize);
-        }
-        let mut buffer = [0u8; 2_048];
-        loop {
-            let now = Instant::now();
-            if now >= end + DRAIN {
-                break;
-            }
-            if now >= due && now < end {
-                self.send(now, instead_of_the_edge);
-                sent += 1;
-                // Lost time is made up for, but never more than 10 ms of it: an overloaded
-                // generator offers less rather than in bursts that no network would.
-                due = (due + interval).max(now - Duration::from_millis(10));
-            }
-            for _ in 0..READ_BURST {
-                let Ok(len) = self.socket.recv(&mut buffer) else {
-                    break;
-                };
-                if let Some(stamp) = self.read_stamp(&buffer[..len]) {
-                    received += 1;
-                    if wants_latency {
-                        let nanos = self.started.elapsed().as_nanos() as u64 - stamp;
-                        latencies.push(nanos as f64 / 1e3);
-                    }
-                }
-                if now >= due {
-                    break;
-                }
-            }
-        }
-        Ok((sent, received, latencies, length))
-    }
-
-    fn send(&mut self, now: Instant, instead_of_the_edge: Option<SocketAddr>) {
-        let flow = self.next_flow;
-        self.next_flow = (flow + 1) % self.ports.len();
-        let sequence = self.sequences[flow];
-        self.sequences[flow] = sequence.wrapping_add(1);
-        let mut packet = [0xd5u8; PACKET_LEN];
-        packet[0] = 0x80;
-        packet[1] = 0;
-        packet[2..4].copy_from_slice(&sequence.to_be_bytes());
-        packet[4..8].copy_from_slice(&(u32::from(sequence) * 160).to_be_bytes());
-        packet[8..12].copy_from_slice(&(flow as u32).to_be_bytes());
-        packet[12..16].copy_from_slice(&self.step.to_be_bytes());
-        let stamp = (now - self.started).as_nanos() as u64;
-        packet[16..24].copy_from_slice(&stamp.to_be_bytes());
-        let to = instead_of_the_edge.unwrap_or(self.ports[flow]);
-        // A full queue is an offered packet that was lost, like any other.
-        let _ = self.socket.send_to(&packet, to);
-    }
-
-    /// When the packet was sent; `None` for one of another step.
-    fn read_stamp(&self, packet: &[u8]) -> Option<u64> {
-        let step = packet.get(12..16)?;
-        if step != self.step.to_be_bytes() {
-            return None;
-        }
-        Some(u64::from_be_bytes(packet.get(16..24)?.try_into().ok()?))
-    }
 }
 
 fn pin(core: usize) -> Result<()> {

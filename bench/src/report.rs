@@ -1,5 +1,6 @@
 //! A measurement and what is needed to judge it: machine, commit, method.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -32,6 +33,12 @@ pub struct Report {
     pub rows: Vec<Vec<Value>>,
     /// What the rows come to.
     pub findings: Vec<String>,
+    /// What a reader of the JSON compares, by name: one figure over another.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub ratios: BTreeMap<String, f64>,
+    /// Everything that was seen, for who looks closer; in the JSON only.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    pub details: Value,
 }
 
 /// The machine, as far as it matters.
@@ -87,6 +94,8 @@ impl Report {
             columns: columns.to_vec(),
             rows: Vec::new(),
             findings: Vec::new(),
+            ratios: BTreeMap::new(),
+            details: Value::Null,
         }
     }
 
@@ -131,6 +140,9 @@ impl Report {
             let _ = writeln!(page, "| {} |", cells.join(" | "));
         }
         page.push('\n');
+        for (name, ratio) in &self.ratios {
+            let _ = writeln!(page, "- {name}: {ratio:.2}");
+        }
         for finding in &self.findings {
             let _ = writeln!(page, "- {finding}");
         }

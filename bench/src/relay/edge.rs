@@ -1,22 +1,24 @@
 //! The edge under test: a process with one worker, and control's end of its ring.
 
 use std::fs;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
-use std::process::Command as ProcessCommand;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use trunkline_edge_api::command::CorrelatedCommand;
 use trunkline_edge_api::{
-    ClockRateHz, Command, Correlation, Epoch, Event, LegConfig, LegIndex, LocalMedia,
-    MediaDirection, MediaTimeouts, PayloadRoute, PayloadRoutes, PayloadType, RtcpMode, SessionId,
-    SourcePolicy, Ssrc,
+    ClockRateHz, Command, Correlation, Counter, DropReason, Epoch, Event, LegConfig, LegCrypto,
+    LegIndex, LocalMedia, MediaDirection, MediaTimeouts, PayloadRoute, PayloadRoutes, PayloadType,
+    RtcpMode, SessionId, SourcePolicy, SrtpKey, SrtpSuite, Ssrc,
 };
 use trunkline_ring::handshake::ControlConnection;
 use trunkline_ring::{ControlEnd, SendError, monotonic_now};
 use trunkline_testkit::daemons::Binaries;
 use trunkline_testkit::process::Process;
+
+use super::peer::{LegKeys, MediaLeg, Relay, STOP_LIMIT};
+use super::wire::{RELAY_IP, Wire};
 
 /// Control's life as this program plays it.
 const EPOCH: Epoch = Epoch(1);
@@ -24,20 +26,33 @@ const EPOCH: Epoch = Epoch(1);
 const PORTS: &str = "12000-27999";
 /// Longest wait for the edge to listen, and for it to answer commands.
 const LIMIT: Duration = Duration::from_secs(20);
-/// `USER_HZ`, in which /proc counts CPU time: 100 on every Linux that Trunkline runs on.
-const TICKS_PER_SECOND: f64 = 100.0;
+
+/// Counters that tell where packets stayed.
+const FIGURES: [Counter; 9] = [
+    Counter::RxRtpPackets,
+    Counter::TxRtpPackets,
+    Counter::BusyCycles,
+    Counter::BusyNanos,
+    Counter::CycleMaxNanos,
+    Counter::RxBuffersExhausted,
+    Counter::RxRearmed,
+    Counter::CqOverflows,
+    Counter::SocketsConnected,
+];
 
 pub(super) struct EdgeUnderTest {
     process: Process,
     connection: ControlConnection,
     end: ControlEnd,
-    ip: IpAddr,
     next_correlation: u64,
+    next_session: u32,
+    free_ports: Vec<u16>,
     _directory: tempfile::TempDir,
 }
 
 impl EdgeUnderTest {
-    pub(super) fn start(binaries: &Binaries, ip: IpAddr) -> Result<Self> {
+    /// Starts the edge at the relay's end of `wire`; `io` is `[edge] io`.
+    pub(super) fn start(binaries: &Binaries, wire: &Wire, io: &str) -> Result<Self> {
         let directory = tempfile::Builder::new()
             .prefix("trunkline-bench-")
             .tempdir()?;
@@ -46,63 +61,74 @@ impl EdgeUnderTest {
         fs::write(
             &config,
             format!(
-                "[node]\nrun_dir = \"{0}\"\nstate_dir = \"{0}\"\n\n[edge]\nworkers = 1\nmedia_addresses = [\"{ip}\"]\nports = \"{PORTS}\"\n",
+                "[node]\nrun_dir = \"{0}\"\nstate_dir = \"{0}\"\n\n[edge]\nworkers = 1\nmedia_addresses = [\"{RELAY_IP}\"]\nports = \"{PORTS}\"\nio = \"{io}\"\n",
                 path.display()
             ),
         )?;
         let mut process = Process::spawn(
             "trunkline-edge",
-            ProcessCommand::new(&binaries.edge)
+            wire.relay_command(binaries.edge.as_os_str())
                 .arg("--config")
                 .arg(&config),
             &path.join("edge.log"),
         )?;
         let (connection, mut ends) = connect(&path.join("edge.sock"), &mut process)?;
         let end = ends.pop().context("the edge has no worker")?;
+        let mut free_ports: Vec<u16> = end.ports().pairs().collect();
+        free_ports.reverse();
         Ok(Self {
             process,
             connection,
             end,
-            ip,
             next_correlation: 1,
+            next_session: 0,
+            free_ports,
             _directory: directory,
         })
     }
 
-    /// Opens `count` calls whose both peers are `peer` and returns the edge's media addresses,
-    /// those of one call side by side.
-    pub(super) fn open_calls(&mut self, count: u32, peer: SocketAddr) -> Result<Vec<SocketAddr>> {
-        let ports: Vec<u16> = self.end.ports().pairs().take(2 * count as usize).collect();
-        ensure!(
-            ports.len() == 2 * count as usize,
-            "the port range holds only {} legs",
-            ports.len()
-        );
-        let mut addresses = Vec::with_capacity(ports.len());
-        for (serial, pair) in (0u32..).zip(ports.chunks_exact(2)) {
-            let session = SessionId::new(EPOCH, serial);
-            for (leg, port) in LegIndex::ALL.into_iter().zip(pair) {
-                let rtp = SocketAddr::new(self.ip, *port);
-                addresses.push(rtp);
-                self.command(Command::OpenLeg {
-                    session,
-                    leg,
-                    local: LocalMedia {
-                        rtp,
-                        rtcp: RtcpMode::Muxed,
-                        ssrc: Ssrc(u32::from(*port)),
-                    },
-                })?;
-            }
-            for leg in LegIndex::ALL {
-                self.command(Command::ConfigureLeg {
-                    session,
-                    leg,
-                    config: relay_pcmu(peer),
-                })?;
-            }
+    fn open_call(
+        &mut self,
+        peer: SocketAddr,
+        suite: Option<SrtpSuite>,
+        legs: &mut Vec<MediaLeg>,
+    ) -> Result<()> {
+        let session = SessionId::new(EPOCH, self.next_session);
+        self.next_session += 1;
+        let mut configs = Vec::new();
+        for leg in LegIndex::ALL {
+            let port = self.free_ports.pop().context("no port is left")?;
+            let rtp = SocketAddr::new(RELAY_IP.into(), port);
+            let ssrc = Ssrc(u32::from(port));
+            let rtcp = RtcpMode::Separate;
+            let local = LocalMedia { rtp, rtcp, ssrc };
+            self.command(Command::OpenLeg {
+                session,
+                leg,
+                local,
+            })?;
+            let keys = match (leg, suite) {
+                (LegIndex::B, Some(suite)) => Some(LegKeys {
+                    suite,
+                    to_relay: test_key(suite, port, 1)?,
+                    from_relay: test_key(suite, port, 2)?,
+                }),
+                _ => None,
+            };
+            configs.push((leg, relay_pcmu(peer, keys.as_ref())));
+            legs.push(MediaLeg {
+                relay: rtp,
+                crypto: keys,
+            });
         }
-        Ok(addresses)
+        for (leg, config) in configs {
+            self.command(Command::ConfigureLeg {
+                session,
+                leg,
+                config,
+            })?;
+        }
+        Ok(())
     }
 
     /// Sends a command and waits for its answer.
@@ -140,9 +166,24 @@ impl EdgeUnderTest {
             }
         }
     }
+}
+
+impl Relay for EdgeUnderTest {
+    fn open_calls(
+        &mut self,
+        count: u32,
+        peer: SocketAddr,
+        suite: Option<SrtpSuite>,
+    ) -> Result<Vec<MediaLeg>> {
+        let mut legs = Vec::with_capacity(2 * count as usize);
+        for _ in 0..count {
+            self.open_call(peer, suite, &mut legs)?;
+        }
+        Ok(legs)
+    }
 
     /// Beats, reads what the edge said, and notices when it is gone.
-    pub(super) fn keep_in_touch(&mut self) -> Result<()> {
+    fn keep_in_touch(&mut self) -> Result<()> {
         if self.connection.has_hung_up() {
             bail!("the edge ended:\n{}", self.process.output());
         }
@@ -155,56 +196,27 @@ impl EdgeUnderTest {
         Ok(())
     }
 
-    /// User and system time of the process so far.
-    pub(super) fn cpu_seconds(&self) -> Result<f64> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.process.id()))?;
-        // The command name, in parentheses, may hold spaces; utime and stime are the 12th and
-        // 13th fields after it.
-        let (_, fields) = stat
-            .rsplit_once(')')
-            .context("/proc/<pid>/stat has no name")?;
-        let ticks: f64 = fields
-            .split_whitespace()
-            .skip(11)
-            .take(2)
-            .map(|field| field.parse::<f64>())
-            .sum::<Result<f64, _>>()?;
-        Ok(ticks / TICKS_PER_SECOND)
+    fn process_id(&self) -> u32 {
+        self.process.id()
+    }
+
+    fn stop(&mut self) -> Result<()> {
+        self.process.terminate(STOP_LIMIT).map(|_| ())
+    }
+
+    fn figures(&self) -> Vec<(&'static str, u64)> {
+        let counters = FIGURES.map(|counter| (counter.name(), self.end.counter(counter)));
+        let drops = DropReason::ALL.map(|reason| (reason.name(), self.end.counter(reason)));
+        let happened = |&(_, count): &(&str, u64)| count > 0;
+        counters.into_iter().chain(drops).filter(happened).collect()
     }
 }
 
-/// What the kernel says core 0 did, in ticks.
-pub(super) struct CoreTicks {
-    idle: u64,
-    all: u64,
-}
-
-/// Core 0's, since boot.
-pub(super) fn core_ticks() -> Result<CoreTicks> {
-    let stat = fs::read_to_string("/proc/stat")?;
-    let line = stat
-        .lines()
-        .find_map(|line| line.strip_prefix("cpu0 "))
-        .context("/proc/stat has no cpu0")?;
-    // user nice system idle iowait irq softirq steal; guest time is in user already.
-    let ticks: Vec<u64> = line
-        .split_whitespace()
-        .take(8)
-        .map(str::parse)
-        .collect::<Result<_, _>>()?;
-    let idle = ticks.get(3..5).context("/proc/stat is short")?.iter().sum();
-    Ok(CoreTicks {
-        idle,
-        all: ticks.iter().sum(),
-    })
-}
-
-impl CoreTicks {
-    /// 0 … 1.
-    pub(super) fn idle_share_since(&self, earlier: &CoreTicks) -> f64 {
-        let all = self.all.saturating_sub(earlier.all).max(1);
-        self.idle.saturating_sub(earlier.idle) as f64 / all as f64
-    }
+/// A key that no other leg and no other direction has.
+fn test_key(suite: SrtpSuite, port: u16, direction: u8) -> Result<SrtpKey> {
+    let mut key = vec![direction; suite.key_len() + suite.salt_len()];
+    key[..2].copy_from_slice(&port.to_be_bytes());
+    SrtpKey::new(suite, &key).context("a key of the suite's own length")
 }
 
 fn connect(socket: &Path, process: &mut Process) -> Result<(ControlConnection, Vec<ControlEnd>)> {
@@ -225,7 +237,7 @@ fn connect(socket: &Path, process: &mut Process) -> Result<(ControlConnection, V
     }
 }
 
-fn relay_pcmu(peer: SocketAddr) -> LegConfig {
+fn relay_pcmu(peer: SocketAddr, keys: Option<&LegKeys>) -> LegConfig {
     let route = PayloadRoute {
         from: PayloadType::PCMU,
         to: PayloadType::PCMU,
@@ -233,11 +245,15 @@ fn relay_pcmu(peer: SocketAddr) -> LegConfig {
     };
     LegConfig {
         remote_rtp: Some(peer),
-        remote_rtcp: Some(peer),
+        remote_rtcp: Some(SocketAddr::new(peer.ip(), peer.port() + 1)),
         source: SourcePolicy::Exact,
         direction: MediaDirection::SendReceive,
         routes: PayloadRoutes::new(vec![route]).expect("one route"),
-        crypto: None,
+        crypto: keys.map(|keys| LegCrypto {
+            suite: keys.suite,
+            send: keys.from_relay.clone(),
+            receive: keys.to_relay.clone(),
+        }),
         timeouts: MediaTimeouts::OFF,
     }
 }

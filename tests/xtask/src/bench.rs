@@ -20,7 +20,7 @@ pub(crate) struct BenchArguments {
 enum Measurement {
     /// Time and allocations of rewriting one packet
     Rewrite,
-    /// Forwarded packets per second and added latency of the real edge
+    /// Forwarded packets per second and latency of the real edge beside rtpengine
     Relay,
     /// INVITE in → INVITE out at 50 calls per second through both daemons
     Setup,
@@ -33,7 +33,8 @@ pub(crate) fn bench(arguments: &BenchArguments) -> Result<ExitCode> {
             command.args(["bench", "-p", "trunkline-bench", "--bench", "rewrite"]);
         }
         Measurement::Relay => {
-            packages::ensure(&[packages::IPROUTE])?;
+            packages::ensure(&[packages::IPROUTE, packages::CLANG])?;
+            ensure_peer()?;
             measure(&mut command, "relay", &arguments.arguments)?;
         }
         Measurement::Setup => {
@@ -47,6 +48,20 @@ pub(crate) fn bench(arguments: &BenchArguments) -> Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// The peer's package comes with a service, which would share the cores with what is measured: it
+/// is switched off when this installs it.
+fn ensure_peer() -> Result<()> {
+    if packages::RTPENGINE.is_installed() {
+        return Ok(());
+    }
+    packages::ensure(&[packages::RTPENGINE])?;
+    // Fails where no systemd runs, and then no service does.
+    let _ = Command::new("systemctl")
+        .args(["disable", "--now", "rtpengine-daemon.service"])
+        .output();
+    Ok(())
 }
 
 /// Completes `command` to a measurement of daemons. What is measured is what is shipped, so they

@@ -12,6 +12,13 @@ pub(crate) struct Needed {
     what_for: &'static str,
 }
 
+impl Needed {
+    /// Whether its program is there.
+    pub(crate) fn is_installed(&self) -> bool {
+        is_installed(self.program)
+    }
+}
+
 /// For the system tests.
 pub(crate) const SIPP: Needed = Needed {
     program: "sipp",
@@ -30,7 +37,21 @@ pub(crate) const TCPDUMP: Needed = Needed {
 pub(crate) const IPROUTE: Needed = Needed {
     program: "ip",
     package: "iproute2",
-    what_for: "the veth pair between generator and edge",
+    what_for: "the veth pair between generator and relay",
+};
+
+/// For `bench relay`.
+pub(crate) const CLANG: Needed = Needed {
+    program: "clang",
+    package: "clang",
+    what_for: "the BPF program at the far end",
+};
+
+/// For `bench relay`.
+pub(crate) const RTPENGINE: Needed = Needed {
+    program: "rtpengine",
+    package: "rtpengine-daemon",
+    what_for: "the peer to compare with",
 };
 
 /// Makes sure that every program is there: installs the packages when it may, else says which
@@ -38,7 +59,7 @@ pub(crate) const IPROUTE: Needed = Needed {
 pub(crate) fn ensure(needed: &[Needed]) -> Result<()> {
     let missing: Vec<&Needed> = needed
         .iter()
-        .filter(|needed| !is_installed(needed.program))
+        .filter(|needed| !needed.is_installed())
         .collect();
     if missing.is_empty() {
         return Ok(());

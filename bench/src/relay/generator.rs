@@ -1,0 +1,312 @@
+//! The generator: one thread that never sleeps and sends what is due.
+//!
+//! It measures itself too. A packet is stamped with the time it is really sent, so the generator's
+//! own lateness is no latency of the relay's; how late it was stands in the result.
+
+use std::io::IoSlice;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail, ensure};
+use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, SocketAddrAny, sendmmsg};
+use trunkline_edge_api::{SrtpSuite, Ssrc};
+use trunkline_media::PacketBuf;
+use trunkline_media::srtp::{OVERHEAD_MAX, OpenContext, SealContext};
+use trunkline_ring::monotonic_now;
+
+use super::far_end::{MAGIC_CALL, MAGIC_SPRAY};
+use super::peer::MediaLeg;
+use crate::quantiles::Quantiles;
+
+/// Header and 20 ms of G.711.
+pub(super) const PACKET_LEN: usize = 172;
+
+/// Packets that leave with one system call at most.
+const BATCH_LEN_MAX: usize = 16;
+
+/// Lost time is made up for, but never more than this: an overloaded generator offers less rather
+/// than in bursts that no network would carry.
+const CATCH_UP_MAX: Duration = Duration::from_millis(1);
+
+/// Who sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sender {
+    /// The peers of the calls.
+    Call,
+    /// Somebody at another address.
+    Attacker,
+}
+
+/// One direction of a call.
+struct Flow {
+    to: SocketAddr,
+    to_any: SocketAddrAny,
+    sequence: u16,
+    /// What the relay expects of this leg's peer; `None` for plain RTP.
+    seal: Option<Box<SealContext>>,
+    /// How what the relay sends from this leg's port is protected.
+    open: Option<Box<OpenContext>>,
+}
+
+pub(super) struct Generator {
+    socket: UdpSocket,
+    attacker: UdpSocket,
+    flows: Vec<Flow>,
+    /// The flow that comes next, for each [`Sender`].
+    next_flow: [usize; 2],
+    packets: Box<[[u8; PACKET_LEN + OVERHEAD_MAX]; BATCH_LEN_MAX]>,
+    interrupted: Arc<AtomicBool>,
+}
+
+/// What was sent in one go.
+pub(super) struct Sent {
+    /// Packets that the kernel took.
+    pub(super) packets: u64,
+    /// Of the attacker among them.
+    pub(super) sprayed: u64,
+    /// How long after it was due each packet was sent, microseconds.
+    pub(super) lateness_us: Option<Quantiles>,
+}
+
+impl Generator {
+    /// Sends from `socket`, and as attacker from `attacker`; stops when `interrupted` is set.
+    pub(super) fn new(
+        socket: UdpSocket,
+        attacker: UdpSocket,
+        interrupted: Arc<AtomicBool>,
+    ) -> Result<Self> {
+        socket.set_read_timeout(Some(Duration::from_millis(200)))?;
+        Ok(Self {
+            socket,
+            attacker,
+            flows: Vec::new(),
+            next_flow: [0; 2],
+            packets: Box::new([[0xd5; PACKET_LEN + OVERHEAD_MAX]; BATCH_LEN_MAX]),
+            interrupted,
+        })
+    }
+
+    /// The address that every leg has for its peer.
+    pub(super) fn address(&self) -> Result<SocketAddr> {
+        Ok(self.socket.local_addr()?)
+    }
+
+    /// Those of another relay.
+    pub(super) fn forget_legs(&mut self) {
+        self.next_flow = [0; 2];
+        self.flows.clear();
+    }
+
+    /// Sends into these legs too, two neighbours of which are one call.
+    pub(super) fn add_legs(&mut self, legs: &[MediaLeg]) {
+        self.flows
+            .extend((self.flows.len() as u32..).zip(legs).map(|(index, leg)| {
+                Flow {
+                    to: leg.relay,
+                    to_any: leg.relay.into(),
+                    sequence: 0,
+                    seal: leg.crypto.as_ref().map(|crypto| {
+                        let ssrc = Ssrc(ssrc_of(index));
+                        Box::new(SealContext::new(crypto.suite, &crypto.to_relay, ssrc))
+                    }),
+                    open: leg
+                        .crypto
+                        .as_ref()
+                        .map(|crypto| Box::new(OpenContext::new(crypto.suite, &crypto.from_relay))),
+                }
+            }));
+    }
+
+    /// Sends one packet into every flow and sees to it that the relay sends each on, from the far
+    /// leg's port and protected as that leg is.
+    pub(super) fn check_flows(&mut self, step: u32) -> Result<()> {
+        let mut has_passed = vec![false; self.flows.len()];
+        // Twice: the first packet teaches a relay its peer, and some count it as lost.
+        for _ in 0..2 {
+            for _ in 0..self.flows.len() {
+                self.send_one(step)?;
+                std::thread::sleep(Duration::from_micros(50));
+                self.socket.set_nonblocking(true)?;
+                while let Some(index) = self.receive()? {
+                    has_passed[index] = true;
+                }
+            }
+        }
+        self.socket.set_nonblocking(false)?;
+        while let Some(index) = self.receive()? {
+            has_passed[index] = true;
+        }
+        let missing = has_passed.iter().filter(|passed| !**passed).count();
+        ensure!(
+            missing == 0,
+            "{missing} of {} flows do not come through the relay as they should",
+            has_passed.len()
+        );
+        Ok(())
+    }
+
+    /// The flow whose packet came back, if one did; an error for one that is not what it should be.
+    fn receive(&mut self) -> Result<Option<usize>> {
+        let mut buffer = [0; 2_048];
+        let Ok((len, source)) = self.socket.recv_from(&mut buffer) else {
+            return Ok(None);
+        };
+        let Some(from) = self.flows.iter().position(|flow| flow.to == source) else {
+            bail!("a packet from {source}, which no call has");
+        };
+        let flow = &mut self.flows[from];
+        let mut packet = PacketBuf::new(&mut buffer, len);
+        if let Some(open) = &mut flow.open {
+            open.open_rtp(&mut packet)
+                .map_err(|error| anyhow::anyhow!("from {source}: {error:?}"))?;
+        }
+        let sent_into = packet
+            .get(28..32)
+            .and_then(|octets| Some(u32::from_ne_bytes(*octets.first_chunk()?) as usize));
+        ensure!(
+            packet.len() == PACKET_LEN && sent_into == Some(from ^ 1),
+            "a packet from {source} is not what was sent into the other leg"
+        );
+        Ok(Some(from ^ 1))
+    }
+
+    fn send_one(&mut self, step: u32) -> Result<()> {
+        let flow = self.next_flow[Sender::Call as usize];
+        let len = self.prepare(0, Sender::Call, step);
+        self.socket
+            .send_to(&self.packets[0][..len], self.flows[flow].to)?;
+        Ok(())
+    }
+
+    /// Offers `rate` packets per second, spread round robin over all flows, for `length`;
+    /// `sprayed_per_call` packets of the attacker's follow each of them.
+    pub(super) fn offer(
+        &mut self,
+        rate: f64,
+        length: Duration,
+        step: u32,
+        sprayed_per_call: u32,
+        batch_len_max: usize,
+    ) -> Result<Sent> {
+        let begin = Instant::now();
+        let nanos_per_packet = 1e9 / rate;
+        let catch_up_max = (CATCH_UP_MAX.as_nanos() as f64 / nanos_per_packet) as u64 + 1;
+        let (mut packets, mut sprayed) = (0, 0);
+        // Packets that are due or were given up, since `begin`.
+        let mut position = 0u64;
+        let mut lateness = vec![0u64; 4_096];
+        let mut lateness_max: f64 = 0.0;
+        loop {
+            let elapsed = begin.elapsed();
+            if elapsed >= length {
+                break;
+            }
+            if self.interrupted.load(Ordering::Relaxed) {
+                bail!("interrupted");
+            }
+            let elapsed_nanos = elapsed.as_nanos() as f64;
+            let due = (elapsed_nanos / nanos_per_packet) as u64;
+            if due <= position {
+                std::hint::spin_loop();
+                continue;
+            }
+            position = position.max(due.saturating_sub(catch_up_max));
+            let count = ((due - position) as usize).min(batch_len_max.min(BATCH_LEN_MAX));
+            let late_us = (elapsed_nanos - position as f64 * nanos_per_packet) / 1e3;
+            lateness_max = lateness_max.max(late_us);
+            let bucket = (late_us as usize).min(lateness.len() - 1);
+            lateness[bucket] += count as u64;
+            position += count as u64;
+            packets += self.send_batch(Sender::Call, count, step) as u64;
+            for _ in 0..sprayed_per_call {
+                let count = self.send_batch(Sender::Attacker, count, step) as u64;
+                packets += count;
+                sprayed += count;
+            }
+        }
+        Ok(Sent {
+            packets,
+            sprayed,
+            lateness_us: Quantiles::of_buckets(&lateness, lateness_max),
+        })
+    }
+
+    /// Sends into the next `count` flows. Returns how many packets the kernel took.
+    fn send_batch(&mut self, sender: Sender, count: usize, step: u32) -> usize {
+        let first_flow = self.next_flow[sender as usize];
+        let mut lens = [0; BATCH_LEN_MAX];
+        for (slot, len) in lens.iter_mut().enumerate().take(count) {
+            *len = self.prepare(slot, sender, step);
+        }
+        let socket = match sender {
+            Sender::Call => &self.socket,
+            Sender::Attacker => &self.attacker,
+        };
+        let vectors: [[IoSlice<'_>; 1]; BATCH_LEN_MAX] =
+            std::array::from_fn(|slot| [IoSlice::new(&self.packets[slot][..lens[slot]])]);
+        let mut controls: [SendAncillaryBuffer<'_, '_, '_>; BATCH_LEN_MAX] =
+            std::array::from_fn(|_| SendAncillaryBuffer::default());
+        let mut messages: Vec<MMsgHdr<'_>> = Vec::with_capacity(count);
+        for (slot, control) in controls.iter_mut().enumerate().take(count) {
+            let flow = &self.flows[(first_flow + slot) % self.flows.len()];
+            messages.push(MMsgHdr::new_with_addr(
+                &flow.to_any,
+                &vectors[slot],
+                control,
+            ));
+        }
+        // What the kernel does not take is not offered.
+        sendmmsg(socket, &mut messages, SendFlags::DONTWAIT).unwrap_or(0)
+    }
+
+    /// Writes the next flow's packet and returns its length.
+    #[inline]
+    fn prepare(&mut self, slot: usize, sender: Sender, step: u32) -> usize {
+        let index = self.next_flow[sender as usize];
+        self.next_flow[sender as usize] = (index + 1) % self.flows.len();
+        let flow = &mut self.flows[index];
+        let packet = &mut self.packets[slot];
+        let (magic, ssrc) = match sender {
+            Sender::Call => {
+                flow.sequence = flow.sequence.wrapping_add(1);
+                (MAGIC_CALL, ssrc_of(index as u32))
+            }
+            Sender::Attacker => (MAGIC_SPRAY, !ssrc_of(index as u32)),
+        };
+        packet[0] = 0x80;
+        packet[1] = 0;
+        packet[2..4].copy_from_slice(&flow.sequence.to_be_bytes());
+        packet[4..8].copy_from_slice(&(u32::from(flow.sequence) * 160).to_be_bytes());
+        packet[8..12].copy_from_slice(&ssrc.to_be_bytes());
+        packet[12..16].copy_from_slice(&magic.to_ne_bytes());
+        packet[16..20].copy_from_slice(&step.to_ne_bytes());
+        packet[20..28].copy_from_slice(&monotonic_now().0.to_ne_bytes());
+        packet[28..32].copy_from_slice(&(index as u32).to_ne_bytes());
+        packet[32..].fill(0xd5);
+        match (&mut flow.seal, sender) {
+            (Some(seal), Sender::Call) => {
+                let mut packet = PacketBuf::new(packet, PACKET_LEN);
+                // A sequence that only rises is never refused.
+                let sealed = seal.seal_rtp(&mut packet);
+                debug_assert!(sealed.is_ok(), "{sealed:?}");
+                packet.len()
+            }
+            _ => PACKET_LEN,
+        }
+    }
+}
+
+/// Source of a flow; none is 0, and none is another's complement.
+fn ssrc_of(index: u32) -> u32 {
+    0x1000_0000 + index
+}
+
+/// How a suite is called in the report.
+pub(super) fn suite_name(suite: Option<SrtpSuite>) -> &'static str {
+    match suite {
+        None => "RTP",
+        Some(suite) => suite.sdes_name(),
+    }
+}

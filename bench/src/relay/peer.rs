@@ -1,0 +1,125 @@
+//! What the measurement asks of a relay, whoever made it.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use trunkline_edge_api::{SrtpKey, SrtpSuite};
+
+use super::wire::RELAY_CORE;
+
+/// `USER_HZ`, in which /proc counts CPU time: 100 on every Linux that Trunkline runs on.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// Longest time that ending may take.
+pub(super) const STOP_LIMIT: Duration = Duration::from_secs(10);
+
+/// A leg of a call as its peer knows it.
+#[derive(Debug)]
+pub(super) struct MediaLeg {
+    /// The relay's RTP address.
+    pub(super) relay: SocketAddr,
+    /// `None` for plain RTP.
+    pub(super) crypto: Option<LegKeys>,
+}
+
+/// Keys of a protected leg (RFC 4568).
+#[derive(Debug)]
+pub(super) struct LegKeys {
+    pub(super) suite: SrtpSuite,
+    pub(super) to_relay: SrtpKey,
+    pub(super) from_relay: SrtpKey,
+}
+
+/// A relay process under test.
+pub(super) trait Relay {
+    /// Opens `count` calls more; both peers of each are `peer`. The first leg is plain RTP, the
+    /// second protected with `suite`, where there is one. Legs of one call are neighbours in what
+    /// is returned. RTCP has ports of its own.
+    fn open_calls(
+        &mut self,
+        count: u32,
+        peer: SocketAddr,
+        suite: Option<SrtpSuite>,
+    ) -> Result<Vec<MediaLeg>>;
+
+    /// Whatever has to be done between two steps; an error when the relay is gone.
+    fn keep_in_touch(&mut self) -> Result<()>;
+
+    fn process_id(&self) -> u32;
+
+    /// Ends it in good order: one that is killed leaves its ports to the kernel for a while, and
+    /// the next relay wants the same ones.
+    fn stop(&mut self) -> Result<()>;
+
+    /// What it counted, for who looks into a result; may be empty.
+    fn figures(&self) -> Vec<(&'static str, u64)>;
+}
+
+/// Resident memory of a process, bytes.
+pub(super) fn resident_bytes(process_id: u32) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{process_id}/status"))?;
+    let kilobytes: u64 = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .and_then(|rest| rest.trim().strip_suffix("kB")?.trim().parse().ok())
+        .context("/proc/<pid>/status has no VmRSS")?;
+    Ok(kilobytes * 1024)
+}
+
+/// User and system time of a process so far.
+pub(super) fn cpu_seconds(process_id: u32) -> Result<f64> {
+    let stat = fs::read_to_string(format!("/proc/{process_id}/stat"))?;
+    // The command name, in parentheses, may hold spaces; utime and stime are the 12th and 13th
+    // fields after it.
+    let (_, fields) = stat
+        .rsplit_once(')')
+        .context("/proc/<pid>/stat has no name")?;
+    let ticks: f64 = fields
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .map(|field| field.parse::<f64>())
+        .sum::<Result<f64, _>>()?;
+    Ok(ticks / TICKS_PER_SECOND)
+}
+
+/// What the kernel says the relay's core did since boot, in ticks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct CoreTicks {
+    idle: u64,
+    stolen: u64,
+    all: u64,
+}
+
+impl CoreTicks {
+    pub(super) fn now() -> Result<Self> {
+        let stat = fs::read_to_string("/proc/stat")?;
+        let prefix = format!("cpu{RELAY_CORE} ");
+        let line = stat
+            .lines()
+            .find_map(|line| line.strip_prefix(prefix.as_str()))
+            .context("/proc/stat does not know the relay's core")?;
+        // user nice system idle iowait irq softirq steal; guest time is in user already.
+        let ticks: Vec<u64> = line
+            .split_whitespace()
+            .take(8)
+            .map(str::parse)
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            idle: ticks.get(3..5).context("/proc/stat is short")?.iter().sum(),
+            stolen: *ticks.get(7).context("/proc/stat is short")?,
+            all: ticks.iter().sum(),
+        })
+    }
+
+    /// Shares since `earlier`, 0 … 1: idle, and taken by the hypervisor.
+    pub(super) fn shares_since(&self, earlier: &Self) -> (f64, f64) {
+        let all = self.all.saturating_sub(earlier.all).max(1) as f64;
+        (
+            self.idle.saturating_sub(earlier.idle) as f64 / all,
+            self.stolen.saturating_sub(earlier.stolen) as f64 / all,
+        )
+    }
+}
