@@ -21,16 +21,21 @@
 //! SRTP is each leg's own business (RFC 4568): the caller's side may be protected and the callee's
 //! not, and what both protect has different keys.
 //!
-//! Left out: transcoding (a call without a common codec is refused), DTLS-SRTP, ICE, BUNDLE, and
-//! every stream besides the one for audio: such lines are answered with port 0.
+//! Where the sides share no codec the edge may convert: [`TranscodingPolicy`], and the table in
+//! its module.
+//!
+//! Left out: DTLS-SRTP, ICE, BUNDLE, and every stream besides the one for audio: such lines are
+//! answered with port 0.
 
 mod addresses;
 mod codec;
 mod local;
+mod opus;
 mod remote;
 mod sdes;
 #[cfg(test)]
 mod tests;
+mod transcoding;
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -38,7 +43,7 @@ use bytes::Bytes;
 use sipx_sdp::{Direction, negotiate_direction};
 use trunkline_edge_api::config::MediaAddress;
 use trunkline_edge_api::{
-    LegConfig, LegIndex, MediaDirection, MediaTimeouts, PayloadRoute, PayloadRoutes,
+    LegAudio, LegConfig, LegIndex, MediaDirection, MediaTimeouts, PayloadRoute, PayloadRoutes,
     SourceNetworks, SourcePolicy,
 };
 
@@ -47,6 +52,7 @@ pub use codec::{AudioCodec, Encoding};
 pub use local::LocalDescription;
 pub use remote::RemoteAudio;
 pub use sdes::{CryptoLine, KeySource, SrtpPolicy, UnknownSrtpPolicy};
+pub use transcoding::{Transcode, TranscodingPolicy, UnknownTranscode};
 
 use codec::PayloadNumbers;
 use local::{Describer, LocalAudio, LocalRtcp};
@@ -77,7 +83,7 @@ pub enum OfferAnswerError {
     )]
     NoCommonSuite,
     /// No format that both sides have and that may cross the relay.
-    #[error("no common codec; PCMU, PCMA, G722 and opus can be passed through")]
+    #[error("no common codec, and none that the edge could convert")]
     NoCommonCodec,
     /// The media address is a host name.
     #[error("the media address is not numeric: {0}")]
@@ -125,6 +131,8 @@ pub struct MediaNegotiation {
     addresses: [MediaAddresses; 2],
     /// Indexed by [`LegIndex`].
     policies: [SrtpPolicy; 2],
+    /// Indexed by [`LegIndex`].
+    transcoding: [TranscodingPolicy; 2],
     keys: KeySource,
     /// Networks that a peer's media may come from beside the address it names, indexed by
     /// [`LegIndex`].
@@ -154,7 +162,7 @@ enum Exchange {
 struct Forwarded {
     from: LegIndex,
     offer: RemoteAudio,
-    /// As the far leg was offered them, under its numbers.
+    /// As the far leg was offered them, under its numbers: the offer's and those that we added.
     codecs: Vec<AudioCodec>,
     /// As the far leg was offered them; none over plain RTP.
     crypto: Vec<CryptoLine>,
@@ -175,6 +183,8 @@ struct Agreed {
     remote: RemoteAudio,
     /// Formats in force, under the numbers that our description gave them: what the peer sends.
     codecs: Vec<AudioCodec>,
+    /// The audio in use, of those.
+    audio: Encoding,
     /// Direction that our description states.
     direction: Direction,
     ptime_ms: Option<u16>,
@@ -191,6 +201,7 @@ impl MediaNegotiation {
         Self {
             addresses: [addresses.clone(), addresses],
             policies,
+            transcoding: [TranscodingPolicy::off(), TranscodingPolicy::off()],
             keys,
             media_from: [None, None],
             legs: Default::default(),
@@ -201,6 +212,12 @@ impl MediaNegotiation {
     /// Lets the peer of `leg` send from these networks, too. What it is sent goes where it said.
     pub fn accept_media_from(&mut self, leg: LegIndex, networks: SourceNetworks) {
         self.media_from[leg.as_usize()] = Some(networks);
+    }
+
+    /// What the side of `leg` may be transcoded to. Said before anything else; without it the call
+    /// is relayed. Both sides have to allow it.
+    pub fn allow_transcoding(&mut self, leg: LegIndex, policy: TranscodingPolicy) {
+        self.transcoding[leg.as_usize()] = policy;
     }
 
     /// Has `leg` use our address of this name and no other. Said before anything else.
@@ -411,6 +428,37 @@ impl MediaNegotiation {
         }
     }
 
+    /// The audio in use on a leg, once both sides agreed.
+    #[must_use]
+    pub fn audio(&self, leg: LegIndex) -> Option<Encoding> {
+        self.leg(leg).agreed.as_ref().map(|agreed| agreed.audio)
+    }
+
+    /// What the edge must know of a leg's formats to decode and make audio there. `None` before an
+    /// answer, and for a format that only passes through.
+    #[must_use]
+    pub fn leg_audio(&self, leg: LegIndex) -> Option<LegAudio> {
+        self.leg(leg).agreed.as_ref()?.leg_audio()
+    }
+
+    /// Whether a peer may send something that has no way to the far leg as it is: the edge then
+    /// needs [`Self::leg_audio`] of both legs.
+    #[must_use]
+    pub fn needs_conversion(&self) -> bool {
+        let [Some(a), Some(b)] = self.legs.each_ref().map(|leg| leg.agreed.as_ref()) else {
+            return false;
+        };
+        let is_stuck = |near: &Agreed, far: &Agreed| {
+            let mut codecs = near.codecs.iter();
+            // Comfort noise that stays here is silence on the other side, and no loss.
+            codecs.any(|codec| {
+                !matches!(codec.encoding, Encoding::ComfortNoise { .. })
+                    && codec::number_of(&far.codecs, codec.encoding).is_none()
+            })
+        };
+        is_stuck(a, b) || is_stuck(b, a)
+    }
+
     /// Puts `offer` before the leg opposite `from`.
     fn forward(
         &mut self,
@@ -418,6 +466,12 @@ impl MediaNegotiation {
         offer: RemoteAudio,
     ) -> Result<(Forwarded, Bytes), OfferAnswerError> {
         let policy = self.policy(from.far());
+        let added = if self.may_transcode() {
+            let list = &self.transcoding[from.far().as_usize()].codecs;
+            transcoding::additions(&offer.codecs, list)
+        } else {
+            Vec::new()
+        };
         let leg = &mut self.legs[from.far().as_usize()];
         // Inside a call the leg stays as it is, with its key: only its peer may change that.
         let crypto = match &leg.agreed {
@@ -430,7 +484,7 @@ impl MediaNegotiation {
             None => sdes::offer(&mut self.keys),
         };
         let numbers = &mut leg.numbers;
-        let codecs = offer.codecs.iter().filter_map(|codec| {
+        let codecs = offer.codecs.iter().chain(&added).filter_map(|codec| {
             Some(AudioCodec {
                 payload_type: numbers.number_for(codec.encoding, codec.payload_type)?,
                 ..codec.clone()
@@ -479,22 +533,30 @@ impl MediaNegotiation {
         self.refuse_own_sockets(offer)?;
         self.refuse_own_sockets(&answer)?;
 
+        let answered: Vec<AudioCodec> = answer
+            .codecs
+            .iter()
+            .filter(|codec| codec::number_of(&forwarded.codecs, codec.encoding).is_some())
+            .cloned()
+            .collect();
         // The answer's order and parameters; each format under the offerer's own number.
-        let common = answer.codecs.iter().filter_map(|codec| {
-            codec::number_of(&forwarded.codecs, codec.encoding)?;
+        let common = answered.iter().filter_map(|codec| {
             Some(AudioCodec {
                 payload_type: codec::number_of(&offer.codecs, codec.encoding)?,
                 ..codec.clone()
             })
         });
         let common = codec::without_orphaned_events(common.collect());
-        if !codec::has_audio(&common) {
-            return Err(OfferAnswerError::NoCommonCodec);
-        }
+        let may_transcode = self.may_transcode();
+        let settled = transcoding::settle(&offer.codecs, &answered, common, may_transcode);
+        let (common, offerer_audio, answerer_audio) =
+            settled.ok_or(OfferAnswerError::NoCommonCodec)?;
+        let is_relayed = offerer_audio == answerer_audio;
+        let in_force = codec::without_orphaned_events(answered);
         let in_force = forwarded
             .codecs
             .iter()
-            .filter(|codec| codec::number_of(&common, codec.encoding).is_some());
+            .filter(|codec| codec::number_of(&in_force, codec.encoding).is_some());
 
         let answerer_crypto = if forwarded.crypto.is_empty() {
             None
@@ -518,6 +580,7 @@ impl MediaNegotiation {
         leg.numbers.observe(&answer.codecs);
         leg.agreed = Some(Agreed {
             codecs: in_force.cloned().collect(),
+            audio: answerer_audio,
             direction: offer.direction,
             ptime_ms: offer.ptime_ms,
             maxptime_ms: offer.maxptime_ms,
@@ -527,9 +590,11 @@ impl MediaNegotiation {
         self.leg_mut(forwarded.from).agreed = Some(Agreed {
             remote: offer.clone(),
             codecs: common,
+            audio: offerer_audio,
             direction: negotiate_direction(offer.direction, answer.direction),
-            ptime_ms: answer.ptime_ms,
-            maxptime_ms: answer.maxptime_ms,
+            // Where the edge makes the packets, each side has those that it asks for.
+            ptime_ms: answer.ptime_ms.filter(|_| is_relayed),
+            maxptime_ms: answer.maxptime_ms.filter(|_| is_relayed),
             crypto: offerer_crypto,
         });
         Ok(())
@@ -549,6 +614,11 @@ impl MediaNegotiation {
 
     fn ours(&self, leg: LegIndex) -> &MediaAddresses {
         &self.addresses[leg.as_usize()]
+    }
+
+    fn may_transcode(&self) -> bool {
+        let mut policies = self.transcoding.iter();
+        policies.all(|policy| policy.transcode == Transcode::WhenNeeded)
     }
 
     fn policy(&self, leg: LegIndex) -> SrtpPolicy {
@@ -619,7 +689,9 @@ impl Agreed {
 fn routes(near: &Agreed, far: &Agreed) -> PayloadRoutes {
     let mut routes: Vec<PayloadRoute> = Vec::new();
     for codec in near.codecs.iter().chain(&near.remote.codecs) {
-        let is_in_force = codec::number_of(&near.codecs, codec.encoding).is_some();
+        let is_in_force = [near, far]
+            .iter()
+            .all(|leg| codec::number_of(&leg.codecs, codec.encoding).is_some());
         let Some(to) = codec::number_of(&far.remote.codecs, codec.encoding) else {
             continue;
         };

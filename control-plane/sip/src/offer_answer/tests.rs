@@ -1,6 +1,7 @@
 mod bodies;
 mod properties;
 mod sdes;
+mod transcoding;
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -107,7 +108,7 @@ fn version(body: &Bytes) -> u64 {
 }
 
 #[test]
-fn real_offers_are_read_and_only_formats_of_ours_are_passed_on() {
+fn real_offers_are_read_and_what_can_cross_is_passed_on() {
     let rows: &[(&str, &str, &str, &[&str])] = &[
         (
             "Twilio",
@@ -123,7 +124,9 @@ fn real_offers_are_read_and_only_formats_of_ours_are_passed_on() {
                 "9=G722/8000",
                 "0=PCMU/8000",
                 "8=PCMA/8000",
+                "18=G729/8000",
                 "101=telephone-event/8000",
+                "13=CN/8000",
             ],
         ),
         ("SIPp", SIPP_OFFER, "203.0.113.9:6000", &["0=PCMU/8000"]),
@@ -133,6 +136,8 @@ fn real_offers_are_read_and_only_formats_of_ours_are_passed_on() {
             "203.0.113.20:7078",
             &[
                 "96=opus/48000/2",
+                "97=speex/16000",
+                "98=speex/8000",
                 "0=PCMU/8000",
                 "8=PCMA/8000",
                 "9=G722/8000",
@@ -177,8 +182,8 @@ fn unusable_offers_are_refused_with_the_right_status() {
         ("Chrome: DTLS-SRTP only", CHROME_OFFER.to_owned(), 488),
         ("SDES only", pcmu(&[]).replace("RTP/AVP", "RTP/SAVP"), 488),
         (
-            "no codec of ours",
-            sdp("198.51.100.7:4000", "18 3", &[]),
+            "numbers that mean nothing",
+            sdp("198.51.100.7:4000", "19 77", &[]),
             488,
         ),
         (
@@ -201,8 +206,8 @@ fn unusable_offers_are_refused_with_the_right_status() {
             488,
         ),
         (
-            "static number given away",
-            sdp("198.51.100.7:4000", "0", &["rtpmap:0 G729/8000"]),
+            "redundancy of what is not there",
+            sdp("198.51.100.7:4000", "96", &["rtpmap:96 red/8000"]),
             488,
         ),
         ("video only", pcmu(&[]).replace("m=audio", "m=video"), 488),
@@ -319,9 +324,13 @@ fn descriptions_are_ours_alone() {
          s=-\r\n\
          c=IN IP4 192.0.2.1\r\n\
          t=0 0\r\n\
-         m=audio 30002 RTP/AVP 96 0 8 9 101 99\r\n\
+         m=audio 30002 RTP/AVP 96 97 98 0 8 9 101 99\r\n\
          a=rtpmap:96 opus/48000/2\r\n\
          a=fmtp:96 useinbandfec=1\r\n\
+         a=rtpmap:97 speex/16000\r\n\
+         a=fmtp:97 vbr=on\r\n\
+         a=rtpmap:98 speex/8000\r\n\
+         a=fmtp:98 vbr=on\r\n\
          a=rtpmap:0 PCMU/8000\r\n\
          a=rtpmap:8 PCMA/8000\r\n\
          a=rtpmap:9 G722/8000\r\n\

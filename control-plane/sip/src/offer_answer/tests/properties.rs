@@ -21,7 +21,7 @@ fn sdp_line() -> impl Strategy<Value = String> {
     ]
 }
 
-fn body() -> impl Strategy<Value = Vec<u8>> {
+pub(super) fn body() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         prop::collection::vec(any::<u8>(), 0..400),
         prop::collection::vec(sdp_line(), 0..24).prop_map(|lines| lines.join("\r\n").into_bytes()),
@@ -42,7 +42,7 @@ fn body() -> impl Strategy<Value = Vec<u8>> {
 }
 
 /// Formats with the numbers and order that a generated endpoint gives them; PCMU is always one.
-fn generated_description(port: u16) -> impl Strategy<Value = String> {
+pub(super) fn generated_description(port: u16) -> impl Strategy<Value = String> {
     let formats = vec![
         "PCMU/8000",
         "PCMA/8000",
