@@ -16,18 +16,22 @@
 //! | [`srtp`] | protecting and opening packets | 3711, 6188, 7714 |
 //! | [`dtmf`] | digits as telephone events and as tones | 4733; ITU-T Q.23, Q.24 |
 //! | [`tone`] | call progress tones | ITU-T E.180 |
+//! | [`codec`] | decoding, encoding and both at once | 3551 §4.5, 7587 |
+//! | [`resample`] | between 8, 16 and 48 kHz | |
 //! | [`packet_buf`] | a packet with room to grow | |
 //! | [`payload_table`] | payload type numbers from leg to leg | 3264 §6 |
 
 #![forbid(unsafe_code)]
 
 pub mod audio;
+pub mod codec;
 pub mod demux;
 pub mod dtmf;
 mod outbox;
 pub mod packet_buf;
 pub mod payload_table;
 pub mod quality;
+pub mod resample;
 pub mod rewrite;
 pub mod rtcp;
 pub mod rtp;
