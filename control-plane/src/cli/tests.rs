@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use super::*;
-use crate::site::tests::SMALL_SITE;
+use crate::site::tests::{SMALL_SITE, with_media};
 
 /// A directory with `trunkline.toml`, `site.toml` and its password files.
 struct Fixture(tempfile::TempDir);
@@ -187,6 +187,19 @@ fn wrong_site_file_is_exit_code_2_and_changes_nothing() {
             .count(),
         2
     );
+}
+
+#[test]
+fn media_address_that_nobody_has_is_exit_code_2_and_changes_nothing() {
+    let fixture = Fixture::new();
+    fixture.write("site.toml", &with_media("127.0.0.1", "::1", "outside"));
+    let outcome = fixture.run("apply SITE");
+    assert_eq!(outcome.code, 2);
+    let expected = "[[member]] media = \"outside\": no entry of [edge] media_addresses is named so; \
+                    there are 127.0.0.1, ::1\n";
+    assert!(outcome.err.ends_with(expected), "{}", outcome.err);
+    assert!(outcome.err.contains("site.toml:17: "), "{}", outcome.err);
+    assert!(!fixture.run("members --json").out.contains("extension"));
 }
 
 #[test]

@@ -102,6 +102,53 @@ fn srtp_is_off_unless_the_file_says_otherwise() {
     assert!(problems(&wrong).contains(expected), "{}", problems(&wrong));
 }
 
+/// [`SMALL_SITE`] with a media address for its tenant, its trunk and its first member.
+pub(crate) fn with_media(tenant: &str, trunk: &str, ada: &str) -> String {
+    SMALL_SITE
+        .replace(
+            "name = \"acme\"",
+            &format!("name = \"acme\"\nmedia = \"{tenant}\""),
+        )
+        .replace("sources =", &format!("media = \"{trunk}\"\nsources ="))
+        .replace(
+            "sip_user = \"ada\"",
+            &format!("sip_user = \"ada\"\nmedia = \"{ada}\""),
+        )
+}
+
+#[test]
+fn members_without_a_media_address_have_their_tenants_and_trunks_have_not() {
+    let named = |media: &Option<InterfaceName>| media.as_ref().map(ToString::to_string);
+    let told = site(&with_media("inside", "outside", "2001:db8::1"));
+    assert_eq!(named(&told.trunks[0].media).as_deref(), Some("outside"));
+    assert_eq!(
+        named(&told.members[0].media).as_deref(),
+        Some("2001:db8::1")
+    );
+    assert_eq!(named(&told.members[1].media).as_deref(), Some("inside"));
+    let tenant_alone = SMALL_SITE.replace("name = \"acme\"", "name = \"acme\"\nmedia = \"in\"");
+    assert_eq!(site(&tenant_alone).trunks[0].media, None);
+    assert_eq!(site(SMALL_SITE).members[1].media, None);
+}
+
+#[test]
+fn every_unknown_media_address_is_named_with_its_line() {
+    let text = with_media("inside", "outside", "::1");
+    let document: SiteDocument = parse_document(&text, "site.toml").expect("sound in itself");
+    let address: std::net::IpAddr = "::1".parse().expect("an address");
+    let problems = document
+        .check_interfaces("site.toml", &[address.into()])
+        .expect_err("two are unknown")
+        .to_string();
+    assert_eq!(
+        problems,
+        "site.toml:4: [[tenant]] media = \"inside\": no entry of [edge] media_addresses is named \
+         so; there are ::1\n\
+         site.toml:9: [[trunk]] media = \"outside\": no entry of [edge] media_addresses is named \
+         so; there are ::1"
+    );
+}
+
 #[test]
 fn problems_name_line_key_and_what_is_allowed() {
     let table = [

@@ -6,7 +6,7 @@ use trunkline_sip::offer_answer::SrtpPolicy;
 
 use super::*;
 use crate::cdr::tests::record;
-use crate::site::tests::{SMALL_SITE, site};
+use crate::site::tests::{SMALL_SITE, site, with_media};
 
 struct Fixture {
     dir: tempfile::TempDir,
@@ -514,6 +514,43 @@ fn networks_of_a_trunks_media_are_applied_shown_and_routed() {
     assert!(!contains("203.0.113.8"));
     let plan = fixture.applied(SMALL_SITE).to_string();
     assert!(plan.contains("-> (none)\n"), "{plan}");
+}
+
+#[test]
+fn media_addresses_of_trunks_and_members_are_applied_shown_and_routed() {
+    let fixture = Fixture::new();
+    fixture.applied(SMALL_SITE);
+    let named = with_media("inside", "outside", "::1");
+    let plan = fixture.applied(&named).to_string();
+    for line in [
+        "~ trunk carrier-1 media: (none) -> outside\n",
+        "~ member acme/101 media: (none) -> ::1\n",
+        "~ member acme/102 media: (none) -> inside\n",
+    ] {
+        assert!(plan.contains(line), "{plan}");
+    }
+    assert_eq!(
+        fixture.applied(&named).changes,
+        [],
+        "applied once is applied"
+    );
+    let mut routing = fixture.store.routing();
+    let snapshot = routing.borrow_and_update().clone();
+    let names: Vec<_> = snapshot
+        .interfaces()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(names, ["::1", "inside", "outside"]);
+    let trunk = snapshot.trunk_for("192.0.2.1".parse().expect("an address"));
+    let origin = crate::routing::Origin::Trunk(trunk.expect("it is known").clone());
+    assert_eq!(
+        origin.media().map(ToString::to_string).as_deref(),
+        Some("outside")
+    );
+    assert_eq!(fixture.members()[1].media.as_deref(), Some("inside"));
+    let plan = fixture.applied(SMALL_SITE).to_string();
+    assert_eq!(plan.matches("-> (none)\n").count(), 3, "{plan}");
 }
 
 #[test]

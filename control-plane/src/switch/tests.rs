@@ -31,10 +31,13 @@ struct Bench {
     cseq: u32,
 }
 
-fn site() -> RoutingSnapshot {
-    let tenant: crate::site::Name = "demo".parse().expect("a name");
+fn tenant() -> crate::site::Name {
+    "demo".parse().expect("a name")
+}
+
+fn members() -> Vec<MemberRoute> {
     let member = |extension: &str, sip_user: &str, availability| MemberRoute {
-        tenant: tenant.clone(),
+        tenant: tenant(),
         extension: extension.parse().expect("an extension"),
         name: "Ada".to_owned(),
         sip_user: sip_user.parse().expect("a SIP user"),
@@ -44,30 +47,30 @@ fn site() -> RoutingSnapshot {
         srtp: SrtpPolicy::Off,
         media: None,
     };
+    vec![
+        member("100", "ada", Availability::Online),
+        member("102", "off", Availability::Offline),
+    ]
+}
+
+fn dids() -> Vec<(crate::site::E164, crate::site::Name, crate::site::Extension)> {
+    let did = |number: &str, extension: &str| {
+        let number = number.parse().expect("E.164");
+        (number, tenant(), extension.parse().expect("an extension"))
+    };
+    vec![did("+12025550100", "100"), did("+12025550102", "102")]
+}
+
+fn site() -> RoutingSnapshot {
     let trunk = TrunkRoute {
         name: "carrier".parse().expect("a name"),
-        tenant: tenant.clone(),
+        tenant: tenant(),
         sources: vec!["192.0.2.2/32".parse().expect("a network")],
         srtp: SrtpPolicy::Off,
         media_from: Vec::new(),
         media: None,
     };
-    let did = |number: &str, extension: &str| {
-        let number = number.parse().expect("E.164");
-        (
-            number,
-            tenant.clone(),
-            extension.parse().expect("an extension"),
-        )
-    };
-    RoutingSnapshot::new(
-        vec![trunk],
-        vec![
-            member("100", "ada", Availability::Online),
-            member("102", "off", Availability::Offline),
-        ],
-        vec![did("+12025550100", "100"), did("+12025550102", "102")],
-    )
+    RoutingSnapshot::new(vec![trunk], members(), dids())
 }
 
 impl Bench {
@@ -388,6 +391,25 @@ fn phone_that_rings_too_long_is_cancelled_by_the_switchs_own_clock() {
     bench.take(PHONE, "CANCEL");
     let record = bench.switch.poll_record().expect("the call is over");
     assert_eq!(record.result, CallResult::NoAnswer);
+}
+
+#[test]
+fn caller_whose_media_address_the_configuration_has_lost_is_refused() {
+    let mut bench = Bench::new();
+    bench.register_phone();
+    let mut site = site();
+    let trunk = site.trunk_for("192.0.2.2".parse().expect("an address"));
+    let lost = TrunkRoute {
+        media: Some("outside".parse().expect("a name")),
+        ..TrunkRoute::clone(trunk.expect("it is known"))
+    };
+    site = RoutingSnapshot::new(vec![lost], members(), dids());
+    bench.switch.set_snapshot(Arc::new(site));
+    bench.invite(CARRIER, "+12025550100");
+    bench.take(CARRIER, "SIP/2.0 500");
+    assert_eq!(bench.switch.call_count(), 0);
+    let record = bench.switch.poll_record().expect("a record");
+    assert_eq!(record.sip_status, Some(500));
 }
 
 #[test]
