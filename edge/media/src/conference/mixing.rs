@@ -1,0 +1,224 @@
+//! A conference's frame: voices in, mixes out. Nothing here allocates.
+
+use trunkline_edge_api::AudioCodec;
+
+use super::bus::{self, Bus};
+use super::gate::mean_magnitude;
+use super::groups::{self, GroupIndex, Heard, SharedPayloads};
+use super::member::{Member, MemberSlot};
+use super::{
+    Band, Conference, ConferenceEvent, ConferenceStats, MixOutput, OWN_FRAMES, SILENCE, WIDE_LEN,
+};
+use crate::audio::SampleRate;
+
+/// Whether an encoder's next payload depends on those before.
+fn has_memory(codec: AudioCodec) -> bool {
+    match codec {
+        AudioCodec::Pcmu | AudioCodec::Pcma | AudioCodec::L16 => false,
+        AudioCodec::G722 | AudioCodec::Opus => true,
+    }
+}
+
+impl Conference {
+    /// Takes what a member says in this frame: 20 ms at the member's rate. Anything else is ignored,
+    /// and so is a second frame. A member that is silent, or of which nothing was received, need not
+    /// be put.
+    pub fn put(&mut self, slot: MemberSlot, pcm: &[i16]) {
+        let Some(member) = self.members.get_mut(slot) else {
+            return;
+        };
+        if member.muted || member.is_heard || pcm.len() != member.band.frame_len() {
+            return;
+        }
+        if !member.gate.pass(mean_magnitude(pcm)) {
+            return;
+        }
+        if member.whispers.is_some() {
+            return self.put_whisper(slot, pcm);
+        }
+        member.is_heard = true;
+        member.input.copy_from_slice(pcm);
+        let band = member.band;
+        self.talkers.push(slot.index);
+        self.bus_mut(band).add(pcm);
+    }
+
+    #[cold]
+    fn put_whisper(&mut self, slot: MemberSlot, pcm: &[i16]) {
+        let Some(mut whisper) = self
+            .members
+            .get_mut(slot)
+            .and_then(|member| member.whispers.take())
+        else {
+            return;
+        };
+        if let Some(index) = whisper.index
+            && let Some(target) = self.members.at_mut(index)
+            && let Some(private) = target.private.as_mut()
+        {
+            if !private.is_heard {
+                self.whispered_to.push(index);
+            }
+            private.add(whisper.converter.as_mut(), pcm);
+        }
+        if let Some(member) = self.members.get_mut(slot) {
+            member.whispers = Some(whisper);
+        }
+    }
+
+    /// Mixes what was put, and begins the next frame. What [`Self::output_for`],
+    /// [`Self::shared_payloads`] and [`Self::recording_mix`] give is of this frame until then.
+    pub fn mix(&mut self) {
+        self.stats.frames += 1;
+        if self.is_needed(Band::Narrow) && self.is_needed(Band::Wide) {
+            self.crossover.cross(&mut self.narrow, &mut self.wide);
+        }
+        for bus in [&mut self.narrow, &mut self.wide] {
+            let band = bus.band();
+            self.announcing.add(&self.tones, band, bus.sum_mut());
+            bus.finish();
+        }
+        self.announcing.advance(&self.tones);
+        self.follow_speaker();
+        self.make_own_outputs();
+        self.narrow.clear();
+        self.wide.clear();
+        self.groups.renew();
+    }
+
+    fn is_needed(&self, band: Band) -> bool {
+        self.counts[band as usize] > 0 || self.recorded == Some(band.rate())
+    }
+
+    fn follow_speaker(&mut self) {
+        self.stats.talkers = self.talkers.len();
+        let members = &self.members;
+        let heard = self
+            .talkers
+            .iter()
+            .filter_map(|&index| Some((index, members.at(index)?.gate.loudness())));
+        if self.speaker.frame(heard) {
+            let speaker = self.speaker.speaker();
+            let key = speaker.and_then(|index| Some(members.at(index)?.key));
+            self.event = Some(ConferenceEvent::SpeakerChanged(key));
+        }
+    }
+
+    /// For who was heard, and for who was whispered to.
+    fn make_own_outputs(&mut self) {
+        let frame = self.stats.frames;
+        let (narrow, wide) = (&self.narrow, &self.wide);
+        let mut make = |member: &mut Member| {
+            if member.own_output_at == frame {
+                return;
+            }
+            let bus = match member.band {
+                Band::Narrow => narrow,
+                Band::Wide => wide,
+            };
+            if make_own_output(member, bus, frame) {
+                self.stats.own_outputs += 1;
+            }
+        };
+        for index in self.whispered_to.drain(..).chain(self.talkers.drain(..)) {
+            if let Some(member) = self.members.at_mut(index) {
+                make(member);
+                member.is_heard = false;
+            }
+        }
+    }
+
+    /// What a member is sent of the frame that was mixed last. Who is not in is sent silence.
+    #[must_use]
+    pub fn output_for(&self, slot: MemberSlot) -> MixOutput<'_> {
+        let Some(member) = self.members.get(slot) else {
+            return MixOutput::Own(&SILENCE[..Band::Narrow.frame_len()]);
+        };
+        let frame = self.stats.frames;
+        if member.own_output_at == frame {
+            return MixOutput::Own(&member.output);
+        }
+        let settles = has_memory(member.format.codec) && frame < member.own_until;
+        if settles || !groups::is_sharable(member.format.packet_time) {
+            return MixOutput::Own(self.heard(member.band, member.heard()));
+        }
+        MixOutput::Shared(member.group)
+    }
+
+    /// What all of a group are sent of the frame that was mixed last, encoded when the first asks:
+    /// one payload of 20 ms or two of 10.
+    pub fn shared_payloads(&mut self, group: GroupIndex) -> SharedPayloads<'_> {
+        let (narrow, wide) = (&self.narrow, &self.wide);
+        self.groups.payloads(group, |band, heard| match heard {
+            Heard::Nothing => &SILENCE[..band.frame_len()],
+            Heard::Mix => match band {
+                Band::Narrow => narrow.mix(),
+                Band::Wide => wide.mix(),
+            },
+        })
+    }
+
+    /// Everything that was said in the frame that was mixed last, and the tones, but no whisper:
+    /// 20 ms at the rate of the recording that the settings ask for; `None` without one.
+    #[must_use]
+    pub fn recording_mix(&self) -> Option<&[i16]> {
+        let band = match self.recorded? {
+            SampleRate::Hz8000 => Band::Narrow,
+            SampleRate::Hz16000 | SampleRate::Hz48000 => Band::Wide,
+        };
+        Some(self.heard(band, Heard::Mix))
+    }
+
+    fn heard(&self, band: Band, heard: Heard) -> &[i16] {
+        match heard {
+            Heard::Nothing => &SILENCE[..band.frame_len()],
+            Heard::Mix => self.bus(band).mix(),
+        }
+    }
+
+    /// What happened since the last call; of several changes of the speaker the last.
+    pub fn poll_event(&mut self) -> Option<ConferenceEvent> {
+        self.event.take()
+    }
+
+    /// How much work it was.
+    #[must_use]
+    pub fn stats(&self) -> ConferenceStats {
+        ConferenceStats {
+            groups: self.groups.len(),
+            shared_frames: self.groups.encoded_frames(),
+            ..self.stats
+        }
+    }
+}
+
+/// The mix less the member's own voice, and what is whispered to it. `false`: it hears the same as
+/// others.
+fn make_own_output(member: &mut Member, bus: &Bus, frame: u64) -> bool {
+    let len = member.band.frame_len();
+    let whisper = member.private.as_mut().filter(|private| private.is_heard);
+    if whisper.is_none() && member.deaf {
+        return false;
+    }
+    let mut sum = [0; WIDE_LEN];
+    let sum = &mut sum[..len];
+    if !member.deaf {
+        sum.copy_from_slice(bus.sum());
+        if member.is_heard {
+            bus::subtract(sum, &member.input);
+        }
+    }
+    if let Some(private) = whisper {
+        for (sum, &sample) in sum.iter_mut().zip(&private.sum) {
+            *sum += sample;
+        }
+        private.clear();
+    }
+    if member.own_output_at + 1 != frame {
+        member.limiter = bus.limiter();
+    }
+    member.limiter.apply(sum, &mut member.output);
+    member.own_output_at = frame;
+    member.own_until = frame + OWN_FRAMES;
+    true
+}
