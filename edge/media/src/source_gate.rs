@@ -47,16 +47,25 @@ const LATE_NANOS: u64 = 5_000_000_000;
 /// §2.5.5.2), flow label and scope are set aside. A number, because this comparison is made for
 /// every packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Ip(u128);
+struct Ip {
+    upper: u64,
+    lower: u64,
+}
 
 impl From<IpAddr> for Ip {
     #[inline]
     fn from(ip: IpAddr) -> Self {
-        const MAPPED_PREFIX: u128 = 0xffff << 32;
-        Self(match ip {
-            IpAddr::V4(v4) => MAPPED_PREFIX | u128::from(v4.to_bits()),
-            IpAddr::V6(v6) => v6.to_bits(),
-        })
+        const MAPPED_PREFIX: u64 = 0xffff << 32;
+        match ip {
+            IpAddr::V4(v4) => Self {
+                upper: 0,
+                lower: MAPPED_PREFIX | u64::from(v4.to_bits()),
+            },
+            IpAddr::V6(v6) => Self {
+                upper: (v6.to_bits() >> 64) as u64,
+                lower: v6.to_bits() as u64,
+            },
+        }
     }
 }
 
@@ -191,9 +200,26 @@ impl SourceGate {
         source: SocketAddr,
         packet: &[u8],
     ) -> bool {
-        let address = source;
-        let source = Peer::from(source);
-        match &self.doors[socket as usize] {
+        let door = &self.doors[socket as usize];
+        // Most legs have this one, and a comparison costs less than a jump table.
+        if let Door::Exact(peer) = door {
+            return *peer == source.into();
+        }
+        self.admits_beside(now, door, socket, kind, source, packet)
+    }
+
+    /// The same for the doors that more than one address may pass.
+    fn admits_beside(
+        &self,
+        now: MonoTime,
+        door: &Door,
+        socket: SocketKind,
+        kind: MediaKind,
+        address: SocketAddr,
+        packet: &[u8],
+    ) -> bool {
+        let source = Peer::from(address);
+        match door {
             Door::Shut => false,
             Door::Exact(peer) => *peer == source,
             Door::Networks(peer) => *peer == Some(source) || self.lists(address.ip()),
@@ -254,28 +280,33 @@ impl SourceGate {
     /// the policy learns.
     #[inline]
     pub fn learn_rtp(&mut self, now: MonoTime, source: SocketAddr, header: &RtpHeader) {
-        let (is_first, is_elsewhere) = match &self.doors[SocketKind::Rtp as usize] {
-            Door::Shut | Door::Exact(_) | Door::Networks(_) => return,
-            Door::AnyPortOf(_) => (true, true),
-            Door::Learnt { peer, .. } => (false, *peer != source.into()),
-        };
-        if is_elsewhere {
-            self.latch_rtp(source, header.ssrc, is_first);
-        }
-        let newest = match self.stream {
-            Some(stream) if stream.ssrc == header.ssrc => {
-                let ahead = header.sequence.wrapping_sub(stream.newest).cast_signed();
-                let is_late = (-RELATCH_AHEAD_MAX..=0).contains(&ahead);
-                if is_late {
-                    stream.newest
-                } else {
-                    header.sequence
-                }
+        match &self.doors[SocketKind::Rtp as usize] {
+            Door::Shut | Door::Exact(_) | Door::Networks(_) => {}
+            Door::AnyPortOf(_) => {
+                self.latch_rtp(source, header.ssrc, true);
+                self.follow(now, header.ssrc, header.sequence);
             }
-            Some(_) | None => header.sequence,
+            Door::Learnt { peer, .. } => {
+                if *peer != source.into() {
+                    self.latch_rtp(source, header.ssrc, false);
+                }
+                self.follow(now, header.ssrc, header.sequence);
+            }
+        }
+    }
+
+    /// Keeps the newest packet of the stream that the learnt port sends.
+    fn follow(&mut self, now: MonoTime, ssrc: Ssrc, sequence: u16) {
+        let newest = match self.stream {
+            Some(stream) if stream.ssrc == ssrc => {
+                let ahead = sequence.wrapping_sub(stream.newest).cast_signed();
+                let is_late = (-RELATCH_AHEAD_MAX..=0).contains(&ahead);
+                if is_late { stream.newest } else { sequence }
+            }
+            Some(_) | None => sequence,
         };
         self.stream = Some(Stream {
-            ssrc: header.ssrc,
+            ssrc,
             newest,
             heard_at: now,
         });

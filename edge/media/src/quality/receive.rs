@@ -79,10 +79,33 @@ struct Run {
     received_prior: u32,
 }
 
+/// What of a header begins a run; small enough to stay in registers until then.
+#[derive(Debug, Clone, Copy)]
+struct Numbers {
+    ssrc: Ssrc,
+    timestamp: u32,
+    sequence: u16,
+    payload_type: PayloadType,
+}
+
+impl From<&RtpHeader> for Numbers {
+    #[inline]
+    fn from(header: &RtpHeader) -> Self {
+        Self {
+            ssrc: header.ssrc,
+            timestamp: header.timestamp,
+            sequence: header.sequence,
+            payload_type: header.payload_type,
+        }
+    }
+}
+
 /// From nanoseconds to RTP time units.
 #[derive(Debug, Clone, Copy)]
 struct Clock {
     hz: u32,
+    /// [`TRANSIT_STEP_MAX_SECS`] in units.
+    step_max: u32,
     /// Units per nanosecond, times 2^64. One multiplication instead of a division per packet; off
     /// by less than a unit in 100 years.
     factor: u64,
@@ -93,6 +116,7 @@ impl Clock {
         let hz = rate.get();
         Self {
             hz,
+            step_max: hz.saturating_mul(TRANSIT_STEP_MAX_SECS),
             factor: ((u128::from(hz) << 64) / 1_000_000_000) as u64,
         }
     }
@@ -108,7 +132,7 @@ impl ReceiveStats {
     #[inline]
     pub fn receive(&mut self, now: MonoTime, header: &RtpHeader, clock_rate: ClockRateHz) {
         let Some(run) = self.run.as_mut().filter(|run| run.ssrc == header.ssrc) else {
-            return self.begin(now, *header, clock_rate);
+            return self.begin(now, header.into(), clock_rate);
         };
         let ahead = header
             .sequence
@@ -135,7 +159,7 @@ impl ReceiveStats {
             self.reordered += 1;
             run.first = run.first.min(run.highest.saturating_sub(behind));
         } else {
-            return self.leap(now, *header, clock_rate);
+            return self.leap(now, header.into(), clock_rate);
         }
         run.received = run.received.wrapping_add(1);
         run.payload_type = header.payload_type;
@@ -145,31 +169,31 @@ impl ReceiveStats {
     /// RFC 3550 A.1: one packet out of all bounds may be a stray; two in sequence are a sender that
     /// has restarted.
     #[cold]
-    fn leap(&mut self, now: MonoTime, header: RtpHeader, clock_rate: ClockRateHz) {
+    fn leap(&mut self, now: MonoTime, packet: Numbers, clock_rate: ClockRateHz) {
         let Some(run) = &mut self.run else { return };
-        if run.restart_at == Some(header.sequence) {
-            self.begin(now, header, clock_rate);
+        if run.restart_at == Some(packet.sequence) {
+            self.begin(now, packet, clock_rate);
         } else {
-            run.restart_at = Some(header.sequence.wrapping_add(1));
+            run.restart_at = Some(packet.sequence.wrapping_add(1));
         }
     }
 
     #[cold]
-    fn begin(&mut self, now: MonoTime, header: RtpHeader, clock_rate: ClockRateHz) {
+    fn begin(&mut self, now: MonoTime, packet: Numbers, clock_rate: ClockRateHz) {
         let clock = Clock::new(clock_rate);
-        let first = FIRST_CYCLE | u32::from(header.sequence);
+        let first = FIRST_CYCLE | u32::from(packet.sequence);
         let run = Run {
-            ssrc: header.ssrc,
+            ssrc: packet.ssrc,
             first,
             highest: first,
             window: 1,
             received: 1,
             gaps: 0,
             restart_at: None,
-            payload_type: header.payload_type,
+            payload_type: packet.payload_type,
             clock,
-            transit: clock.units(now).wrapping_sub(header.timestamp),
-            timestamp: header.timestamp,
+            transit: clock.units(now).wrapping_sub(packet.timestamp),
+            timestamp: packet.timestamp,
             jitter_q4: 0,
             jitter_max_q4: 0,
             expected_prior: 0,
@@ -277,7 +301,7 @@ impl Run {
             .cast_signed()
             .unsigned_abs();
         self.transit = transit;
-        if step > self.clock.hz.saturating_mul(TRANSIT_STEP_MAX_SECS) {
+        if step > self.clock.step_max {
             return;
         }
         self.jitter_q4 = (self.jitter_q4 + step).saturating_sub((self.jitter_q4 + 8) >> 4);
