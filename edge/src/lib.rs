@@ -9,6 +9,8 @@
 //! | `epoll` | the epoll tier |
 //! | `session_table`, `timer_wheel`, `closing` | what a worker keeps, sized at start |
 //! | `shared` | the few words that the threads share |
+//! | [`prompts`] | the helper thread that reads and encodes files to be played |
+//! | [`recording`] | the recorder thread |
 //! | `publish` | the counters page |
 //! | [`config`], [`status`], [`doctor`] | the operator's side |
 //!
@@ -24,7 +26,9 @@ mod each_tier;
 pub mod edge;
 mod epoll;
 mod panic_message;
+pub mod prompts;
 mod publish;
+pub mod recording;
 mod session_table;
 mod shared;
 pub mod status;

@@ -18,6 +18,8 @@
 //! | [`tone`] | call progress tones | ITU-T E.180 |
 //! | [`codec`] | decoding, encoding and both at once | 3551 §4.5, 7587 |
 //! | [`resample`] | between 8, 16 and 48 kHz | |
+//! | [`prompt`] | files to be played, and their packets | |
+//! | [`recording`] | tapped packets to the bytes of a file | |
 //! | [`packet_buf`] | a packet with room to grow | |
 //! | [`payload_table`] | payload type numbers from leg to leg | 3264 §6 |
 
@@ -30,7 +32,9 @@ pub mod dtmf;
 mod outbox;
 pub mod packet_buf;
 pub mod payload_table;
+pub mod prompt;
 pub mod quality;
+pub mod recording;
 pub mod resample;
 pub mod rewrite;
 pub mod rtcp;
