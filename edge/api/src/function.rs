@@ -24,7 +24,7 @@ pub struct RecordingId(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConferenceId(pub u64);
 
-/// One string of digits to send on a leg. Chosen by control, never used twice on a leg.
+/// One string of digits to send on a leg. Chosen by control below 2^31, never used twice on a leg.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DigitsId(pub u32);
 
@@ -368,9 +368,12 @@ impl std::fmt::Debug for Digit {
     }
 }
 
-/// One to [`DigitString::LEN_MAX`] digits.
+/// One to [`DigitString::LEN_MAX`] digits. Held in place, so that a packet thread can make one.
 #[derive(Clone, PartialEq, Eq)]
-pub struct DigitString(Vec<Digit>);
+pub struct DigitString {
+    digits: [Digit; DigitString::LEN_MAX],
+    len: u8,
+}
 
 impl DigitString {
     /// Longer than any number or card.
@@ -378,22 +381,29 @@ impl DigitString {
 
     /// `None` when there is none or too many.
     #[must_use]
-    pub fn new(digits: Vec<Digit>) -> Option<Self> {
-        (1..=Self::LEN_MAX)
-            .contains(&digits.len())
-            .then_some(Self(digits))
+    pub fn new(digits: impl AsRef<[Digit]>) -> Option<Self> {
+        let digits = digits.as_ref();
+        if digits.is_empty() {
+            return None;
+        }
+        let mut all = [Digit(0); Self::LEN_MAX];
+        all.get_mut(..digits.len())?.copy_from_slice(digits);
+        Some(Self {
+            digits: all,
+            len: digits.len() as u8,
+        })
     }
 
     /// The digits in order.
     #[must_use]
     pub fn as_slice(&self) -> &[Digit] {
-        &self.0
+        &self.digits[..usize::from(self.len)]
     }
 }
 
 impl std::fmt::Debug for DigitString {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "DigitString({} digits)", self.0.len())
+        write!(f, "DigitString({} digits)", self.len)
     }
 }
 

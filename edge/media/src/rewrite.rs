@@ -59,7 +59,7 @@ struct Flow {
     newest_in: u32,
     /// Timestamp sent with it.
     newest_timestamp: u32,
-    /// When it was sent.
+    /// When the first packet with that timestamp was sent.
     newest_at: MonoTime,
 }
 
@@ -277,8 +277,12 @@ impl Flow {
         if (1..=DROPOUT_MAX).contains(&ahead) {
             self.restart_at = None;
             self.newest_in = extended_in;
-            self.newest_timestamp = timestamp;
-            self.newest_at = now;
+            // All packets of a telephone event carry the timestamp of its beginning (RFC 4733
+            // §2.5.1.1): time is counted from the first of them.
+            if timestamp != self.newest_timestamp {
+                self.newest_timestamp = timestamp;
+                self.newest_at = now;
+            }
         } else if (-MISORDER_MAX..=0).contains(&ahead) {
             let above_floor = extended_out.wrapping_sub(self.floor_out).cast_signed();
             if above_floor < 0 {

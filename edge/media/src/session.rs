@@ -11,19 +11,22 @@
 use std::net::SocketAddr;
 
 use trunkline_edge_api::{
-    DropReason, LegConfig, LegIndex, LegReport, LocalMedia, MediaTimeoutKind, MonoTime, Refusal,
+    Digit, DigitSource, DigitsId, DigitsToSend, DropReason, LegAudio, LegConfig,
+    LegFunctions, LegIndex, LegReport, LocalMedia, MediaFork, MediaTimeoutKind, MonoTime,
+    PlaybackEnd, PlaybackId, Refusal,
 };
 
 use crate::demux::{MediaKind, Protocol, protocol_of};
 use crate::packet_buf::PacketBuf;
-use crate::rewrite::Position;
 use crate::rtcp::{self, Translation};
-use crate::rtp::{RtpEdit, RtpHeader};
+use crate::rtp::RtpHeader;
 
+mod functions;
 mod leg;
 mod security;
 mod watch;
 
+pub use functions::PreparedPlayback;
 use leg::Leg;
 pub use watch::TRANSMIT_LEN_MAX;
 
@@ -100,6 +103,18 @@ pub enum SessionCommand {
     ConfigureLeg(LegIndex, LegConfig),
     /// [`trunkline_edge_api::Command::CloseLeg`].
     CloseLeg(LegIndex),
+    /// [`trunkline_edge_api::Command::SetLegAudio`].
+    SetAudio(LegIndex, Option<Box<LegAudio>>),
+    /// [`trunkline_edge_api::Command::SetLegFunctions`].
+    SetFunctions(LegIndex, LegFunctions),
+    /// [`trunkline_edge_api::Command::Play`], with the prompts that it names.
+    Play(LegIndex, PreparedPlayback),
+    /// [`trunkline_edge_api::Command::StopPlaying`].
+    StopPlaying(LegIndex),
+    /// [`trunkline_edge_api::Command::SendDigits`].
+    SendDigits(LegIndex, DigitsToSend),
+    /// [`trunkline_edge_api::Command::SetFork`].
+    SetFork(LegIndex, Option<MediaFork>),
 }
 
 /// What a session tells its owner.
@@ -119,7 +134,48 @@ pub enum SessionEvent {
         /// Which silence.
         kind: MediaTimeoutKind,
     },
+    /// [`trunkline_edge_api::Event::DigitReceived`].
+    DigitReceived {
+        /// The leg that heard it.
+        leg: LegIndex,
+        /// Which key.
+        digit: Digit,
+        /// For how long, milliseconds.
+        duration_millis: u32,
+        /// How it came.
+        source: DigitSource,
+    },
+    /// [`trunkline_edge_api::Event::DigitsSent`].
+    DigitsSent {
+        /// The leg whose peer was sent them.
+        leg: LegIndex,
+        /// Which string.
+        digits: DigitsId,
+    },
+    /// [`trunkline_edge_api::Event::PlaybackEnded`].
+    PlaybackEnded {
+        /// The leg whose peer heard it.
+        leg: LegIndex,
+        /// Which playback.
+        playback: PlaybackId,
+        /// Why it is over.
+        cause: PlaybackEnd,
+        /// How much of it was played, milliseconds.
+        played_millis: u64,
+    },
 }
+
+/// What a session wants of its owner after a packet, a command or a tick.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Wants {
+    /// [`MediaSession::poll_transmit`] until it has nothing more.
+    pub transmit: bool,
+    /// [`MediaSession::handle_tick`] every [`TICK_MILLIS`].
+    pub ticks: bool,
+}
+
+/// How often a session that is clocked is to be told the time, milliseconds.
+pub const TICK_MILLIS: u64 = 10;
 
 /// Two legs and what flows between them.
 #[derive(Debug, Default)]
@@ -128,6 +184,8 @@ pub struct MediaSession {
     legs: [Option<Leg>; 2],
     /// When the last packet was accepted; `None` before the first.
     last_heard: Option<MonoTime>,
+    /// One of the legs does more than relaying.
+    has_functions: bool,
 }
 
 impl MediaSession {
@@ -170,7 +228,9 @@ impl MediaSession {
             return Verdict::Drop(DropReason::SourceNotAllowed);
         };
         let verdict = match kind_of(now, near, meta, packet) {
-            Ok(MediaKind::Rtp) => relay_rtp(now, near, leg.far(), far, meta, packet),
+            Ok(MediaKind::Rtp) => {
+                relay_rtp(now, near, leg.far(), far, meta, packet, self.has_functions)
+            }
             Ok(MediaKind::Rtcp) => relay_rtcp(now, near, leg.far(), far, meta, packet),
             Err(reason) => Verdict::Drop(reason),
         };
@@ -218,14 +278,23 @@ impl MediaSession {
                     }
                 }
             }
-            SessionCommand::ConfigureLeg(leg, config) => self.legs[leg.as_usize()]
-                .as_mut()
-                .ok_or(Refusal::NoSuchLeg)?
-                .configure(now, config),
+            SessionCommand::ConfigureLeg(leg, config) => {
+                self.legs[leg.as_usize()]
+                    .as_mut()
+                    .ok_or(Refusal::NoSuchLeg)?
+                    .configure(now, config)?;
+                self.arrange_live_formats()
+            }
             SessionCommand::CloseLeg(leg) => {
                 self.legs[leg.as_usize()] = None;
                 Ok(())
             }
+            SessionCommand::SetAudio(..)
+            | SessionCommand::SetFunctions(..)
+            | SessionCommand::Play(..)
+            | SessionCommand::StopPlaying(_)
+            | SessionCommand::SendDigits(..)
+            | SessionCommand::SetFork(..) => self.handle_function(now, command),
         }
     }
 
@@ -235,7 +304,9 @@ impl MediaSession {
             let source = self.legs[leg.as_usize()].as_mut()?.take_media_start()?;
             Some(SessionEvent::MediaStarted { leg, source })
         });
-        started.or_else(|| self.take_timed_out())
+        started
+            .or_else(|| self.take_timed_out())
+            .or_else(|| self.take_told())
     }
 
     /// What `leg` has bound; `None` when it is not open.
@@ -248,9 +319,8 @@ impl MediaSession {
     #[must_use]
     pub fn report(&self) -> [LegReport; 2] {
         let report = |leg: &Option<Leg>, far: &Option<Leg>| {
-            let sent_clock_hz = far.as_ref().and_then(Leg::heard_clock_hz);
             leg.as_ref()
-                .map(|leg| leg.report(sent_clock_hz))
+                .map(|leg| leg.report(leg.sent_clock_hz(far.as_ref())))
                 .unwrap_or_default()
         };
         let [a, b] = &self.legs;
@@ -298,6 +368,7 @@ fn relay_rtp(
     far: &mut Option<Leg>,
     meta: &RxMeta,
     packet: &mut PacketBuf<'_>,
+    has_functions: bool,
 ) -> Verdict {
     let arrived_len = packet.len();
     if let Err(reason) = near.open(MediaKind::Rtp, packet) {
@@ -306,8 +377,18 @@ fn relay_rtp(
     let Ok(header) = RtpHeader::parse(packet) else {
         return Verdict::Drop(DropReason::MalformedRtp);
     };
+    if has_functions {
+        let arrival = functions::Arrival {
+            now,
+            leg: far_index.far(),
+            source: meta.source,
+            len: arrived_len,
+            header,
+        };
+        return functions::handle_rtp(&arrival, near, far, packet);
+    }
     let Some(route) = near.route(header.payload_type) else {
-        near.hear_stranger(now, &header);
+        near.hear_stranger(now, header.payload_type);
         return Verdict::Drop(DropReason::PayloadTypeNotNegotiated);
     };
     near.hear_rtp(now, meta.source, &header, route.clock_rate, arrived_len);
@@ -323,27 +404,7 @@ fn relay_rtp(
     if far.destination(MediaKind::Rtp).is_none() {
         return Verdict::Drop(DropReason::NoDestination);
     }
-    let incoming = Position {
-        sequence: header.sequence,
-        timestamp: header.timestamp,
-    };
-    let Some(sent) = far.stream.place(
-        now,
-        header.ssrc,
-        incoming,
-        route.clock_rate,
-        header.payload_len,
-    ) else {
-        return Verdict::Drop(DropReason::OutOfSequence);
-    };
-    RtpEdit {
-        payload_type: route.to,
-        sequence: sent.sequence,
-        timestamp: sent.timestamp,
-        ssrc: far.stream.ssrc(),
-    }
-    .apply(packet);
-    far.transmit(far_index, MediaKind::Rtp, packet)
+    far.relay(now, far_index, &header, route, packet)
 }
 
 fn relay_rtcp(

@@ -89,7 +89,7 @@ fn playback() -> Playback {
 pub(crate) fn commands(session: SessionId) -> Vec<(&'static str, Command)> {
     let leg = LegIndex::B;
     let conference = ConferenceId(0x5152_5354_5556_5758);
-    let digits = "19*#D".chars().filter_map(Digit::from_char).collect();
+    let digits: Vec<_> = "19*#D".chars().filter_map(Digit::from_char).collect();
     vec![
         (
             "command_set_leg_audio",

@@ -7,6 +7,7 @@ use trunkline_edge_api::{
     MediaTimeoutKind, MonoTime, PayloadRoute, PayloadType, Refusal, RtcpMode,
 };
 
+use super::functions::LegMedia;
 use super::security::LegSecurity;
 use super::watch::OwnRtcp;
 use super::{RxMeta, SocketKind, Transmit, Verdict};
@@ -14,9 +15,9 @@ use crate::demux::MediaKind;
 use crate::packet_buf::PacketBuf;
 use crate::payload_table::PayloadTable;
 use crate::quality::LegQuality;
-use crate::rewrite::OutgoingStream;
+use crate::rewrite::{OutgoingStream, Position};
 use crate::rtcp;
-use crate::rtp::RtpHeader;
+use crate::rtp::{RtpEdit, RtpHeader};
 use crate::source_gate::SourceGate;
 
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub(super) struct Leg {
     peer: Option<Peer>,
     /// `None`: plain RTP.
     security: Option<Box<LegSecurity>>,
+    /// What the leg does beside relaying; `None`: nothing.
+    pub(super) media: Option<Box<LegMedia>>,
 }
 
 #[derive(Debug)]
@@ -66,6 +69,7 @@ impl Leg {
             timed_out: None,
             peer: None,
             security: None,
+            media: None,
         }
     }
 
@@ -112,7 +116,7 @@ impl Leg {
     }
 
     /// Whether a media packet can leave this leg for `remote` and reach a single host.
-    fn can_reach(&self, remote: SocketAddr) -> bool {
+    pub(super) fn can_reach(&self, remote: SocketAddr) -> bool {
         let ip = remote.ip();
         let is_broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
         self.local.rtp.is_ipv4() == remote.is_ipv4()
@@ -207,8 +211,8 @@ impl Leg {
     /// Valid RTP of a payload type that was not agreed on. Comfort noise is sent unasked by peers
     /// that fall silent; it goes no further, but the peer lives (RFC 3389).
     #[cold]
-    pub(super) fn hear_stranger(&mut self, now: MonoTime, header: &RtpHeader) {
-        if header.payload_type == PayloadType::CN {
+    pub(super) fn hear_stranger(&mut self, now: MonoTime, payload_type: PayloadType) {
+        if payload_type == PayloadType::CN {
             self.quality.silence.handle_rtp(now);
         }
     }
@@ -221,9 +225,10 @@ impl Leg {
         }
     }
 
-    /// RTP clock of what the leg hears; the far leg sends with the same.
-    pub(super) fn heard_clock_hz(&self) -> Option<u32> {
-        self.quality.receive.clock_hz()
+    /// RTP clock of what the leg sends: that of what it encodes to, or that of what `far` hears.
+    pub(super) fn sent_clock_hz(&self, far: Option<&Self>) -> Option<u32> {
+        let encoded = self.media.as_ref().and_then(|media| media.sent_clock_hz());
+        encoded.or_else(|| far?.quality.receive.clock_hz())
     }
 
     /// All figures; `sent_clock_hz` is the clock of what the leg sends.
@@ -241,6 +246,40 @@ impl Leg {
         };
         peer.media = MediaStart::Told;
         Some(source)
+    }
+
+    /// Sends a packet of the far peer on under this leg's numbers.
+    #[inline]
+    pub(super) fn relay(
+        &mut self,
+        now: MonoTime,
+        leg: LegIndex,
+        header: &RtpHeader,
+        route: PayloadRoute,
+        packet: &mut PacketBuf<'_>,
+    ) -> Verdict {
+        let incoming = Position {
+            sequence: header.sequence,
+            timestamp: header.timestamp,
+        };
+        let placed = self.stream.place(
+            now,
+            header.ssrc,
+            incoming,
+            route.clock_rate,
+            header.payload_len,
+        );
+        let Some(sent) = placed else {
+            return Verdict::Drop(DropReason::OutOfSequence);
+        };
+        RtpEdit {
+            payload_type: route.to,
+            sequence: sent.sequence,
+            timestamp: sent.timestamp,
+            ssrc: self.stream.ssrc(),
+        }
+        .apply(packet);
+        self.transmit(leg, MediaKind::Rtp, packet)
     }
 
     /// Authenticates and decrypts a packet of the leg's peer; a plain leg takes it as it is.

@@ -3,15 +3,22 @@
 
 use trunkline_edge_api::{LegIndex, MediaTimeoutKind, MonoTime};
 
-use super::leg::Leg;
 use super::{MediaSession, SessionEvent, Transmit, Verdict};
+use crate::codec::ENCODED_LEN_MAX;
 use crate::demux::MediaKind;
 use crate::packet_buf::PacketBuf;
 use crate::rtcp::report::Report;
+use crate::rtp::HEADER_LEN_MIN;
 use crate::srtp;
 
 /// Room for what [`MediaSession::poll_transmit`] makes.
-pub const TRANSMIT_LEN_MAX: usize = Report::LEN_MAX + srtp::OVERHEAD_MAX;
+pub const TRANSMIT_LEN_MAX: usize = MADE_LEN_MAX + srtp::OVERHEAD_MAX;
+
+/// Longest packet before it is protected: a report, or RTP with any payload that an encoder makes
+/// and any copy of a packet.
+const MADE_LEN_MAX: usize = 1_472;
+const _: () = assert!(Report::LEN_MAX <= MADE_LEN_MAX);
+const _: () = assert!(HEADER_LEN_MIN + ENCODED_LEN_MAX <= MADE_LEN_MAX);
 
 /// What a leg has yet to say to its peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +58,7 @@ impl MediaSession {
     /// The session is about to end: each leg that has sent anything has a BYE to say
     /// (RFC 3550 §6.3.7).
     pub fn handle_close(&mut self) {
+        self.close_functions();
         for leg in self.legs.iter_mut().flatten() {
             let has_sent = leg.stream.packets() != 0 || leg.report.tx_rtcp_packets != 0;
             if has_sent {
@@ -60,7 +68,8 @@ impl MediaSession {
     }
 
     /// Writes the next packet of the session's own to the front of `out`; `None` when there is no
-    /// more. To be asked after [`Self::handle_timeout`] and [`Self::handle_close`].
+    /// more. To be asked after [`Self::handle_timeout`], [`Self::handle_tick`] and
+    /// [`Self::handle_close`], and whenever [`Self::wants`] says so.
     pub fn poll_transmit(
         &mut self,
         now: MonoTime,
@@ -69,6 +78,21 @@ impl MediaSession {
         LegIndex::ALL
             .into_iter()
             .find_map(|index| self.transmit_own(now, index, out))
+            .or_else(|| self.transmit_media(now, out))
+    }
+
+    fn transmit_media(
+        &mut self,
+        now: MonoTime,
+        out: &mut [u8; TRANSMIT_LEN_MAX],
+    ) -> Option<Transmit> {
+        if !self.has_functions {
+            return None;
+        }
+        LegIndex::ALL
+            .into_iter()
+            .zip(&mut self.legs)
+            .find_map(|(index, leg)| leg.as_mut()?.poll_media(now, index, out))
     }
 
     fn transmit_own(
@@ -86,7 +110,7 @@ impl MediaSession {
         if due == OwnRtcp::None || near.destination(MediaKind::Rtcp).is_none() {
             return None;
         }
-        let sent_clock_hz = far.as_ref().and_then(Leg::heard_clock_hz);
+        let sent_clock_hz = near.sent_clock_hz(far.as_ref());
         let report = near
             .quality
             .report(now, &near.stream, sent_clock_hz, due == OwnRtcp::Goodbye);
