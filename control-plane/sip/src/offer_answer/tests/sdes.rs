@@ -44,9 +44,6 @@ fn accepting(body: &Bytes, at: usize, key: &str) -> String {
     savp("198.51.100.8:4000", &[value])
 }
 
-const CALLER: &str = "198.51.100.7:4000";
-const CALLEE: &str = "198.51.100.8:4000";
-
 fn status(result: Result<(), OfferAnswerError>) -> Option<u16> {
     result.err().map(|error| error.status())
 }
