@@ -4,6 +4,7 @@
 //! | codec | defined by | native rate | state of a decoder / encoder |
 //! |---|---|---|---|
 //! | PCMU, PCMA ([`g711`]) | ITU-T G.711 | 8 kHz | none |
+//! | G722 | ITU-T G.722, RFC 3551 §4.5.2 | 16 kHz | 0.6 KB |
 //! | L16 | RFC 3551 §4.5.11 | its RTP clock | none |
 //!
 //! A [`Decoder`] or [`Encoder`] is opened at the rate that its other side works at, and resamples
@@ -17,6 +18,7 @@ use crate::audio::SampleRate;
 use crate::resample::Resampler;
 
 pub mod g711;
+mod g722;
 mod l16;
 mod transcoder;
 
@@ -108,7 +110,8 @@ fn native_rate(format: &AudioFormat) -> Option<SampleRate> {
             (clock == SampleRate::Hz8000).then_some(SampleRate::Hz8000)
         }
         AudioCodec::L16 => Some(clock),
-        AudioCodec::G722 | AudioCodec::Opus => None,
+        AudioCodec::G722 => (clock == SampleRate::Hz8000).then_some(SampleRate::Hz16000),
+        AudioCodec::Opus => None,
     }
 }
 
@@ -124,7 +127,7 @@ fn check(format: &AudioFormat) -> Result<SampleRate, UnsupportedFormat> {
     if !(1..=channels_max).contains(&format.channels) {
         return Err(refuse(UnsupportedReason::Channels));
     }
-    if matches!(format.codec, AudioCodec::G722 | AudioCodec::Opus) {
+    if format.codec == AudioCodec::Opus {
         return Err(refuse(UnsupportedReason::NotBuilt));
     }
     native_rate(format).ok_or(refuse(UnsupportedReason::ClockRate))
@@ -133,6 +136,7 @@ fn check(format: &AudioFormat) -> Result<SampleRate, UnsupportedFormat> {
 #[derive(Debug)]
 enum DecoderKind {
     G711(g711::Law),
+    G722(Box<g722::Decoder>),
     L16 { channels: usize },
 }
 
@@ -155,6 +159,7 @@ impl Decoder {
         let native = check(format)?;
         let kind = match format.codec {
             AudioCodec::Pcma => DecoderKind::G711(g711::Law::A),
+            AudioCodec::G722 => DecoderKind::G722(Box::new(g722::Decoder::new())),
             AudioCodec::L16 => DecoderKind::L16 {
                 channels: usize::from(format.channels),
             },
@@ -187,13 +192,14 @@ impl Decoder {
         {
             return Err(BadFrame::TooLong);
         }
-        let sample_bytes = payload.len() / samples;
         let mut scratch = [0; PIECE];
+        let piece_len = PIECE * payload.len() / samples;
         let mut made = 0;
-        for piece in payload.chunks(PIECE * sample_bytes) {
-            let len = match self.kind {
+        for piece in payload.chunks(piece_len) {
+            let len = match &mut self.kind {
                 DecoderKind::G711(law) => law.decode_slice(piece, &mut scratch),
-                DecoderKind::L16 { channels } => l16::decode(piece, channels, &mut scratch),
+                DecoderKind::G722(decoder) => decoder.decode(piece, &mut scratch),
+                DecoderKind::L16 { channels } => l16::decode(piece, *channels, &mut scratch),
             };
             made += self.resampler.process(&scratch[..len], &mut out[made..]);
         }
@@ -219,9 +225,10 @@ impl Decoder {
     }
 
     fn native_samples(&self, payload: &[u8]) -> Result<usize, BadFrame> {
-        match self.kind {
+        match &self.kind {
             DecoderKind::G711(_) => g711::check(payload).map(|()| payload.len()),
-            DecoderKind::L16 { channels } => l16::samples(payload, channels),
+            DecoderKind::G722(_) => g722::check(payload).map(|()| 2 * payload.len()),
+            DecoderKind::L16 { channels } => l16::samples(payload, *channels),
         }
     }
 }
@@ -229,6 +236,7 @@ impl Decoder {
 #[derive(Debug)]
 enum EncoderKind {
     G711(g711::Law),
+    G722(Box<g722::Encoder>),
     L16 { channels: usize },
 }
 
@@ -252,6 +260,10 @@ impl Encoder {
         let channels = usize::from(format.channels);
         let (kind, packet_len) = match format.codec {
             AudioCodec::Pcma => (EncoderKind::G711(g711::Law::A), native.samples(millis)),
+            AudioCodec::G722 => (
+                EncoderKind::G722(Box::new(g722::Encoder::new())),
+                native.samples(millis) / 2,
+            ),
             AudioCodec::L16 => (
                 EncoderKind::L16 { channels },
                 2 * channels * native.samples(millis),
@@ -299,10 +311,12 @@ impl Encoder {
             let len = self.resampler.process(piece, &mut scratch);
             let samples = &scratch[..len];
             let room = &mut out[made..];
-            let (bytes, needed) = match self.kind {
+            let (bytes, needed) = match &mut self.kind {
                 EncoderKind::G711(law) => (law.encode_slice(samples, room), len),
+                EncoderKind::G722(encoder) => (encoder.encode(samples, room), len / 2),
                 EncoderKind::L16 { channels } => {
-                    (l16::encode(samples, channels, room), 2 * channels * len)
+                    let needed = 2 * *channels * len;
+                    (l16::encode(samples, *channels, room), needed)
                 }
             };
             if bytes < needed {
