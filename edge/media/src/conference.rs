@@ -220,7 +220,11 @@ impl Conference {
         if !self.announces {
             self.announcing.stop();
         }
-        self.recorded = match settings.recording.as_ref().map(|recording| recording.format) {
+        self.recorded = match settings
+            .recording
+            .as_ref()
+            .map(|recording| recording.format)
+        {
             Some(RecordingFormat::Wav8k) => Some(SampleRate::Hz8000),
             Some(RecordingFormat::Wav16k) => Some(SampleRate::Hz16000),
             Some(RecordingFormat::Pcap) | None => None,

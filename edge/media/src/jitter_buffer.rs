@@ -321,6 +321,10 @@ impl JitterBuffer {
                 slot.sequence = sequence;
                 self.append(now, header.timestamp, slot, payload, true)
             }
+            Placed::Overtaken(sequence) if self.state == State::Idle => {
+                slot.sequence = sequence;
+                self.append(now, header.timestamp, slot, payload, true)
+            }
             Placed::Overtaken(sequence) => {
                 slot.sequence = sequence;
                 slot.position = self.position_of(header.timestamp);
@@ -361,6 +365,7 @@ impl JitterBuffer {
         is_other_run: bool,
     ) -> Inserted {
         let now_units = self.clock.units_at(now);
+        let after_gap = self.state != State::Playing && self.slots.is_empty();
         if self.state == State::Idle {
             slot.position = now_units;
             self.cursor = now_units - self.delay.target_units();
@@ -379,7 +384,8 @@ impl JitterBuffer {
         }
         if !slot.is_pause {
             let is_late = slot.position < self.cursor;
-            self.delay.arrived(now_units, slot.position, is_late);
+            self.delay
+                .arrived(now_units, slot.position, after_gap, is_late);
             // It is in order, so what it holds has not been heard: playout turns back to it.
             self.cursor = self.cursor.min(slot.position);
         } else {
@@ -434,7 +440,7 @@ impl JitterBuffer {
             // A timestamp that the packets around it do not bear out says nothing of the network.
             let behind = self.newest_position - slot.position;
             if (0..=self.clock.units(2 * DEPTH_MAX_MILLIS)).contains(&behind) {
-                self.delay.arrived(now_units, slot.position, is_late);
+                self.delay.arrived(now_units, slot.position, false, is_late);
             }
         }
         if is_late {

