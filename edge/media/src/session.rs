@@ -26,7 +26,7 @@ mod leg;
 mod security;
 mod watch;
 
-pub use functions::PreparedPlayback;
+pub use functions::{PreparedPlayback, Tapped};
 use leg::Leg;
 pub use watch::TRANSMIT_LEN_MAX;
 
@@ -115,6 +115,8 @@ pub enum SessionCommand {
     SendDigits(LegIndex, DigitsToSend),
     /// [`trunkline_edge_api::Command::SetFork`].
     SetFork(LegIndex, Option<MediaFork>),
+    /// Keep what the leg's peer says for [`MediaSession::take_tapped`], or cease to.
+    SetTapped(LegIndex, bool),
 }
 
 /// What a session tells its owner.
@@ -294,7 +296,8 @@ impl MediaSession {
             | SessionCommand::Play(..)
             | SessionCommand::StopPlaying(_)
             | SessionCommand::SendDigits(..)
-            | SessionCommand::SetFork(..) => self.handle_function(now, command),
+            | SessionCommand::SetFork(..)
+            | SessionCommand::SetTapped(..) => self.handle_function(now, command),
         }
     }
 

@@ -33,6 +33,7 @@ mod live;
 mod made;
 mod pace;
 mod player;
+mod tap;
 mod tones;
 
 use fork::Fork;
@@ -40,6 +41,8 @@ use live::{Change, LiveFormat};
 use made::{Feed, Made};
 pub use player::PreparedPlayback;
 use player::{Played, Player};
+use tap::Tap;
+pub use tap::Tapped;
 use tones::TonePlayer;
 
 /// Events that a leg may have to tell at once: a digit's end and what it ends, and as much again.
@@ -71,6 +74,7 @@ pub(super) struct LegMedia {
     newest_digits: Option<DigitsId>,
     converted: u32,
     fork: Option<Fork>,
+    tap: Option<Tap>,
     told: Outbox<SessionEvent, EVENTS_MAX>,
 }
 
@@ -133,6 +137,7 @@ impl LegMedia {
             newest_digits: None,
             converted: 0,
             fork: None,
+            tap: None,
             told: Outbox::new(),
         }
     }
@@ -388,6 +393,11 @@ pub(super) fn handle_rtp(
         if let Some(fork) = &mut media.fork {
             fork.copy(header, packet);
         }
+        if let Some(tap) = &mut media.tap {
+            let receive = media.audio.as_ref().map(|audio| &audio.receive);
+            let format = receive.and_then(|formats| formats.find(header.payload_type));
+            tap.keep(format.copied(), packet);
+        }
     }
     let Some(far) = far else {
         return Verdict::Drop(DropReason::NoDestination);
@@ -437,6 +447,7 @@ fn hand_over(
             match media.take_audio(header, packet) {
                 None => return Verdict::Drop(DropReason::PayloadTypeNotNegotiated),
                 Some((Change::TakenIn, _)) => return Verdict::Consumed,
+                Some((Change::Unreadable, _)) => return Verdict::Drop(DropReason::BadAudioFrame),
                 Some((Change::InPlace, to)) => PayloadRoute {
                     from: header.payload_type,
                     to,
@@ -620,6 +631,38 @@ impl MediaSession {
         }
     }
 
+    /// The packet of `leg`'s peer that was handled last, if the leg is tapped and nobody took it.
+    pub fn take_tapped(&mut self, leg: LegIndex) -> Option<Tapped<'_>> {
+        if !self.has_functions {
+            return None;
+        }
+        let leg = self.legs[leg.as_usize()].as_mut()?;
+        leg.media.as_mut()?.tap.as_mut()?.take()
+    }
+
+    /// Playbacks that run.
+    #[must_use]
+    pub fn playback_count(&self) -> usize {
+        let media = self
+            .legs
+            .iter()
+            .flatten()
+            .filter_map(|leg| leg.media.as_deref());
+        media.filter(|media| media.player.is_some()).count()
+    }
+
+    /// Milliseconds of audio that were made up for what did not come.
+    #[must_use]
+    pub fn concealed_millis(&self) -> u64 {
+        let media = self
+            .legs
+            .iter()
+            .flatten()
+            .filter_map(|leg| leg.media.as_deref());
+        let live = media.flat_map(|media| &media.live);
+        live.map(LiveFormat::concealed_millis).sum()
+    }
+
     /// What the peer of `leg` is sent when the edge encodes; `None` while control has not said.
     #[must_use]
     pub fn send_format(&self, leg: LegIndex) -> Option<AudioFormat> {
@@ -655,6 +698,15 @@ impl MediaSession {
                     return Err(Refusal::AddressMismatch);
                 }
                 self.media_mut(leg)?.set_fork(fork);
+                Ok(())
+            }
+            SessionCommand::SetTapped(leg, is_tapped) => {
+                let tap = &mut self.media_mut(leg)?.tap;
+                match (is_tapped, &tap) {
+                    (true, None) => *tap = Some(Tap::new()),
+                    (false, Some(_)) => *tap = None,
+                    _ => {}
+                }
                 Ok(())
             }
             SessionCommand::OpenLeg(..)

@@ -38,6 +38,8 @@ pub(super) enum Change {
     InPlace,
     /// It was taken in; what comes of it is to be polled.
     TakenIn,
+    /// Its codec cannot read it.
+    Unreadable,
 }
 
 impl LiveFormat {
@@ -77,11 +79,15 @@ impl LiveFormat {
                 if encoded.source.replace(header.ssrc) != Some(header.ssrc) {
                     encoded.transcoder.handle_source_change();
                 }
+                let bad_before = encoded.transcoder.counters().bad_frames;
                 encoded
                     .transcoder
                     .handle_packet(header.sequence, header.timestamp, payload);
                 encoded.has_output = true;
-                Change::TakenIn
+                match encoded.transcoder.counters().bad_frames == bad_before {
+                    true => Change::TakenIn,
+                    false => Change::Unreadable,
+                }
             }
         }
     }
@@ -91,7 +97,17 @@ impl LiveFormat {
         if let Way::Encoded(encoded) = &mut self.way
             && encoded.source == Some(header.ssrc)
         {
-            encoded.transcoder.handle_other_packet(header.sequence, header.timestamp);
+            encoded
+                .transcoder
+                .handle_other_packet(header.sequence, header.timestamp);
+        }
+    }
+
+    /// Milliseconds made up so far.
+    pub(super) fn concealed_millis(&self) -> u64 {
+        match &self.way {
+            Way::Table(_) => 0,
+            Way::Encoded(encoded) => encoded.transcoder.counters().concealed_millis,
         }
     }
 

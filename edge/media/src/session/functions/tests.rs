@@ -720,3 +720,39 @@ fn nothing_is_played_or_sent_to_a_leg_without_formats() {
         Verdict::Forward(_)
     ));
 }
+
+#[test]
+fn tapped_leg_shows_what_its_peer_says_with_its_format() {
+    let mut call = Call::between_laws(true);
+    call.command(SessionCommand::SetTapped(A, true));
+    let verdict = call.speak(A, 0, 1, &[0x31; 160]);
+    assert!(matches!(verdict, Verdict::Forward(_)));
+    let tapped = call.session.take_tapped(A).expect("just heard");
+    assert_eq!(tapped.format, Some(g711(AudioCodec::Pcmu)));
+    assert_eq!(tapped.packet, rtp(0, 1, STEP, &[0x31; 160]));
+    assert!(call.session.take_tapped(A).is_none());
+    let muted = LegFunctions {
+        muted: true,
+        ..LegFunctions::default()
+    };
+    call.command(SessionCommand::SetFunctions(A, muted));
+    let _ = call.speak(A, 0, 2, &[0x31; 160]);
+    assert!(call.session.take_tapped(A).is_none());
+}
+
+#[test]
+fn audio_that_its_codec_cannot_read_is_a_counted_drop() {
+    let linear = AudioFormat {
+        codec: AudioCodec::L16,
+        payload_type: pt(96),
+        ..g711(AudioCodec::Pcmu)
+    };
+    let mut call = Call::new(
+        &[],
+        [audio(linear, false), audio(g711(AudioCodec::Pcma), false)],
+    );
+    assert_eq!(call.speak(A, 96, 1, &[0; 320]), Verdict::Consumed);
+    let half_a_sample = call.speak(A, 96, 2, &[0; 321]);
+    assert_eq!(half_a_sample, Verdict::Drop(DropReason::BadAudioFrame));
+    assert_eq!(call.speak(A, 96, 3, &[0; 320]), Verdict::Consumed);
+}
