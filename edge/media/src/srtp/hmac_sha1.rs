@@ -5,7 +5,8 @@
 //! them nor does without a buffer between packet and hash. It is the oracle of the tests.
 
 use sha1::compress;
-use sha1::digest::generic_array::GenericArray;
+use sha1::digest::block_buffer::EagerBuffer;
+use sha1::digest::consts::U64;
 use zeroize::Zeroize;
 
 /// Bytes of a SHA-1 block.
@@ -53,17 +54,14 @@ impl HmacSha1 {
     /// The tag of `message` followed by `tail`.
     #[inline]
     pub(super) fn tag(&self, message: &[u8], tail: [u8; 4]) -> [u8; TAG_LEN] {
+        let whole_len = message.len() & !(BLOCK_LEN - 1);
+        let (whole, rest) = message.split_at(whole_len);
+        // Put together before anything is hashed: the stores have left the processor by the time
+        // the hash comes to them, and needs not wait to read them back in wider pieces.
+        let ending = Ending::new(rest, tail, message.len());
         let mut state = self.inner;
-        let (blocks, rest) = message.as_chunks::<BLOCK_LEN>();
-        for block in blocks {
-            absorb(&mut state, block);
-        }
-        let mut last = [0; 2 * BLOCK_LEN];
-        let end = rest.len() + tail.len();
-        last[..rest.len()].copy_from_slice(rest);
-        last[rest.len()..end].copy_from_slice(&tail);
-        let hashed_len = BLOCK_LEN + message.len() + tail.len();
-        finish(&mut state, &mut last, end, hashed_len);
+        absorb(&mut state, whole);
+        absorb(&mut state, ending.as_bytes());
 
         // The outer message is always one block: the inner hash and its padding.
         let mut digest = [0; BLOCK_LEN];
@@ -86,24 +84,42 @@ impl Drop for HmacSha1 {
     }
 }
 
-/// Pads what is left, `end` bytes of `last`, and absorbs it (FIPS 180-4 §5.1.1). `hashed_len` is
-/// the length of the whole message, bytes.
-fn finish(state: &mut [u32; 5], last: &mut [u8; 2 * BLOCK_LEN], end: usize, hashed_len: usize) {
-    last[end] = 0x80;
-    let blocks = if end + 1 + BITS_LEN <= BLOCK_LEN {
-        1
-    } else {
-        2
-    };
-    let bits = 8 * hashed_len as u64;
-    last[blocks * BLOCK_LEN - BITS_LEN..blocks * BLOCK_LEN].copy_from_slice(&bits.to_be_bytes());
-    for block in last.as_chunks::<BLOCK_LEN>().0.iter().take(blocks) {
-        absorb(state, block);
+/// The last one or two blocks of the inner message: what is left of it, and the padding
+/// (FIPS 180-4 §5.1.1).
+struct Ending {
+    blocks: [u8; 2 * BLOCK_LEN],
+    len: usize,
+}
+
+impl Ending {
+    /// `rest` is shorter than a block; `message_len` is that of the message without its tail.
+    #[inline]
+    fn new(rest: &[u8], tail: [u8; 4], message_len: usize) -> Self {
+        let mut blocks = [0; 2 * BLOCK_LEN];
+        let end = rest.len() + tail.len();
+        blocks[..rest.len()].copy_from_slice(rest);
+        blocks[rest.len()..end].copy_from_slice(&tail);
+        blocks[end] = 0x80;
+        let len = if end + 1 + BITS_LEN <= BLOCK_LEN {
+            BLOCK_LEN
+        } else {
+            2 * BLOCK_LEN
+        };
+        let bits = 8 * (BLOCK_LEN + message_len + tail.len()) as u64;
+        blocks[len - BITS_LEN..len].copy_from_slice(&bits.to_be_bytes());
+        Self { blocks, len }
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        &self.blocks[..self.len]
     }
 }
 
-fn absorb(state: &mut [u32; 5], block: &[u8; BLOCK_LEN]) {
-    compress(state, std::slice::from_ref(GenericArray::from_slice(block)));
+/// Hashes whole blocks in one go. The buffer only cuts them: nothing is left for it to keep.
+#[inline]
+fn absorb(state: &mut [u32; 5], blocks: &[u8]) {
+    debug_assert_eq!(blocks.len() % BLOCK_LEN, 0);
+    EagerBuffer::<U64>::default().digest_blocks(blocks, |blocks| compress(state, blocks));
 }
 
 fn put_state(out: &mut [u8], state: [u32; 5]) {
