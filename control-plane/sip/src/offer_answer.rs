@@ -28,6 +28,7 @@
 //! answered with port 0.
 
 mod addresses;
+mod alone;
 mod codec;
 mod local;
 mod opus;
@@ -133,6 +134,8 @@ pub struct MediaNegotiation {
     policies: [SrtpPolicy; 2],
     /// Indexed by [`LegIndex`].
     transcoding: [TranscodingPolicy; 2],
+    /// Whoever is held hears something from us.
+    has_hold_music: bool,
     keys: KeySource,
     /// Networks that a peer's media may come from beside the address it names, indexed by
     /// [`LegIndex`].
@@ -155,6 +158,8 @@ enum Exchange {
     Reoffered(Forwarded),
     /// No offer is open.
     Stable,
+    /// The caller was answered by us, without a callee.
+    Alone,
 }
 
 /// An offer that was passed on to the far leg.
@@ -164,6 +169,8 @@ struct Forwarded {
     offer: RemoteAudio,
     /// As the far leg was offered them, under its numbers: the offer's and those that we added.
     codecs: Vec<AudioCodec>,
+    /// As the far leg was offered it.
+    direction: Direction,
     /// As the far leg was offered them; none over plain RTP.
     crypto: Vec<CryptoLine>,
 }
@@ -202,6 +209,7 @@ impl MediaNegotiation {
             addresses: [addresses.clone(), addresses],
             policies,
             transcoding: [TranscodingPolicy::off(), TranscodingPolicy::off()],
+            has_hold_music: false,
             keys,
             media_from: [None, None],
             legs: Default::default(),
@@ -218,6 +226,20 @@ impl MediaNegotiation {
     /// is relayed. Both sides have to allow it.
     pub fn allow_transcoding(&mut self, leg: LegIndex, policy: TranscodingPolicy) {
         self.transcoding[leg.as_usize()] = policy;
+    }
+
+    /// Has whoever is held hear something from us: a hold then reaches the far side as
+    /// `sendonly`, even where its author wants no media either way.
+    pub fn keep_held_listening(&mut self) {
+        self.has_hold_music = true;
+    }
+
+    /// Whether the peer of `leg` has put its far side on hold: it takes no media. Whatever it may
+    /// send meanwhile is not what it was called for.
+    #[must_use]
+    pub fn holds(&self, leg: LegIndex) -> bool {
+        self.remote(leg)
+            .is_some_and(|remote| !remote.direction.receives())
     }
 
     /// Has `leg` use our address of this name and no other. Said before anything else.
@@ -396,7 +418,10 @@ impl MediaNegotiation {
     /// comes from when its media address cannot be believed.
     #[must_use]
     pub fn leg_config(&self, leg: LegIndex, nat: Option<IpAddr>) -> LegConfig {
-        let (Some(near), Some(far)) = (&self.leg(leg).agreed, &self.leg(leg.far()).agreed) else {
+        let far = self.leg(leg.far()).agreed.as_ref();
+        let is_alone = matches!(self.exchange, Exchange::Alone);
+        let near = self.leg(leg).agreed.as_ref();
+        let Some(near) = near.filter(|_| far.is_some() || is_alone) else {
             return LegConfig {
                 remote_rtp: None,
                 remote_rtcp: None,
@@ -422,7 +447,7 @@ impl MediaNegotiation {
                 (None, _, None) => SourcePolicy::Nobody,
             },
             direction: near.edge_direction(),
-            routes: routes(near, far),
+            routes: far.map_or_else(PayloadRoutes::default, |far| routes(near, far)),
             crypto: near.crypto.as_ref().map(AgreedCrypto::leg_crypto),
             timeouts: MediaTimeouts::OFF,
         }
@@ -466,6 +491,10 @@ impl MediaNegotiation {
         offer: RemoteAudio,
     ) -> Result<(Forwarded, Bytes), OfferAnswerError> {
         let policy = self.policy(from.far());
+        let direction = match offer.direction {
+            Direction::Inactive if self.has_hold_music => Direction::SendOnly,
+            offered => offered,
+        };
         let added = if self.may_transcode() {
             let list = &self.transcoding[from.far().as_usize()].codecs;
             transcoding::additions(&offer.codecs, list)
@@ -500,7 +529,7 @@ impl MediaNegotiation {
         let body = describer.describe(&LocalAudio {
             lines,
             codecs: &codecs,
-            direction: offer.direction,
+            direction,
             rtcp: LocalRtcp::Offered,
             crypto: &crypto,
             ptime_ms: offer.ptime_ms,
@@ -510,6 +539,7 @@ impl MediaNegotiation {
             from,
             offer,
             codecs,
+            direction,
             crypto,
         };
         Ok((forwarded, body))
@@ -581,7 +611,7 @@ impl MediaNegotiation {
         leg.agreed = Some(Agreed {
             codecs: in_force.cloned().collect(),
             audio: answerer_audio,
-            direction: offer.direction,
+            direction: forwarded.direction,
             ptime_ms: offer.ptime_ms,
             maxptime_ms: offer.maxptime_ms,
             remote: answer.clone(),

@@ -283,6 +283,30 @@ pub(super) fn settle(
     Some((common, near, far))
 }
 
+/// What a caller is answered that nobody else answers: the format it likes best of those that the
+/// edge knows, and what goes with it. `None` when there is none.
+pub(super) fn settle_alone(offered: &[AudioCodec]) -> Option<(Vec<AudioCodec>, Encoding)> {
+    let mut known = offered
+        .iter()
+        .filter(|codec| codec_of(&codec.encoding).is_some());
+    let audio = known.next()?.encoding;
+    // As if the far side had nothing but linear audio.
+    let far = [AudioCodec {
+        payload_type: PayloadType::PCMU,
+        encoding: Encoding::L16 {
+            clock_rate: ClockRateHz::new(sample_rate_hz(&audio))?,
+        },
+        fmtp: None,
+    }];
+    let preferred: Vec<AudioCodec> = offered
+        .iter()
+        .filter(|codec| codec.encoding == audio || !codec.encoding.is_audio())
+        .cloned()
+        .collect();
+    let (codecs, audio, _) = settle(&preferred, &far, Vec::new(), true)?;
+    Some((codecs, audio))
+}
+
 impl Agreed {
     /// What the edge must know to decode and make audio on this leg; `None` when it is in a format
     /// that only passes through.

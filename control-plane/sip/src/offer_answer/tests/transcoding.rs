@@ -531,3 +531,85 @@ mod properties {
         }
     }
 }
+
+#[test]
+fn caller_answered_alone_gets_its_favourite_of_what_the_edge_knows() {
+    let rows = [
+        ("0 PCMU/8000, 8 PCMA/8000", vec!["0=PCMU/8000"]),
+        (
+            "18 G729/8000, 96 opus/48000/2, 0 PCMU/8000, 101 telephone-event/48000, 100 telephone-event/8000",
+            vec!["96=opus/48000/2", "101=telephone-event/48000"],
+        ),
+        (
+            "9 G722/8000, 101 telephone-event/8000, 13 CN/8000",
+            vec!["9=G722/8000", "101=telephone-event/8000", "13=CN/8000"],
+        ),
+    ];
+    for (offer, expected) in rows {
+        let mut media = plain_negotiation();
+        media
+            .offer_from_caller(caller(offer).as_bytes())
+            .expect(offer);
+        let body = media.answer_alone(local(LOCAL_A)).expect(offer);
+        assert_eq!(formats(&audio_of(&body)), expected, "{offer}");
+        let config = media.leg_config(LegIndex::A, None);
+        assert_eq!(config.remote_rtp, Some(addr("198.51.100.7:4000")));
+        assert_eq!(config.direction, MediaDirection::SendReceive);
+        assert!(config.routes.as_slice().is_empty());
+        assert!(media.leg_audio(LegIndex::A).is_some());
+        assert!(!media.needs_conversion());
+    }
+    let mut media = plain_negotiation();
+    media
+        .offer_from_caller(caller("18 G729/8000").as_bytes())
+        .expect("an offer");
+    assert_eq!(
+        media.answer_alone(local(LOCAL_A)),
+        Err(OfferAnswerError::NoCommonCodec)
+    );
+}
+
+#[test]
+fn caller_answered_alone_may_hold_and_come_back() {
+    let mut media = plain_negotiation();
+    media
+        .offer_from_caller(caller("0 PCMU/8000").as_bytes())
+        .expect("an offer");
+    media.answer_alone(local(LOCAL_A)).expect("in order");
+    let hold = described("198.51.100.7:4000", "0 PCMU/8000", &["sendonly"]);
+    let body = media.reanswer_alone(hold.as_bytes()).expect("an offer");
+    assert_eq!(audio_of(&body).direction, Direction::RecvOnly);
+    assert!(media.holds(LegIndex::A));
+    assert_eq!(version(&body), 2);
+    let bad = caller("18 G729/8000");
+    assert_eq!(
+        media.reanswer_alone(bad.as_bytes()),
+        Err(OfferAnswerError::NoCommonCodec)
+    );
+    let config = media.leg_config(LegIndex::A, None);
+    assert_eq!(config.direction, MediaDirection::ReceiveOnly);
+}
+
+#[test]
+fn hold_without_media_still_lets_the_held_side_hear_music() {
+    for (has_music, expected) in [(false, Direction::Inactive), (true, Direction::SendOnly)] {
+        let mut media = plain_negotiation();
+        if has_music {
+            media.keep_held_listening();
+        }
+        converted(&mut media, &caller("0 PCMU/8000"), &callee("0 PCMU/8000"));
+        let hold = described("198.51.100.8:5000", "0 PCMU/8000", &["inactive"]);
+        let body = media
+            .reoffer(LegIndex::B, hold.as_bytes())
+            .expect("an offer");
+        assert_eq!(audio_of(&body).direction, expected);
+        let listens = described("198.51.100.7:4000", "0 PCMU/8000", &["recvonly"]);
+        let back = media
+            .reanswer(LegIndex::A, listens.as_bytes())
+            .expect("an answer");
+        assert_eq!(audio_of(&back).direction, Direction::Inactive);
+        assert!(media.holds(LegIndex::B) && !media.holds(LegIndex::A));
+        let config = media.leg_config(LegIndex::A, None);
+        assert_eq!(config.direction.sends(), has_music);
+    }
+}
