@@ -26,7 +26,7 @@ mod leg;
 mod security;
 mod watch;
 
-pub use functions::{PreparedPlayback, Tapped};
+pub use functions::{MixFrame, PreparedPlayback, Tapped};
 use leg::Leg;
 pub use watch::TRANSMIT_LEN_MAX;
 
@@ -117,6 +117,9 @@ pub enum SessionCommand {
     SetFork(LegIndex, Option<MediaFork>),
     /// Keep what the leg's peer says for [`MediaSession::take_tapped`], or cease to.
     SetTapped(LegIndex, bool),
+    /// Give the leg a seat in a conference, or take it away: [`MediaSession::hear`] and
+    /// [`MediaSession::send_mix`] are the conference's side of it.
+    SetSeated(LegIndex, bool),
 }
 
 /// What a session tells its owner.
@@ -297,7 +300,8 @@ impl MediaSession {
             | SessionCommand::StopPlaying(_)
             | SessionCommand::SendDigits(..)
             | SessionCommand::SetFork(..)
-            | SessionCommand::SetTapped(..) => self.handle_function(now, command),
+            | SessionCommand::SetTapped(..)
+            | SessionCommand::SetSeated(..) => self.handle_function(now, command),
         }
     }
 

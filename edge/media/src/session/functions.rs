@@ -20,7 +20,9 @@ use trunkline_edge_api::{
 };
 
 use super::leg::Leg;
-use super::{MediaSession, SessionCommand, SessionEvent, Transmit, Verdict, Wants};
+use super::{
+    MediaSession, SessionCommand, SessionEvent, TRANSMIT_LEN_MAX, Transmit, Verdict, Wants,
+};
 use crate::demux::MediaKind;
 use crate::dtmf::{DigitEvent, EventDetector, EventSender, HeardDigit};
 use crate::outbox::Outbox;
@@ -33,6 +35,7 @@ mod live;
 mod made;
 mod pace;
 mod player;
+mod seat;
 mod tap;
 mod tones;
 
@@ -41,6 +44,8 @@ use live::{Change, LiveFormat};
 use made::{Feed, Made};
 pub use player::PreparedPlayback;
 use player::{Played, Player};
+pub use seat::MixFrame;
+use seat::Seat;
 use tap::Tap;
 pub use tap::Tapped;
 use tones::TonePlayer;
@@ -75,6 +80,9 @@ pub(super) struct LegMedia {
     converted: u32,
     fork: Option<Fork>,
     tap: Option<Tap>,
+    seat: Option<Seat>,
+    /// Seats that the leg has had.
+    seats: u32,
     told: Outbox<SessionEvent, EVENTS_MAX>,
 }
 
@@ -138,13 +146,15 @@ impl LegMedia {
             converted: 0,
             fork: None,
             tap: None,
+            seat: None,
+            seats: 0,
             told: Outbox::new(),
         }
     }
 
     /// RTP clock of what the edge makes, while it makes all that the leg sends.
     pub(super) fn sent_clock_hz(&self) -> Option<u32> {
-        let makes_all = self.player.is_some() || !self.live.is_empty();
+        let makes_all = self.player.is_some() || self.seat.is_some() || !self.live.is_empty();
         let audio = self.audio.as_ref().filter(|_| makes_all)?;
         Some(audio.send.clock_rate.get())
     }
@@ -167,6 +177,10 @@ impl LegMedia {
             self.stop_playing(leg, PlaybackEnd::Stopped);
             self.live.clear();
         }
+        self.seat = match (&self.seat, &audio) {
+            (Some(_), Some(audio)) => Some(self.new_seat(audio)?),
+            _ => None,
+        };
         self.tone_player = tone_player;
         self.event_sender = audio
             .as_ref()
@@ -259,6 +273,23 @@ impl LegMedia {
         });
     }
 
+    fn new_seat(&mut self, audio: &LegAudio) -> Result<Seat, Refusal> {
+        self.seats = self.seats.wrapping_add(1);
+        Seat::new(audio, self.seats)
+    }
+
+    fn set_seated(&mut self, is_seated: bool) -> Result<(), Refusal> {
+        match (is_seated, &self.seat) {
+            (true, None) => {
+                let audio = self.audio.clone().ok_or(Refusal::AudioNotConfigured)?;
+                self.seat = Some(self.new_seat(&audio)?);
+            }
+            (false, Some(_)) => self.seat = None,
+            _ => {}
+        }
+        Ok(())
+    }
+
     pub(super) fn set_fork(&mut self, fork: Option<MediaFork>) {
         if self.fork.as_ref().map(Fork::target) != fork {
             self.fork = fork.map(Fork::new);
@@ -267,7 +298,10 @@ impl LegMedia {
 
     /// Whether the far peer's audio has to give way to what the edge makes.
     fn is_replaced(&self) -> bool {
-        self.player.is_some() || self.is_sending_digits() || self.switches.deaf
+        self.player.is_some()
+            || self.seat.is_some()
+            || self.is_sending_digits()
+            || self.switches.deaf
     }
 
     fn is_sending_digits(&self) -> bool {
@@ -397,6 +431,10 @@ pub(super) fn handle_rtp(
             let receive = media.audio.as_ref().map(|audio| &audio.receive);
             let format = receive.and_then(|formats| formats.find(header.payload_type));
             tap.keep(format.copied(), packet);
+        }
+        if let Some(seat) = &mut media.seat {
+            seat.receive(*now, header, payload_of(header, packet));
+            return Verdict::Consumed;
         }
     }
     let Some(far) = far else {
@@ -640,6 +678,38 @@ impl MediaSession {
         leg.media.as_mut()?.tap.as_mut()?.take()
     }
 
+    /// What the peer of `leg` is sent in a conference; `None` while it is in none.
+    #[must_use]
+    pub fn seat_format(&self, leg: LegIndex) -> Option<AudioFormat> {
+        let media = self.legs[leg.as_usize()].as_ref()?.media.as_ref()?;
+        media.seat.as_ref().map(|seat| *seat.format())
+    }
+
+    /// What the peer of `leg`, which is in a conference, says now: as many samples as `out` holds,
+    /// at the rate of [`crate::conference::Conference::rate_for`]. `false`: it is silent, or not
+    /// to be heard.
+    pub fn hear(&mut self, now: MonoTime, leg: LegIndex, out: &mut [i16]) -> bool {
+        let leg = self.legs[leg.as_usize()].as_mut();
+        let seat = leg.and_then(|leg| leg.media.as_mut()?.seat.as_mut());
+        seat.is_some_and(|seat| seat.hear(now, out))
+    }
+
+    /// Makes a packet for the peer of `leg`, which is in a conference; `None` when it is sent
+    /// something else now, or nothing.
+    pub fn send_mix(
+        &mut self,
+        now: MonoTime,
+        leg: LegIndex,
+        frame: MixFrame<'_>,
+        out: &mut [u8; TRANSMIT_LEN_MAX],
+    ) -> Option<Transmit> {
+        let side = self.legs[leg.as_usize()].as_mut()?;
+        let media = side.media.as_mut()?;
+        let is_silenced = media.player.is_some() || media.is_sending_digits();
+        let made = media.seat.as_mut()?.send(frame, is_silenced, out)?;
+        side.send_made(now, leg, made, out)
+    }
+
     /// Playbacks that run.
     #[must_use]
     pub fn playback_count(&self) -> usize {
@@ -709,6 +779,7 @@ impl MediaSession {
                 }
                 Ok(())
             }
+            SessionCommand::SetSeated(leg, is_seated) => self.media_mut(leg)?.set_seated(is_seated),
             SessionCommand::OpenLeg(..)
             | SessionCommand::ConfigureLeg(..)
             | SessionCommand::CloseLeg(_) => self.handle_command(now, command),

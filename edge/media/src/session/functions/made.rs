@@ -18,6 +18,8 @@ pub(super) enum Feed {
     Events,
     /// Which row of tones without a pause.
     Tones(u32),
+    /// A conference, in which of the leg's seats.
+    Mix(u32),
     /// The far peer's audio in this of its formats, encoded anew.
     Transcoded(u8),
 }
@@ -29,7 +31,8 @@ impl Feed {
             Feed::Playback(id) => (1u64, id),
             Feed::Events => (2, 0),
             Feed::Tones(row) => (3, row),
-            Feed::Transcoded(index) => (4, index.into()),
+            Feed::Mix(row) => (4, row),
+            Feed::Transcoded(index) => (5, index.into()),
         };
         Ssrc(mix(mix(u64::from(own.0)) ^ kind << 32 ^ u64::from(number)) as u32)
     }

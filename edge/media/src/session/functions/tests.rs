@@ -756,3 +756,34 @@ fn audio_that_its_codec_cannot_read_is_a_counted_drop() {
     assert_eq!(half_a_sample, Verdict::Drop(DropReason::BadAudioFrame));
     assert_eq!(call.speak(A, 96, 3, &[0; 320]), Verdict::Consumed);
 }
+
+#[test]
+fn seated_leg_is_heard_by_the_clock_and_sent_the_mix_in_its_one_stream() {
+    let mut call = Call::relayed();
+    let _ = call.speak(B, 0, 0, &[0xff; 160]);
+    call.command(SessionCommand::SetSeated(A, true));
+    let loud: Vec<u8> = (0..160)
+        .map(|n| Law::Mu.encode((f64::from(n) / 4.0).sin() as i16 * 8_000 + 3_000))
+        .collect();
+    let mut heard = 0;
+    let mut out = [0; TRANSMIT_LEN_MAX];
+    for n in 0..20 {
+        // What A says goes to the conference, what B says goes nowhere.
+        assert_eq!(call.speak(A, 0, n, &loud), Verdict::Consumed);
+        let verdict = call.speak(B, 0, n + 1, &[0xff; 160]);
+        assert_eq!(verdict, Verdict::Drop(DropReason::MediaReplaced));
+        let mut frame = [0; 160];
+        heard += usize::from(call.session.hear(call.now, A, &mut frame));
+        let mix = MixFrame::Samples(&[1_000; 160]);
+        let transmit = call.session.send_mix(call.now, A, mix, &mut out);
+        let transmit = transmit.expect("nothing else is sent");
+        call.keep(transmit, &out[..transmit.len]);
+        call.pass(20);
+    }
+    assert!((14..20).contains(&heard), "{heard}");
+    let sent = call.take_sent(A);
+    assert_eq!(sent.len(), 21);
+    assert_one_stream(&sent, SSRC[0]);
+    call.command(SessionCommand::SetSeated(A, false));
+    assert!(matches!(call.speak(A, 0, 20, &loud), Verdict::Forward(_)));
+}
