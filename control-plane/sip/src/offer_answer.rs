@@ -59,6 +59,7 @@ use codec::PayloadNumbers;
 use local::{Describer, LocalAudio, LocalRtcp};
 use remote::MediaLines;
 use sdes::AgreedCrypto;
+use transcoding::Powers;
 
 /// Why a description cannot be used. [`Self::status`] is the response it deserves.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -134,6 +135,8 @@ pub struct MediaNegotiation {
     policies: [SrtpPolicy; 2],
     /// Indexed by [`LegIndex`].
     transcoding: [TranscodingPolicy; 2],
+    /// Peers that telephone events are neither offered to nor taken from, indexed by [`LegIndex`].
+    withholds_events: [bool; 2],
     /// Whoever is held hears something from us.
     has_hold_music: bool,
     keys: KeySource,
@@ -209,6 +212,7 @@ impl MediaNegotiation {
             addresses: [addresses.clone(), addresses],
             policies,
             transcoding: [TranscodingPolicy::off(), TranscodingPolicy::off()],
+            withholds_events: [false; 2],
             has_hold_music: false,
             keys,
             media_from: [None, None],
@@ -226,6 +230,11 @@ impl MediaNegotiation {
     /// is relayed. Both sides have to allow it.
     pub fn allow_transcoding(&mut self, leg: LegIndex, policy: TranscodingPolicy) {
         self.transcoding[leg.as_usize()] = policy;
+    }
+
+    /// Has the peer of `leg` send and be sent no telephone events: its digits travel otherwise.
+    pub fn withhold_events(&mut self, leg: LegIndex) {
+        self.withholds_events[leg.as_usize()] = true;
     }
 
     /// Has whoever is held hear something from us: a hold then reaches the far side as
@@ -501,6 +510,7 @@ impl MediaNegotiation {
         } else {
             Vec::new()
         };
+        let withholds_events = self.withholds_events[from.far().as_usize()];
         let leg = &mut self.legs[from.far().as_usize()];
         // Inside a call the leg stays as it is, with its key: only its peer may change that.
         let crypto = match &leg.agreed {
@@ -513,7 +523,12 @@ impl MediaNegotiation {
             None => sdes::offer(&mut self.keys),
         };
         let numbers = &mut leg.numbers;
+        let is_withheld =
+            |codec: &AudioCodec| withholds_events && codec.encoding.is_telephone_event();
         let codecs = offer.codecs.iter().chain(&added).filter_map(|codec| {
+            if is_withheld(codec) {
+                return None;
+            }
             Some(AudioCodec {
                 payload_type: numbers.number_for(codec.encoding, codec.payload_type)?,
                 ..codec.clone()
@@ -578,7 +593,23 @@ impl MediaNegotiation {
         });
         let common = codec::without_orphaned_events(common.collect());
         let may_transcode = self.may_transcode();
-        let settled = transcoding::settle(&offer.codecs, &answered, common, may_transcode);
+        let [withholds, far_withholds] =
+            [forwarded.from, answerer].map(|leg| self.withholds_events[leg.as_usize()]);
+        let offered: Vec<AudioCodec> = offer
+            .codecs
+            .iter()
+            .filter(|codec| !(withholds && codec.encoding.is_telephone_event()))
+            .cloned()
+            .collect();
+        let common = common
+            .into_iter()
+            .filter(|codec| codec::number_of(&offered, codec.encoding).is_some())
+            .collect();
+        let powers = Powers {
+            transcodes: may_transcode,
+            takes_events: may_transcode || far_withholds,
+        };
+        let settled = transcoding::settle(&offered, &answered, common, powers);
         let (common, offerer_audio, answerer_audio) =
             settled.ok_or(OfferAnswerError::NoCommonCodec)?;
         let is_relayed = offerer_audio == answerer_audio;

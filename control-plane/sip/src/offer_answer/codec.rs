@@ -210,6 +210,12 @@ impl Encoding {
         )
     }
 
+    /// Whether this is DTMF as events.
+    #[must_use]
+    pub fn is_telephone_event(&self) -> bool {
+        matches!(self, Self::TelephoneEvent { .. })
+    }
+
     /// The encoding name as registered (RFC 4855), or as the peer wrote it.
     #[must_use]
     pub fn name(&self) -> &str {

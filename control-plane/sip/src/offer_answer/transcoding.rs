@@ -237,6 +237,22 @@ fn wanted_number(encoding: &Encoding) -> u8 {
     }
 }
 
+/// What may happen to a call between its sides.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Powers {
+    /// Audio may be converted.
+    pub(super) transcodes: bool,
+    /// Telephone events may be taken from the offerer that the far side does not have.
+    pub(super) takes_events: bool,
+}
+
+impl Powers {
+    const ALL: Self = Self {
+        transcodes: true,
+        takes_events: true,
+    };
+}
+
 /// What the offerer is answered when `offered` and `answered` have `common` formats, or none and
 /// the edge converts: its formats from then on, and the audio in use on each side, the offerer's
 /// first. `None` when there is no way.
@@ -244,13 +260,13 @@ pub(super) fn settle(
     offered: &[AudioCodec],
     answered: &[AudioCodec],
     mut common: Vec<AudioCodec>,
-    may_transcode: bool,
+    powers: Powers,
 ) -> Option<(Vec<AudioCodec>, Encoding, Encoding)> {
     let first_audio =
         |codecs: &[AudioCodec]| codecs.iter().map(|c| c.encoding).find(Encoding::is_audio);
     let (near, far) = match first_audio(&common) {
         Some(audio) => (audio, audio),
-        None if may_transcode => {
+        None if powers.transcodes => {
             let (near, far) = cheapest_pair(offered, answered)?;
             let theirs = offered.iter().find(|codec| codec.encoding == near)?;
             let rate_hz = sample_rate_hz(&far);
@@ -263,7 +279,7 @@ pub(super) fn settle(
         None => return None,
     };
     // Without a codec that the edge can decode beside them, events are the far side's business.
-    if may_transcode && codec_of(&near).is_some() {
+    if powers.takes_events && codec_of(&near).is_some() {
         let clock_rate = near.clock_rate();
         let events = Encoding::TelephoneEvent { clock_rate };
         let noise = Encoding::ComfortNoise { clock_rate };
@@ -303,7 +319,7 @@ pub(super) fn settle_alone(offered: &[AudioCodec]) -> Option<(Vec<AudioCodec>, E
         .filter(|codec| codec.encoding == audio || !codec.encoding.is_audio())
         .cloned()
         .collect();
-    let (codecs, audio, _) = settle(&preferred, &far, Vec::new(), true)?;
+    let (codecs, audio, _) = settle(&preferred, &far, Vec::new(), Powers::ALL)?;
     Some((codecs, audio))
 }
 

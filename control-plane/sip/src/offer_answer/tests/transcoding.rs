@@ -613,3 +613,44 @@ fn hold_without_media_still_lets_the_held_side_hear_music() {
         assert_eq!(config.direction.sends(), has_music);
     }
 }
+
+#[test]
+fn events_are_withheld_from_a_peer_whose_digits_travel_otherwise() {
+    let both_have = "0 PCMU/8000, 101 telephone-event/8000";
+    for (withheld, transcodes, to_callee, to_caller) in [
+        (
+            LegIndex::B,
+            false,
+            vec!["0=PCMU/8000"],
+            vec!["0=PCMU/8000", "101=telephone-event/8000"],
+        ),
+        (
+            LegIndex::A,
+            false,
+            vec!["0=PCMU/8000", "101=telephone-event/8000"],
+            vec!["0=PCMU/8000"],
+        ),
+        (
+            LegIndex::B,
+            true,
+            vec!["0=PCMU/8000"],
+            vec!["0=PCMU/8000", "101=telephone-event/8000"],
+        ),
+    ] {
+        let mut media = if transcodes {
+            converting(&[])
+        } else {
+            plain_negotiation()
+        };
+        media.withhold_events(withheld);
+        let (callee_sees, caller_sees) =
+            converted(&mut media, &caller(both_have), &callee(both_have));
+        assert_eq!(formats(&callee_sees), to_callee, "{withheld:?}");
+        assert_eq!(formats(&caller_sees), to_caller, "{withheld:?}");
+        assert!(media.needs_conversion(), "events end at the edge");
+        let audio = media.leg_audio(withheld).expect("G.711");
+        assert_eq!((audio.receive_events, audio.send_events), (None, None));
+        let config = media.leg_config(withheld.far(), None);
+        assert_eq!(route_numbers(&config), [(0, 0)]);
+    }
+}
