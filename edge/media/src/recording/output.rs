@@ -75,6 +75,8 @@ impl WavHeader {
 /// found no room.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
+    /// Bytes of silence before everything else.
+    lead: u64,
     bytes: Vec<u8>,
     /// Bytes of `bytes` that were handed out.
     start: usize,
@@ -84,15 +86,16 @@ pub(super) struct Pending {
 
 impl Pending {
     pub(super) fn len(&self) -> u64 {
-        (self.bytes.len() - self.start) as u64 + self.owed
+        self.lead + (self.bytes.len() - self.start) as u64 + self.owed
     }
 
-    /// Adds silence; it takes no memory.
-    pub(super) fn owe(&mut self, len: u64) {
-        self.owed += len;
+    /// Puts `len` bytes of silence first; they take no memory.
+    pub(super) fn begin_with_silence(&mut self, len: u64) {
+        self.lead += len;
     }
 
     /// Adds the bytes of a frame; `false`: silence of that length stands in their place.
+    #[inline]
     pub(super) fn push(&mut self, frame: &[u8]) -> bool {
         if self.owed > 0 || self.bytes.len() - self.start + frame.len() > PENDING_LEN_MAX {
             self.owed += frame.len() as u64;
@@ -104,18 +107,26 @@ impl Pending {
 
     /// Moves as much to `buffer` as it has room for.
     pub(super) fn fetch(&mut self, buffer: &mut Vec<u8>) {
+        fill_with_silence(buffer, &mut self.lead);
         let waiting = &self.bytes[self.start..];
         let len = waiting.len().min(buffer.capacity() - buffer.len());
         buffer.extend_from_slice(&waiting[..len]);
         self.start += len;
-        if self.start < self.bytes.len() {
-            return;
+        if self.start == self.bytes.len() {
+            self.bytes.clear();
+            self.start = 0;
+            fill_with_silence(buffer, &mut self.owed);
+        } else if self.start >= PENDING_LEN_MAX / 2 {
+            self.bytes.drain(..self.start);
+            self.start = 0;
         }
-        self.bytes.clear();
-        self.start = 0;
-        let room = (buffer.capacity() - buffer.len()) as u64;
-        let silence = self.owed.min(room);
-        buffer.resize(buffer.len() + silence as usize, 0);
-        self.owed -= silence;
     }
+}
+
+/// Moves up to `owed` bytes of silence to `buffer`, as far as it has room.
+fn fill_with_silence(buffer: &mut Vec<u8>, owed: &mut u64) {
+    let room = (buffer.capacity() - buffer.len()) as u64;
+    let len = (*owed).min(room);
+    buffer.resize(buffer.len() + len as usize, 0);
+    *owed -= len;
 }

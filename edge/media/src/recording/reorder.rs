@@ -16,6 +16,8 @@ const DISTANCE_MAX: i32 = 1_000;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PacketFacts {
     pub(super) arrival: MonoTime,
+    /// That moment in samples into the file.
+    pub(super) position: u64,
     pub(super) ssrc: Ssrc,
     pub(super) sequence: u16,
     pub(super) timestamp: u32,
@@ -94,6 +96,11 @@ impl Reorder {
         });
     }
 
+    /// Forgets the stream: whatever comes next is the first.
+    pub(super) fn forget(&mut self) {
+        self.state = None;
+    }
+
     /// Keeps a packet that came early.
     pub(super) fn hold(&mut self, facts: PacketFacts, payload: &[u8]) {
         let mut buffer = self.spare.pop().unwrap_or_default();
@@ -148,6 +155,7 @@ mod tests {
     fn facts(sequence: u16, millis: u64) -> PacketFacts {
         PacketFacts {
             arrival: MonoTime(millis * 1_000_000),
+            position: millis * 8,
             ssrc: Ssrc(1),
             sequence,
             timestamp: 0,

@@ -25,8 +25,9 @@ const AHEAD_MAX_MILLIS: u32 = 1_000;
 /// Longest stretch of lost packets that is concealed, milliseconds; silence beyond.
 const CONCEAL_MAX_MILLIS: u32 = 60;
 
-/// Deviation of the smallest lateness that is left alone, milliseconds.
-const TOLERANCE_MILLIS: i64 = 10;
+/// Deviation of the smallest lateness that is left alone, milliseconds. Nobody notices that two
+/// voices are apart by so much, and most calls never need a correction.
+const TOLERANCE_MILLIS: i64 = 40;
 
 /// Deviation from which on a gap is better than a stretch, milliseconds; and how far timestamps
 /// may run ahead of time before they are not believed.
@@ -100,35 +101,37 @@ impl Track {
         }
     }
 
-    /// Takes a packet that arrived `position` samples into the file.
-    pub(super) fn handle_packet(&mut self, facts: PacketFacts, position: u64, payload: &[u8]) {
+    /// Takes a packet.
+    pub(super) fn handle_packet(&mut self, facts: PacketFacts, payload: &[u8]) {
         self.stats.packets += 1;
         match self.reorder.judge(&facts) {
-            Order::Next => self.play(&facts, position, payload, 0),
+            Order::Next => self.play(&facts, payload, 0),
             Order::Early => self.reorder.hold(facts, payload),
             Order::Late => self.stats.late_packets += 1,
             Order::Restart => {
-                self.release(MonoTime(u64::MAX), position);
+                self.release(MonoTime(u64::MAX));
                 self.reorder.restart(&facts);
-                self.play(&facts, position, payload, 0);
+                self.play(&facts, payload, 0);
             }
         }
-        self.release(facts.arrival, position);
+        self.release(facts.arrival);
     }
 
-    /// Plays what waits for packets that will not come any more; `position` is that of `now`.
-    pub(super) fn release(&mut self, now: MonoTime, position: u64) {
+    /// Plays what waits for packets that will not come any more.
+    pub(super) fn release(&mut self, now: MonoTime) {
         while let Some((facts, payload, missing)) = self.reorder.release(now) {
             self.stats.missing_packets += u64::from(missing);
-            self.play(&facts, position, &payload, missing);
+            self.play(&facts, &payload, missing);
             self.reorder.recycle(payload);
         }
     }
 
     /// What comes after a pause has nothing to do with what came before it.
-    pub(super) fn interrupt(&mut self, now: MonoTime, position: u64) {
-        self.release(now, position);
+    pub(super) fn interrupt(&mut self) {
+        self.release(MonoTime(u64::MAX));
+        self.reorder.forget();
         self.stream = None;
+        self.window = Window::default();
     }
 
     /// Silences `range`, as far as it is not fetched yet.
@@ -158,7 +161,7 @@ impl Track {
         (position % self.ring.len() as u64) as usize
     }
 
-    fn play(&mut self, facts: &PacketFacts, position: u64, payload: &[u8], missing: u16) {
+    fn play(&mut self, facts: &PacketFacts, payload: &[u8], missing: u16) {
         let Some(format) = facts.format else {
             return;
         };
@@ -167,7 +170,7 @@ impl Track {
             return;
         };
         let duration = decoder.duration(payload);
-        let start = self.place(facts, &format, position, missing);
+        let start = self.place(facts, &format, missing);
         let Some((_, decoder)) = &mut self.decoder else {
             return;
         };
@@ -180,7 +183,7 @@ impl Track {
             clock_rate_hz: format.clock_rate.get(),
             next_timestamp: facts.timestamp.wrapping_add(duration),
         });
-        self.observe(facts.arrival, position as i64 - start as i64);
+        self.observe(facts.arrival, facts.position as i64 - start as i64);
         let len = self.stretch(decoded);
         self.cursor = start;
         if start + len as u64 > self.taken + self.ring.len() as u64 {
@@ -212,16 +215,10 @@ impl Track {
     }
 
     /// Where a packet's audio begins, samples into the file. Conceals what is lost before it.
-    fn place(
-        &mut self,
-        facts: &PacketFacts,
-        format: &AudioFormat,
-        position: u64,
-        missing: u16,
-    ) -> u64 {
+    fn place(&mut self, facts: &PacketFacts, format: &AudioFormat, missing: u16) -> u64 {
         let rate = i64::from(self.rate.hz());
         let jump = self.jump();
-        let late = position as i64 - self.cursor as i64;
+        let late = facts.position as i64 - self.cursor as i64;
         let clock_rate_hz = format.clock_rate.get();
         let start = match self.stream {
             Some(stream) if (stream.ssrc, stream.clock_rate_hz) == (facts.ssrc, clock_rate_hz) => {
@@ -231,17 +228,23 @@ impl Track {
                     if missing > 0 {
                         self.conceal(gap as u64);
                     }
-                    self.cursor.max(self.cursor + gap as u64)
+                    self.cursor + gap as u64
                 } else if late > jump {
                     // The timestamps jumped, and time has passed.
-                    position
+                    facts.position
                 } else {
                     self.cursor
                 }
             }
-            _ => position.max(self.cursor),
+            _ => facts.position.max(self.cursor),
         };
-        start.max(self.taken)
+        if start < self.taken {
+            // Its place was written. Timestamps that stood still in a silence look like this, and
+            // a network that stalled; the time of arrival is right for the one and keeps the
+            // audio of the other.
+            return facts.position.max(self.taken);
+        }
+        start
     }
 
     /// Fills the first part of a gap of `gap` samples with what the decoder makes of its past.

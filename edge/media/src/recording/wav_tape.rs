@@ -20,6 +20,9 @@ const SUPPRESS_MARGIN_MILLIS: u64 = 60;
 /// arrival of its packet on, so the last packet ends later.
 const TAIL_MAX_MILLIS: u32 = 120;
 
+/// Audio becomes bytes in pieces of so many milliseconds, if nobody asks for it earlier.
+const PIECE_MILLIS: u32 = 100;
+
 /// So many bytes of audio are written without waiting for the next header.
 const WRITE_LEN: u64 = 16 * 1_024;
 
@@ -106,16 +109,26 @@ impl WavTape {
         let silence = u64::try_from(idle)
             .unwrap_or(u64::MAX)
             .saturating_mul(frame_len);
-        self.pending.owe(silence.min(room - room % frame_len));
+        self.pending
+            .begin_with_silence(silence.min(room - room % frame_len));
         true
     }
 
     pub(super) fn handle_packet(&mut self, packet: &TappedPacket<'_>) {
+        if self.is_stopped {
+            return;
+        }
         self.now = self.now.max(packet.arrival);
+        let position = self.timeline.position(packet.arrival, self.rate.hz());
+        // A recorder that is behind gives packets without the time between them.
+        let held = self.rate.samples(HOLD_BACK) as u64;
+        if position.saturating_sub(self.taken + held) >= self.rate.samples(PIECE_MILLIS) as u64 {
+            self.take_up_to(position - held);
+        }
         let Some(track) = &mut self.tracks[packet.leg.as_usize()] else {
             return;
         };
-        if self.is_stopped || self.timeline.is_paused() {
+        if self.timeline.is_paused() {
             return;
         }
         let Ok(header) = RtpHeader::parse(packet.packet) else {
@@ -125,23 +138,20 @@ impl WavTape {
         };
         let facts = PacketFacts {
             arrival: packet.arrival,
+            position,
             ssrc: header.ssrc,
             sequence: header.sequence,
             timestamp: header.timestamp,
             format: packet.format,
         };
         let payload = &packet.packet[header.header_len..][..header.payload_len];
-        let position = self.timeline.position(packet.arrival, self.rate.hz());
-        track.handle_packet(facts, position, payload);
+        track.handle_packet(facts, payload);
     }
 
     pub(super) fn pause(&mut self, now: MonoTime, paused: bool) {
         self.now = self.now.max(now);
-        let position = self.timeline.position(self.now, self.rate.hz());
         if self.timeline.pause(self.now, paused) && paused {
-            for track in self.tracks.iter_mut().flatten() {
-                track.interrupt(MonoTime(u64::MAX), position);
-            }
+            self.tracks.iter_mut().flatten().for_each(Track::interrupt);
         }
     }
 
@@ -163,12 +173,10 @@ impl WavTape {
             return;
         }
         self.now = self.now.max(now);
-        let position = self.timeline.position(self.now, self.rate.hz());
-        if !self.timeline.is_paused() {
-            for track in self.tracks.iter_mut().flatten() {
-                track.release(self.now, position);
-            }
+        for track in self.tracks.iter_mut().flatten() {
+            track.release(self.now);
         }
+        let position = self.timeline.position(self.now, self.rate.hz());
         let held = self.rate.samples(HOLD_BACK) as u64;
         self.take_up_to(position.saturating_sub(held));
     }
@@ -178,10 +186,10 @@ impl WavTape {
             return;
         }
         self.handle_timeout(now);
-        let position = self.timeline.position(self.now, self.rate.hz());
         for track in self.tracks.iter_mut().flatten() {
-            track.release(MonoTime(u64::MAX), position);
+            track.release(MonoTime(u64::MAX));
         }
+        let position = self.timeline.position(self.now, self.rate.hz());
         let tail: RangeInclusive<u64> =
             position..=position + self.rate.samples(TAIL_MAX_MILLIS) as u64;
         let ends = self.tracks.iter().flatten().map(Track::end);
