@@ -99,6 +99,18 @@ struct Session {
     figures: Option<(MonoTime, [LegReport; 2])>,
 }
 
+impl Session {
+    fn is_protected(&self) -> bool {
+        let mut configs = self.legs.iter().filter_map(|leg| leg.config.as_ref());
+        configs.any(|config| config.crypto.is_some())
+    }
+
+    fn is_opening(&self) -> bool {
+        let is_opening = |leg: &Leg| matches!(leg.state, LegState::Opening { .. });
+        self.legs.iter().any(is_opening)
+    }
+}
+
 /// See the module's description.
 #[derive(Debug)]
 pub struct EdgeProxy {
@@ -208,14 +220,10 @@ impl EdgeProxy {
                 .map(|worker| worker.info.generation);
             workers.get(worker).map(|info| info.generation) != known
         };
-        let is_protected = |session: &Session| {
-            let configs = session.legs.iter().filter_map(|leg| leg.config.as_ref());
-            configs.into_iter().any(|config| config.crypto.is_some())
-        };
         let lost = self
             .sessions
             .iter()
-            .filter(|(_, session)| is_other(session.worker) && is_protected(session));
+            .filter(|(_, session)| is_other(session.worker) && session.is_protected());
         let lost: Vec<SessionId> = lost.map(|(&id, _)| id).collect();
         for id in lost {
             self.forget(id, None, None);
@@ -273,9 +281,22 @@ impl EdgeProxy {
             self.send_close(worker, id);
             return;
         }
+        let is_protected = session.is_protected();
+        if is_protected && session.is_opening() {
+            // Whether the edge ever had it cannot be told.
+            let worker = session.worker;
+            self.send_close(worker, id);
+            self.forget(id, None, None);
+            return;
+        }
         self.counters.replayed += 1;
         for leg in LegIndex::ALL {
-            self.send_open(id, leg, 0);
+            // The edge has bound these legs before. If it has closed the session since and the
+            // word was lost, a second binding would use indices under the same keys again
+            // (RFC 3711 §9.1); a configuration alone is refused then, and the call ends.
+            if !is_protected {
+                self.send_open(id, leg, 0);
+            }
             self.send_config(id, leg);
         }
     }
@@ -546,6 +567,8 @@ impl EdgeProxy {
             (_, Ok(())) => {}
             // The leg is not bound again yet; its configuration is said again with it.
             (_, Err(Refusal::NoSuchLeg)) if entry_is_opening(session, leg) => {}
+            // The edge has closed it, and the word was lost.
+            (SessionState::Open, Err(Refusal::NoSuchLeg)) => self.forget(id, None, None),
             (_, Err(refusal)) => self.refuse(id, refusal),
         }
     }

@@ -254,8 +254,7 @@ fn restarted_edge_hears_every_session_again_on_the_same_ports() {
     );
 }
 
-#[test]
-fn protected_session_ends_with_its_edge_and_outlives_a_lost_connection() {
+fn secured() -> LegConfig {
     let suite = SrtpSuite::AeadAes128Gcm;
     let key = SrtpKey::new(suite, &[7; 28]).expect("28 bytes");
     let crypto = LegCrypto {
@@ -263,15 +262,19 @@ fn protected_session_ends_with_its_edge_and_outlives_a_lost_connection() {
         send: key.clone(),
         receive: key,
     };
+    LegConfig {
+        crypto: Some(crypto),
+        ..config()
+    }
+}
+
+#[test]
+fn protected_session_ends_with_its_edge_and_outlives_a_lost_connection() {
     let mut proxy = proxy();
     let (plain, _) = opened(&mut proxy);
     let (protected, _) = opened(&mut proxy);
-    let secured = LegConfig {
-        crypto: Some(crypto),
-        ..config()
-    };
     proxy.configure(plain, LegIndex::A, config());
-    proxy.configure(protected, LegIndex::B, secured);
+    proxy.configure(protected, LegIndex::B, secured());
     commands(&mut proxy, WORKER);
 
     proxy.handle_disconnected();
@@ -293,6 +296,67 @@ fn protected_session_ends_with_its_edge_and_outlives_a_lost_connection() {
     let is_about_it = |c: &CorrelatedCommand| c.command.session() == Some(protected);
     assert!(!said.iter().any(is_about_it), "its keys are not used again");
     assert!(said.iter().any(|c| c.command.session() == Some(plain)));
+}
+
+/// A second binding would seal other payloads under indices that were used.
+#[test]
+fn protected_session_whose_end_was_lost_is_not_opened_again() {
+    let resync: fn(&mut EdgeProxy) = |proxy| proxy.handle_resync(WORKER);
+    let reconnect: fn(&mut EdgeProxy) = |proxy| {
+        proxy.handle_disconnected();
+        proxy.handle_connected(&workers(1));
+    };
+    for say_again in [resync, reconnect] {
+        let mut proxy = proxy();
+        let (plain, _) = opened(&mut proxy);
+        let (protected, _) = opened(&mut proxy);
+        proxy.configure(plain, LegIndex::A, config());
+        proxy.configure(protected, LegIndex::B, secured());
+        for command in commands(&mut proxy, WORKER) {
+            answer(&mut proxy, &command, Ok(()));
+        }
+        while proxy.poll_event().is_some() {}
+
+        say_again(&mut proxy);
+        let said = commands(&mut proxy, WORKER);
+        let opens = |session| {
+            let about = said.iter().filter(|c| c.command.session() == Some(session));
+            about
+                .filter(|c| matches!(c.command, Command::OpenLeg { .. }))
+                .count()
+        };
+        assert_eq!((opens(plain), opens(protected)), (2, 0));
+        let configure = said
+            .iter()
+            .find(|c| c.command.session() == Some(protected))
+            .expect("its configuration is said again");
+        answer(&mut proxy, configure, Err(Refusal::NoSuchLeg));
+        let ended = MediaEvent::Closed {
+            session: protected,
+            cause: None,
+            legs: None,
+        };
+        assert_eq!(proxy.poll_event(), Some(ended));
+        assert_eq!(proxy.session_count(), 1);
+    }
+}
+
+/// The answer to its binding is among what was lost: it may have been bound and closed.
+#[test]
+fn protected_session_of_which_nobody_knows_whether_it_is_bound_ends() {
+    let mut proxy = proxy();
+    let id = proxy
+        .open(NOW, LOOPBACK, [Ssrc(1), Ssrc(2)])
+        .expect("ports are free");
+    proxy.configure(id, LegIndex::A, secured());
+    commands(&mut proxy, WORKER);
+    proxy.handle_resync(WORKER);
+    let said: Vec<Command> = commands(&mut proxy, WORKER)
+        .into_iter()
+        .map(|c| c.command)
+        .collect();
+    assert_eq!(said, [Command::CloseSession { session: id }]);
+    assert_eq!(proxy.session_count(), 0);
 }
 
 #[test]
