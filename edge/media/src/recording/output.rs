@@ -9,9 +9,10 @@ pub const PENDING_LEN_MAX: usize = 256 * 1_024;
 /// Length of the header, bytes: RIFF, `fmt `, a comment that names the recording, `data`.
 pub(super) const WAV_HEADER_LEN: usize = 12 + 24 + COMMENT_CHUNK_LEN + 8;
 
-/// `LIST` of `INFO` with one `ICMT` (a comment) of 36 bytes.
+/// `LIST` of `INFO` with one `ICMT`: a comment of 36 characters, which ends with NUL, and a byte that
+/// makes its length even.
 const COMMENT_CHUNK_LEN: usize = 8 + 4 + 8 + COMMENT_LEN;
-const COMMENT_LEN: usize = 36;
+const COMMENT_LEN: usize = 38;
 
 /// Most bytes of audio that the header's 32-bit sizes can tell, whole frames for every form.
 pub(super) const WAV_DATA_LEN_MAX: u64 = (u32::MAX as u64 - WAV_HEADER_LEN as u64) & !3;
@@ -55,7 +56,6 @@ impl WavHeader {
         out.extend_from_slice(b"INFOICMT");
         out.extend_from_slice(&(COMMENT_LEN as u32).to_le_bytes());
         out.extend_from_slice(comment.as_bytes());
-        // A comment ends with NUL and fills its chunk.
         out.resize(WAV_HEADER_LEN - 8, 0);
         out.extend_from_slice(b"data");
         out.extend_from_slice(&data_len.to_le_bytes());
