@@ -20,9 +20,10 @@
 //! among wideband members nothing is lost; nobody's codec has to be opened anew because somebody
 //! else joined.
 //!
-//! **Codecs with memory** (G.722, Opus): a member that stops speaking keeps its own encoder for
-//! [`OWN_FRAMES`] and then goes over to the shared one; its decoder adapts within a few frames, in a
-//! pause or under its own voice. Packet times beyond a frame are never shared.
+//! **Codecs with memory** do not change encoders lightly. An Opus member that stops speaking keeps
+//! its own for [`OWN_FRAMES`] and then goes over to the shared one. A G.722 member shares only while
+//! it is muted or deaf: its decoder would need a tenth of a second to follow, and its encoder is
+//! cheap. Packet times beyond a frame are never shared.
 //!
 //! **Levels.** Up to full scale nothing is changed. Above it a gain follows the peaks, see the
 //! `limiter` module.
@@ -64,8 +65,7 @@ use speaker::SpeakerDetector;
 pub const FRAME_MILLIS: u32 = 20;
 /// Most members of one conference.
 pub const MEMBERS_MAX: usize = 1_000;
-/// Frames for which a member with a codec that has memory keeps its own encoder after it was heard:
-/// 2 s.
+/// Frames for which an Opus member keeps its own encoder after it was heard: 2 s.
 pub const OWN_FRAMES: u64 = 100;
 
 const NARROW_LEN: usize = SampleRate::Hz8000.samples(FRAME_MILLIS);
@@ -257,7 +257,14 @@ impl Conference {
             .groups
             .enter(send, band, heard)
             .map_err(JoinError::Unsupported)?;
-        if let Some(slot) = known {
+        let is_heard_otherwise = |member: &Member| {
+            member.band != band
+                || member.muted != membership.muted
+                || member.whispered_to() != membership.whispers_to
+        };
+        if let Some(slot) = known
+            && self.members.get(slot).is_some_and(is_heard_otherwise)
+        {
             self.withdraw(slot.index);
         }
         let slot = match known.and_then(|slot| Some((slot, self.members.get_mut(slot)?))) {
@@ -323,9 +330,8 @@ impl Conference {
         };
         member.muted = membership.muted;
         member.deaf = membership.deaf;
-        let to_another = membership.whispers_to.filter(|&to| to != member.key);
-        if member.whispers.as_ref().map(|whisper| whisper.to) != to_another {
-            member.whispers = to_another.map(|to| Whisper {
+        if member.whispered_to() != membership.whispers_to {
+            member.whispers = membership.whispers_to.map(|to| Whisper {
                 to,
                 index: None,
                 converter: None,
@@ -346,7 +352,7 @@ impl Conference {
         let mut is_target = vec![false; self.members.places()];
         for (slot, member) in self.members.iter() {
             if let Some(whisper) = &member.whispers {
-                let to = self.members.slot_of(whisper.to);
+                let to = self.members.slot_of(whisper.to).filter(|to| *to != slot);
                 let to = to.and_then(|to| Some((to.index, self.members.get(to)?.band)));
                 if let Some((index, _)) = to {
                     is_target[usize::from(index)] = true;
@@ -427,13 +433,6 @@ impl Conference {
         match band {
             Band::Narrow => &mut self.narrow,
             Band::Wide => &mut self.wide,
-        }
-    }
-
-    fn bus(&self, band: Band) -> &Bus {
-        match band {
-            Band::Narrow => &self.narrow,
-            Band::Wide => &self.wide,
         }
     }
 }

@@ -113,9 +113,14 @@ fn mean(pcm: &[i16]) -> u32 {
 
 #[test]
 fn everything_said_is_read_sample_by_sample_after_the_initial_delay() {
-    for (packet_millis, frame_millis) in
-        [(20, 20u32), (10, 20), (30, 20), (60, 20), (20, 10), (30, 10)]
-    {
+    for (packet_millis, frame_millis) in [
+        (20, 20u32),
+        (10, 20),
+        (30, 20),
+        (60, 20),
+        (20, 10),
+        (30, 10),
+    ] {
         let mut sender = Sender::new(pcmu(packet_millis));
         let mut input = input(&[pcmu(packet_millis)], SampleRate::Hz8000);
         let mut read = Vec::new();

@@ -1,6 +1,6 @@
 //! One encoder for all who hear the same in the same format.
 
-use trunkline_edge_api::{AudioFormat, PacketTime};
+use trunkline_edge_api::{AudioCodec, AudioFormat, PacketTime};
 
 use super::{Band, FRAME_MILLIS};
 use crate::codec::{ENCODED_LEN_MAX, Encoder, UnsupportedFormat};
@@ -33,6 +33,20 @@ struct Group {
     is_encoded: bool,
 }
 
+impl Group {
+    fn encode(&mut self, pcm: &[i16]) {
+        self.is_encoded = true;
+        self.lens = [0; PACKETS_MAX];
+        let packets = pcm.chunks_exact(self.encoder.packet_samples());
+        let rooms = self.payloads.chunks_exact_mut(ENCODED_LEN_MAX);
+        for ((pcm, room), len) in packets.zip(rooms).zip(&mut self.lens) {
+            // The encoder was made for this length and has the room it asks for; if a codec fails
+            // inside, its group misses a packet.
+            *len = self.encoder.encode(pcm, room).unwrap_or(0);
+        }
+    }
+}
+
 /// All groups of a conference. An index stays with its group as long as that has members.
 #[derive(Debug, Default)]
 pub(super) struct Groups {
@@ -40,9 +54,31 @@ pub(super) struct Groups {
     encoded_frames: u64,
 }
 
+/// How long a decoder suffers when its payloads come from another encoder of its codec all at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum EncoderMemory {
+    /// Not at all.
+    None,
+    /// For a frame: Opus begins every packet from scratch but for the history of its filters.
+    Short,
+    /// A tenth of a second, in which the error may be louder than the voice if the other encoder has
+    /// not heard the same before: the scale factors and predictors of G.722 adapt over frames.
+    Long,
+}
+
+impl EncoderMemory {
+    pub(super) fn of(codec: AudioCodec) -> Self {
+        match codec {
+            AudioCodec::Pcmu | AudioCodec::Pcma | AudioCodec::L16 => Self::None,
+            AudioCodec::Opus => Self::Short,
+            AudioCodec::G722 => Self::Long,
+        }
+    }
+}
+
 /// Whether frames of this format can be shared: packet and frame must begin together.
 pub(super) fn is_sharable(packet_time: PacketTime) -> bool {
-    FRAME_MILLIS % u32::from(packet_time.millis()) == 0
+    FRAME_MILLIS.is_multiple_of(u32::from(packet_time.millis()))
 }
 
 /// Whether two formats make the same payloads. The payload type is the leg's own affair.
@@ -104,20 +140,25 @@ impl Groups {
         }
     }
 
-    /// A new frame was mixed.
-    pub(super) fn renew(&mut self) {
+    /// A new frame was mixed; `pcm_of` gives what a band hears. An encoder with a long memory takes
+    /// every frame, whether it is asked for or not: a member that goes over to it must find it
+    /// where its own was.
+    pub(super) fn renew<'a>(&mut self, pcm_of: impl Fn(Band, Heard) -> &'a [i16]) {
         for group in self.groups.iter_mut().flatten() {
             group.is_encoded = false;
+            if EncoderMemory::of(group.format.codec) == EncoderMemory::Long {
+                group.encode(pcm_of(group.band, group.heard));
+                self.encoded_frames += 1;
+            }
         }
     }
 
-    /// The payloads of a group for the present frame; `pcm_of` gives what a band hears. Encoded
-    /// when they are first asked for.
+    /// The payloads of a group for the present frame, encoded when they are first asked for.
     pub(super) fn payloads<'a>(
-        &'a mut self,
+        &mut self,
         index: GroupIndex,
-        pcm_of: impl FnOnce(Band, Heard) -> &'a [i16],
-    ) -> SharedPayloads<'a> {
+        pcm_of: impl Fn(Band, Heard) -> &'a [i16],
+    ) -> SharedPayloads<'_> {
         let Some(Some(group)) = self.groups.get_mut(usize::from(index.0)) else {
             return SharedPayloads {
                 payloads: &[],
@@ -125,17 +166,8 @@ impl Groups {
             };
         };
         if !group.is_encoded {
-            group.is_encoded = true;
+            group.encode(pcm_of(group.band, group.heard));
             self.encoded_frames += 1;
-            group.lens = [0; PACKETS_MAX];
-            let pcm = pcm_of(group.band, group.heard);
-            let packets = pcm.chunks_exact(group.encoder.packet_samples());
-            let rooms = group.payloads.chunks_exact_mut(ENCODED_LEN_MAX);
-            for ((pcm, room), len) in packets.zip(rooms).zip(&mut group.lens) {
-                // The encoder was made for this length and has the room it asks for; if a codec
-                // fails inside, its group misses a packet.
-                *len = group.encoder.encode(pcm, room).unwrap_or(0);
-            }
         }
         let packet_count = FRAME_MILLIS / u32::from(group.format.packet_time.millis());
         SharedPayloads {

@@ -36,7 +36,7 @@ pub(super) struct Member {
     pub(super) is_heard: bool,
     /// Number of the frame that `output` is of.
     pub(super) own_output_at: u64,
-    /// Number of the frame from which on it can share others' payloads again.
+    /// Number of the frame from which on it may share others' payloads again.
     pub(super) own_until: u64,
     pub(super) limiter: Limiter,
     pub(super) input: Box<[i16]>,
@@ -46,6 +46,11 @@ pub(super) struct Member {
 }
 
 impl Member {
+    /// By whom alone it is heard.
+    pub(super) fn whispered_to(&self) -> Option<MemberKey> {
+        self.whispers.as_ref().map(|whisper| whisper.to)
+    }
+
     /// What it hears of the others.
     pub(super) fn heard(&self) -> Heard {
         if self.deaf {

@@ -1,23 +1,13 @@
 //! A conference's frame: voices in, mixes out. Nothing here allocates.
 
-use trunkline_edge_api::AudioCodec;
-
 use super::bus::{self, Bus};
 use super::gate::mean_magnitude;
-use super::groups::{self, GroupIndex, Heard, SharedPayloads};
+use super::groups::{self, EncoderMemory, GroupIndex, Heard, SharedPayloads};
 use super::member::{Member, MemberSlot};
 use super::{
     Band, Conference, ConferenceEvent, ConferenceStats, MixOutput, OWN_FRAMES, SILENCE, WIDE_LEN,
 };
 use crate::audio::SampleRate;
-
-/// Whether an encoder's next payload depends on those before.
-fn has_memory(codec: AudioCodec) -> bool {
-    match codec {
-        AudioCodec::Pcmu | AudioCodec::Pcma | AudioCodec::L16 => false,
-        AudioCodec::G722 | AudioCodec::Opus => true,
-    }
-}
 
 impl Conference {
     /// Takes what a member says in this frame: 20 ms at the member's rate. Anything else is ignored,
@@ -83,7 +73,9 @@ impl Conference {
         self.make_own_outputs();
         self.narrow.clear();
         self.wide.clear();
-        self.groups.renew();
+        let (narrow, wide) = (&self.narrow, &self.wide);
+        self.groups
+            .renew(|band, heard| heard_of(narrow, wide, band, heard));
     }
 
     fn is_needed(&self, band: Band) -> bool {
@@ -138,8 +130,13 @@ impl Conference {
         if member.own_output_at == frame {
             return MixOutput::Own(&member.output);
         }
-        let settles = has_memory(member.format.codec) && frame < member.own_until;
-        if settles || !groups::is_sharable(member.format.packet_time) {
+        let is_shared = groups::is_sharable(member.format.packet_time)
+            && match EncoderMemory::of(member.format.codec) {
+                EncoderMemory::None => true,
+                EncoderMemory::Short => frame >= member.own_until,
+                EncoderMemory::Long => member.muted || member.deaf,
+            };
+        if !is_shared {
             return MixOutput::Own(self.heard(member.band, member.heard()));
         }
         MixOutput::Shared(member.group)
@@ -149,13 +146,8 @@ impl Conference {
     /// one payload of 20 ms or two of 10.
     pub fn shared_payloads(&mut self, group: GroupIndex) -> SharedPayloads<'_> {
         let (narrow, wide) = (&self.narrow, &self.wide);
-        self.groups.payloads(group, |band, heard| match heard {
-            Heard::Nothing => &SILENCE[..band.frame_len()],
-            Heard::Mix => match band {
-                Band::Narrow => narrow.mix(),
-                Band::Wide => wide.mix(),
-            },
-        })
+        self.groups
+            .payloads(group, |band, heard| heard_of(narrow, wide, band, heard))
     }
 
     /// Everything that was said in the frame that was mixed last, and the tones, but no whisper:
@@ -169,11 +161,8 @@ impl Conference {
         Some(self.heard(band, Heard::Mix))
     }
 
-    fn heard(&self, band: Band, heard: Heard) -> &[i16] {
-        match heard {
-            Heard::Nothing => &SILENCE[..band.frame_len()],
-            Heard::Mix => self.bus(band).mix(),
-        }
+    pub(super) fn heard(&self, band: Band, heard: Heard) -> &[i16] {
+        heard_of(&self.narrow, &self.wide, band, heard)
     }
 
     /// What happened since the last call; of several changes of the speaker the last.
@@ -189,6 +178,14 @@ impl Conference {
             shared_frames: self.groups.encoded_frames(),
             ..self.stats
         }
+    }
+}
+
+fn heard_of<'a>(narrow: &'a Bus, wide: &'a Bus, band: Band, heard: Heard) -> &'a [i16] {
+    match (heard, band) {
+        (Heard::Nothing, _) => &SILENCE[..band.frame_len()],
+        (Heard::Mix, Band::Narrow) => narrow.mix(),
+        (Heard::Mix, Band::Wide) => wide.mix(),
     }
 }
 
