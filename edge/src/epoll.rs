@@ -26,14 +26,14 @@ use std::time::Duration;
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, recvfrom, sendto};
+use rustix::net::{RecvFlags, recvfrom};
 use trunkline_edge_api::{DropReason, Refusal};
 use trunkline_media::{PacketBuf, RxMeta, Transmit};
 
 use crate::session_table::{SessionKey, SocketOwner};
 use crate::tier::{
     CloseTicket, Completion, PACKET_ROOM, RxBuffer, SocketId, SocketTable, TierCounters,
-    TierSettings, bind_media_socket, send_failure,
+    TierSettings, bind_media_socket, connect_media_socket, disconnect_media_socket, send_from,
 };
 
 /// Buffers per worker. A datagram leaves its buffer before the next is taken, so one would do as
@@ -71,6 +71,8 @@ pub(crate) struct EpollTier {
 struct Socket {
     owner: SocketOwner,
     fd: OwnedFd,
+    /// Whom it is connected to.
+    peer: Option<SocketAddr>,
 }
 
 struct Sent {
@@ -114,7 +116,11 @@ impl EpollTier {
             .map_err(|(refusal, errno)| (refusal, Some(errno.into())))?;
         let id = self
             .sockets
-            .insert(Socket { owner, fd })
+            .insert(Socket {
+                owner,
+                fd,
+                peer: None,
+            })
             .map_err(|_| (Refusal::OutOfSockets, None))?;
         if let Err(errno) = self.watch(id) {
             self.sockets.remove(id);
@@ -136,12 +142,36 @@ impl EpollTier {
     pub(crate) fn close(&mut self, id: SocketId, ticket: CloseTicket) -> bool {
         // Dropping the one descriptor of a socket ends its being watched. What the last look said
         // of it carries a generation that is gone with it.
-        if self.sockets.remove(id).is_none() {
+        let Some(socket) = self.sockets.remove(id) else {
             return false;
-        }
+        };
+        self.counters.sockets_connected -= u64::from(socket.peer.is_some());
         self.closed.push_back(ticket);
         self.counters.sockets_open = self.sockets.open_count() as u64;
         true
+    }
+
+    /// As [`crate::tier::Tier::connect`].
+    pub(crate) fn connect(&mut self, id: SocketId, peer: SocketAddr) -> bool {
+        let Some(socket) = self.sockets.get_mut(id) else {
+            return false;
+        };
+        if socket.peer.is_none() && connect_media_socket(&socket.fd, peer).is_ok() {
+            socket.peer = Some(peer);
+            self.counters.sockets_connected += 1;
+        }
+        socket.peer == Some(peer)
+    }
+
+    /// As [`crate::tier::Tier::disconnect`].
+    pub(crate) fn disconnect(&mut self, id: SocketId) {
+        if let Some(socket) = self.sockets.get_mut(id)
+            && socket.peer.is_some()
+            && disconnect_media_socket(&socket.fd).is_ok()
+        {
+            socket.peer = None;
+            self.counters.sockets_connected -= 1;
+        }
     }
 
     /// As [`crate::tier::Tier::packet_mut`].
@@ -157,19 +187,19 @@ impl EpollTier {
         session: SessionKey,
         transmit: Transmit,
     ) -> Result<(), DropReason> {
-        let Some(Socket { fd, .. }) = self.sockets.get_mut(socket) else {
+        let Some(Socket { fd, peer, .. }) = self.sockets.get_mut(socket) else {
             self.release(buffer);
             return Err(DropReason::NoDestination);
         };
         let packet = &self.buffers[usize::from(buffer.id())];
         let packet = &packet[..transmit.len.min(PACKET_ROOM)];
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        let result = rustix::io::retry_on_intr(|| sendto(&*fd, packet, flags, &transmit.dest));
+        let retried = &mut self.counters.sends_retried;
+        let result = send_from(fd, *peer, transmit.dest, packet, retried);
         self.sent.push_back(Sent {
             buffer,
             session,
             transmit,
-            result: result.map(|_| ()).map_err(send_failure),
+            result,
         });
         self.counters.buffers_in_flight += 1;
         Ok(())
@@ -186,10 +216,8 @@ impl EpollTier {
             .sockets
             .get_mut(socket)
             .ok_or(DropReason::NoDestination)?;
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        sendto(&socket.fd, packet, flags, &dest)
-            .map(|_| ())
-            .map_err(send_failure)
+        let retried = &mut self.counters.sends_retried;
+        send_from(&socket.fd, socket.peer, dest, packet, retried)
     }
 
     /// As [`crate::tier::Tier::release`].
@@ -275,7 +303,7 @@ impl EpollTier {
     /// Takes one datagram; `None` when there is none after all, or no buffer for it: then it waits
     /// in its socket, whose turn comes again.
     fn receive(&mut self, id: SocketId) -> Option<Completion> {
-        let Socket { owner, fd } = self.sockets.get_mut(id)?;
+        let Socket { owner, fd, .. } = self.sockets.get_mut(id)?;
         let Some(buffer_id) = self.free_buffers.pop() else {
             self.counters.rx_buffers_exhausted += 1;
             return None;
@@ -290,8 +318,8 @@ impl EpollTier {
         });
         let buffer = |len: usize| RxBuffer::filled(buffer_id, len.min(PACKET_ROOM) as u16);
         let Some((len, source)) = received else {
-            // A datagram whose checksum was wrong, say. Errors that stay are none: a socket that
-            // is not connected has none of its own.
+            // A datagram whose checksum was wrong, say, or the ICMP error that a connected socket
+            // keeps: both are gone now.
             self.release(buffer(0));
             return None;
         };

@@ -52,4 +52,6 @@ pub(crate) fn publish_gauges(cells: &CounterCells, tier: &TierCounters, session_
     cells.set(Counter::RxBuffersExhausted, tier.rx_buffers_exhausted);
     cells.set(Counter::RxRearmed, tier.rx_rearmed);
     cells.set(Counter::CqOverflows, tier.cq_overflows);
+    cells.set(Counter::SocketsConnected, tier.sockets_connected);
+    cells.set(Counter::SendsRetried, tier.sends_retried);
 }

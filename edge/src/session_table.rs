@@ -7,6 +7,7 @@ use trunkline_edge_api::{DropReason, LegIndex, MonoTime, SessionId};
 use trunkline_media::{MediaSession, SocketKind, Transmit};
 
 use crate::tier::SocketId;
+use crate::worker::Connection;
 
 /// A place in the table. Stays unique when the slot is used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +39,8 @@ pub(crate) struct Session {
     pub(crate) opened_at: MonoTime,
     /// Indexed by [`LegIndex`], then [`SocketKind`].
     pub(crate) sockets: [[Option<SocketId>; 2]; 2],
+    /// Of the RTP sockets, indexed by [`LegIndex`].
+    pub(crate) connections: [Connection; 2],
 }
 
 impl Session {
@@ -47,6 +50,7 @@ impl Session {
             media: MediaSession::new(),
             opened_at: now,
             sockets: [[None; 2]; 2],
+            connections: [Connection::default(); 2],
         }
     }
 }

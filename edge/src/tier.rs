@@ -27,6 +27,7 @@ mod sockets;
 
 pub(crate) use sockets::{
     CloseTicket, RECEIVE_BUFFER_LEN, SocketId, SocketTable, bind_media_socket,
+    connect_media_socket, disconnect_media_socket, is_stored_icmp_error, send_from,
 };
 
 /// Bytes from the start of a datagram to the end of its buffer: the longest datagram that is
@@ -77,6 +78,9 @@ pub(crate) struct TierCounters {
     pub(crate) cq_overflows: u64,
     pub(crate) buffers_in_flight: u64,
     pub(crate) sockets_open: u64,
+    pub(crate) sockets_connected: u64,
+    /// Sends that a stored ICMP error refused and that were repeated.
+    pub(crate) sends_retried: u64,
 }
 
 /// Sole owner of one buffer of the tier that filled it. Goes back to that tier by [`Tier::send`]
@@ -184,6 +188,25 @@ impl Tier {
         match self {
             Self::Uring(tier) => tier.close(id, ticket),
             Self::Epoll(tier) => tier.close(id, ticket),
+        }
+    }
+
+    /// Connects a socket to `peer`: it hears nobody else from then on, and sends to `peer` cost no
+    /// route lookup. Others are answered by the kernel, with ICMP, and nobody here learns of them;
+    /// so this is for sockets that have one peer, known and heard. Returns whether the socket is
+    /// connected; one that is connected already stays as it is.
+    pub(crate) fn connect(&mut self, id: SocketId, peer: SocketAddr) -> bool {
+        match self {
+            Self::Uring(tier) => tier.connect(id, peer),
+            Self::Epoll(tier) => tier.connect(id, peer),
+        }
+    }
+
+    /// Undoes [`Self::connect`]; nothing to do for a socket that is not connected.
+    pub(crate) fn disconnect(&mut self, id: SocketId) {
+        match self {
+            Self::Uring(tier) => tier.disconnect(id),
+            Self::Epoll(tier) => tier.disconnect(id),
         }
     }
 

@@ -28,14 +28,14 @@ use std::time::Duration;
 use io_uring::types::{CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 use rustix::io::Errno;
-use rustix::net::{SendFlags, sendto};
 use trunkline_edge_api::{DropReason, Refusal};
 use trunkline_media::{PacketBuf, RxMeta, Transmit};
 
 use crate::session_table::{SessionKey, SocketOwner};
 use crate::tier::{
     CloseTicket, Completion, RxBuffer, SocketId, SocketTable, TierCounters, TierSettings,
-    bind_media_socket, send_failure,
+    bind_media_socket, connect_media_socket, disconnect_media_socket, is_stored_icmp_error,
+    send_failure, send_from,
 };
 
 mod buffers;
@@ -84,6 +84,8 @@ struct SendInFlight {
     socket: SocketId,
     session: SessionKey,
     transmit: Transmit,
+    /// A stored ICMP error has refused it once.
+    is_repeated: bool,
 }
 
 impl UringTier {
@@ -166,6 +168,7 @@ impl UringTier {
                 sends_in_flight: 0,
                 closing: None,
                 fd,
+                peer: None,
             })
             .map_err(|_| (Refusal::OutOfSockets, None))?;
         if let Err(error) = self
@@ -198,6 +201,38 @@ impl UringTier {
         true
     }
 
+    /// As [`crate::tier::Tier::connect`].
+    pub(crate) fn connect(&mut self, id: SocketId, peer: SocketAddr) -> bool {
+        let Some(socket) = self.sockets.get_mut(id) else {
+            return false;
+        };
+        if socket.closing.is_some() {
+            return false;
+        }
+        if socket.peer.is_none() && connect_media_socket(&socket.fd, peer).is_ok() {
+            socket.peer = Some(peer);
+            self.counters.sockets_connected += 1;
+        }
+        socket.peer == Some(peer)
+    }
+
+    /// As [`crate::tier::Tier::disconnect`].
+    pub(crate) fn disconnect(&mut self, id: SocketId) {
+        let is_connected = |socket: &&mut Socket| socket.peer.is_some();
+        if self.sockets.get_mut(id).filter(is_connected).is_none() {
+            return;
+        }
+        // Sends that are queued name no address. Should this fail, it fails again where the worker
+        // submits, and is told there.
+        let _ = self.ring.submit();
+        if let Some(socket) = self.sockets.get_mut(id)
+            && disconnect_media_socket(&socket.fd).is_ok()
+        {
+            socket.peer = None;
+            self.counters.sockets_connected -= 1;
+        }
+    }
+
     /// The datagram in `buffer`, with room to grow.
     pub(crate) fn packet_mut(&mut self, buffer: &mut RxBuffer) -> PacketBuf<'_> {
         self.buffers.packet_mut(buffer)
@@ -211,7 +246,7 @@ impl UringTier {
     /// released, and nothing follows.
     pub(crate) fn send(
         &mut self,
-        mut buffer: RxBuffer,
+        buffer: RxBuffer,
         socket: SocketId,
         session: SessionKey,
         transmit: Transmit,
@@ -221,32 +256,51 @@ impl UringTier {
             self.release(buffer);
             return Err(DropReason::NoDestination);
         }
-        let prepared = self
-            .buffers
-            .prepare_send(&mut buffer, transmit.dest, transmit.len);
-        let id = buffer.id();
-        let entry = opcode::Send::new(Fixed(socket.slot), prepared.payload, prepared.payload_len)
-            .flags(libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
-            .dest_addr(prepared.dest)
-            .dest_addr_len(prepared.dest_len)
+        let send = SendInFlight {
+            buffer,
+            socket,
+            session,
+            transmit,
+            is_repeated: false,
+        };
+        match self.push_send(send) {
+            Ok(()) => {
+                self.counters.buffers_in_flight += 1;
+                if let Some(socket) = self.sockets.get_mut(socket) {
+                    socket.sends_in_flight += 1;
+                }
+                Ok(())
+            }
+            Err(send) => {
+                self.release(send.buffer);
+                Err(DropReason::Overload)
+            }
+        }
+    }
+
+    /// Queues a send from a socket that is there; gives it back when the kernel takes no more.
+    fn push_send(&mut self, mut send: SendInFlight) -> Result<(), SendInFlight> {
+        let Transmit { dest, len, .. } = send.transmit;
+        let peer = self.sockets.get_mut(send.socket).and_then(|it| it.peer);
+        let prepared = self.buffers.prepare_send(&mut send.buffer, dest, len);
+        let id = send.buffer.id();
+        let file = Fixed(send.socket.slot);
+        let mut entry = opcode::Send::new(file, prepared.payload, prepared.payload_len)
+            .flags(libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL);
+        if peer != Some(dest) {
+            entry = entry
+                .dest_addr(prepared.dest)
+                .dest_addr_len(prepared.dest_len);
+        }
+        let entry = entry
             .build()
             .user_data(UserData::Send { buffer: id }.encode());
         // SAFETY: payload and address lie in the receive buffer, which `sends` keeps from being
         // used until the send's completion; the buffers outlive the ring.
         if !unsafe { self.push(&entry) } {
-            self.release(buffer);
-            return Err(DropReason::Overload);
+            return Err(send);
         }
-        self.sends[usize::from(id)] = Some(SendInFlight {
-            buffer,
-            socket,
-            session,
-            transmit,
-        });
-        self.counters.buffers_in_flight += 1;
-        if let Some(socket) = self.sockets.get_mut(socket) {
-            socket.sends_in_flight += 1;
-        }
+        self.sends[usize::from(id)] = Some(send);
         Ok(())
     }
 
@@ -262,10 +316,8 @@ impl UringTier {
             .get_mut(socket)
             .filter(|socket| socket.closing.is_none())
             .ok_or(DropReason::NoDestination)?;
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        sendto(&socket.fd, packet, flags, &dest)
-            .map(|_| ())
-            .map_err(send_failure)
+        let retried = &mut self.counters.sends_retried;
+        send_from(&socket.fd, socket.peer, dest, packet, retried)
     }
 
     /// Gives a buffer back unsent.
@@ -311,18 +363,31 @@ impl UringTier {
         None
     }
 
-    /// Gives the kernel what was queued and lets it complete what it can, without waiting.
+    /// Gives the kernel what was queued and, when every completion was handled, lets it complete
+    /// more, without waiting. While some are left it takes no more datagrams out of sockets: they
+    /// would use up the buffers, and end receives that then have to be armed again. What has no
+    /// room in its socket the kernel drops there, which costs this worker nothing.
     pub(crate) fn submit(&mut self) -> io::Result<()> {
         self.queue_socket_steps();
+        let is_behind = !self.batch.is_empty() || !self.ring.completion().is_empty();
         let queue = self.ring.submission();
+        let queued = queue.len();
         let has_overflowed = queue.cq_overflow();
-        let needs_enter = !queue.is_empty() || queue.taskrun() || has_overflowed;
+        let needs_enter = queued > 0 || queue.taskrun() || has_overflowed;
         drop(queue);
         if has_overflowed && !self.is_overflowing {
             self.counters.cq_overflows += 1;
         }
         self.is_overflowing = has_overflowed;
-        if needs_enter {
+        if is_behind && queued > 0 && !has_overflowed {
+            // SAFETY: no flags and no argument: nothing is pointed to.
+            let entered = unsafe {
+                let submitter = self.ring.submitter();
+                submitter.enter::<libc::sigset_t>(queued as u32, 0, 0, None)
+            };
+            return tolerate(entered);
+        }
+        if needs_enter && !is_behind {
             tolerate(self.ring.submit())?;
         }
         Ok(())
@@ -396,6 +461,14 @@ impl UringTier {
 
     fn on_sent(&mut self, buffer: u16, result: i32) -> Option<Completion> {
         let send = self.sends.get_mut(usize::from(buffer))?.take()?;
+        let result = match result {
+            0.. => Ok(()),
+            _ => Err(Errno::from_raw_os_error(-result)),
+        };
+        let send = match result {
+            Err(errno) if is_stored_icmp_error(errno) => self.send_again(send)?,
+            _ => send,
+        };
         self.counters.buffers_in_flight -= 1;
         self.buffers.give_back(send.buffer);
         if let Some(socket) = self.sockets.get_mut(send.socket) {
@@ -405,15 +478,26 @@ impl UringTier {
                 self.finish_close(send.socket);
             }
         }
-        let result = match result {
-            0.. => Ok(()),
-            _ => Err(send_failure(Errno::from_raw_os_error(-result))),
-        };
         Some(Completion::Sent {
             session: send.session,
             transmit: send.transmit,
-            result,
+            result: result.map_err(send_failure),
         })
+    }
+
+    /// Repeats a send that a connected socket's stored ICMP error has refused; gives it back when
+    /// it has been repeated, or cannot be.
+    #[cold]
+    fn send_again(&mut self, mut send: SendInFlight) -> Option<SendInFlight> {
+        let is_fit = |socket: &Socket| socket.peer.is_some() && socket.closing.is_none();
+        let socket = self.sockets.get_mut(send.socket);
+        if send.is_repeated || !socket.is_some_and(|socket| is_fit(socket)) {
+            return Some(send);
+        }
+        send.is_repeated = true;
+        let given_back = self.push_send(send).err();
+        self.counters.sends_retried += u64::from(given_back.is_none());
+        given_back
     }
 
     /// A cancel that came while the receive was between two states has to be repeated.
@@ -443,10 +527,12 @@ impl UringTier {
         if let Some(Socket {
             closing: Some(ticket),
             fd,
+            peer,
             ..
         }) = self.sockets.remove(id)
         {
             drop(fd);
+            self.counters.sockets_connected -= u64::from(peer.is_some());
             self.closed.push_back(ticket);
         }
         self.counters.sockets_open = self.sockets.open_count() as u64;

@@ -16,7 +16,7 @@ use trunkline_edge_api::{
     CloseCause, Correlation, Counter, DropReason, Event, IoTier, MonoTime, Refusal, SessionReport,
 };
 use trunkline_media::demux::{Protocol, protocol_of};
-use trunkline_media::{RxMeta, SessionEvent, Transmit, Verdict};
+use trunkline_media::{RxMeta, SessionEvent, SocketKind, Transmit, Verdict};
 use trunkline_ring::{RecvError, WorkerEnd, monotonic_now};
 
 use crate::closing::{Closings, Outcome};
@@ -28,10 +28,14 @@ use crate::tier::{CloseTicket, Completion, RxBuffer, Tier, TierError, TierSettin
 use crate::timer_wheel::TimerWheel;
 use crate::uring::UringError;
 
+mod capacity;
 mod command;
+mod connections;
 mod timeouts;
 
+use capacity::{Capacity, CycleWork};
 use command::QueryAll;
+pub(crate) use connections::Connection;
 
 /// Commands taken per cycle. One that opens a leg makes some ten system calls, 20 to 40 µs; this
 /// many hold up media for less than a millisecond.
@@ -69,6 +73,9 @@ pub(crate) struct Worker {
     orphan_timers: TimerWheel,
     /// One per session slot.
     media_timers: TimerWheel,
+    /// One per session slot.
+    connection_timers: TimerWheel,
+    capacity: Capacity,
     closings: Closings,
     query: Option<QueryAll>,
     phase: Phase,
@@ -113,6 +120,8 @@ impl Worker {
             sessions: SessionTable::new(settings.sessions_max),
             orphan_timers: TimerWheel::new(settings.sessions_max, monotonic_now()),
             media_timers: TimerWheel::new(settings.sessions_max, monotonic_now()),
+            connection_timers: TimerWheel::new(settings.sessions_max, monotonic_now()),
+            capacity: Capacity::default(),
             closings: Closings::with_capacity(settings.tier.sockets_max as usize),
             query: None,
             phase: Phase::Serving,
@@ -135,6 +144,7 @@ impl Worker {
         let completion_count = self.handle_completions(start);
         self.expire_timers(start);
         self.expire_media_timers(start);
+        self.expire_connection_timers(start);
         let report_count = self.continue_query(start);
         if self.shared.is_stopping() && self.phase == Phase::Serving {
             self.begin_draining();
@@ -143,7 +153,13 @@ impl Worker {
 
         let end = monotonic_now();
         let cells = self.end.counters();
-        let is_idle = command_count + completion_count + report_count == 0;
+        let work = match (command_count + report_count, completion_count) {
+            (0, 0) => CycleWork::Idle,
+            (0, _) => CycleWork::Media,
+            _ => CycleWork::Commands,
+        };
+        self.capacity.observe(work);
+        let is_idle = work == CycleWork::Idle;
         if !is_idle {
             publish::count_busy_cycle(cells, start, end);
         }
@@ -259,8 +275,11 @@ impl Worker {
             return;
         };
         let cells = self.end.counters();
+        let mut connects = false;
         if let (true, Protocol::Media(kind)) = (verdict.accepts(), protocol) {
             publish::count_received(cells, kind, len);
+            connects = owner.socket == SocketKind::Rtp
+                && session.connections[owner.leg.as_usize()].hear(meta.source);
         }
         match verdict {
             Verdict::Forward(transmit) => {
@@ -281,6 +300,9 @@ impl Worker {
                 publish::count_dropped(cells, reason);
                 self.tier.release(buffer);
             }
+        }
+        if connects {
+            self.connect_leg(now, owner, meta.source);
         }
         if let Some(event) = event {
             self.tell(owner.session, event);
@@ -311,6 +333,35 @@ impl Worker {
                 self.end.counters().add(Counter::MediaTimeouts, 1);
                 Event::MediaTimedOut { session, leg, kind }
             }
+            SessionEvent::DigitReceived {
+                leg,
+                digit,
+                duration_millis,
+                source,
+            } => Event::DigitReceived {
+                session,
+                leg,
+                digit,
+                duration_millis,
+                source,
+            },
+            SessionEvent::DigitsSent { leg, digits } => Event::DigitsSent {
+                session,
+                leg,
+                digits,
+            },
+            SessionEvent::PlaybackEnded {
+                leg,
+                playback,
+                cause,
+                played_millis,
+            } => Event::PlaybackEnded {
+                session,
+                leg,
+                playback,
+                cause,
+                played_millis,
+            },
         };
         // One that finds no room is counted by the ring; one that must arrive makes it ask control
         // to resync.
@@ -378,6 +429,7 @@ impl Worker {
         };
         self.orphan_timers.cancel(key.slot());
         self.media_timers.cancel(key.slot());
+        self.connection_timers.cancel(key.slot());
         if cause != CloseCause::Panicked {
             self.say_goodbye(monotonic_now(), &mut session);
         }

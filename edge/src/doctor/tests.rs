@@ -80,7 +80,7 @@ fn small_receive_buffer_is_named_with_what_it_should_be() {
     assert_eq!(judge_receive_buffer(Some(212_992)).state, State::Fine);
     let finding = judge_receive_buffer(Some(4_096));
     assert_eq!(finding.state, State::Degraded);
-    assert_eq!(fix(&finding), "sysctl -w net.core.rmem_max=65536");
+    assert_eq!(fix(&finding), "sysctl -w net.core.rmem_max=16384");
 }
 
 #[test]

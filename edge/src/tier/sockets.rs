@@ -7,13 +7,21 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
-use trunkline_edge_api::Refusal;
+use rustix::net::{
+    AddressFamily, SendFlags, SocketFlags, SocketType, bind, connect, connect_unspec, send, sendto,
+    socket_with, sockopt,
+};
+use trunkline_edge_api::{DropReason, Refusal};
 
-/// Receive buffer of a media socket, bytes as asked for; the kernel doubles it for its own
-/// overhead. 64 KiB hold more than a second of two 20 ms streams: enough for a worker that is
-/// late, too little for a flood to fill memory.
-pub(crate) const RECEIVE_BUFFER_LEN: usize = 64 * 1024;
+use super::send_failure;
+
+/// Receive buffer of a media socket, bytes as asked for; the kernel doubles it, and charges each
+/// packet what its memory takes: 14 packets of a network card's driver fit, up to 40 of a virtual
+/// one's. That is a burst of more than a quarter of a second of a 20 ms stream. More would not
+/// save a worker that is behind: all its sockets together would hold seconds of media, each packet
+/// would wait behind them, and arrive too late to be played. What does not fit the kernel drops,
+/// before the worker has paid for it.
+pub(crate) const RECEIVE_BUFFER_LEN: usize = 16 * 1024;
 
 /// A socket of a tier. Stays unique when its slot is used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,6 +135,51 @@ pub(crate) fn bind_media_socket(local: SocketAddr, dscp: u8) -> Result<OwnedFd, 
         Ok(fd)
     };
     bound().map_err(|errno| (refusal_of(errno), errno))
+}
+
+/// Makes `fd` hear `peer` alone, and send to it without looking up the way each time.
+pub(crate) fn connect_media_socket(fd: &OwnedFd, peer: SocketAddr) -> Result<(), Errno> {
+    connect(fd, &peer)
+}
+
+/// Undoes [`connect_media_socket`]. The socket stays bound: its address and port were asked for.
+pub(crate) fn disconnect_media_socket(fd: &OwnedFd) -> Result<(), Errno> {
+    connect_unspec(fd)
+}
+
+/// Sends `packet` at once from a socket that is connected to `peer`, if it is; never waits.
+/// `retried` counts the sends that had to be repeated.
+pub(crate) fn send_from(
+    fd: &OwnedFd,
+    peer: Option<SocketAddr>,
+    dest: SocketAddr,
+    packet: &[u8],
+    retried: &mut u64,
+) -> Result<(), DropReason> {
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    let attempt = || {
+        rustix::io::retry_on_intr(|| match peer {
+            Some(peer) if peer == dest => send(fd, packet, flags),
+            _ => sendto(fd, packet, flags, &dest),
+        })
+    };
+    let result = match attempt() {
+        Err(errno) if peer.is_some() && is_stored_icmp_error(errno) => {
+            *retried += 1;
+            attempt()
+        }
+        result => result,
+    };
+    result.map(|_| ()).map_err(send_failure)
+}
+
+/// Whether a send failed because of an ICMP error that an earlier one has caused: the kernel tells
+/// a connected socket once, in place of sending.
+pub(crate) fn is_stored_icmp_error(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::CONNREFUSED | Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::PROTO
+    )
 }
 
 fn refusal_of(errno: Errno) -> Refusal {

@@ -140,6 +140,9 @@ on_each_tier! {
     next_socket_in_a_slot_hears_nothing_of_the_last_ones,
     flood_on_one_socket_does_not_keep_another_waiting,
     full_send_queue_is_told_as_such,
+    connected_socket_hears_its_peer_alone_until_it_is_disconnected,
+    send_that_a_stored_icmp_error_refuses_is_sent_again,
+    connected_socket_still_reaches_others,
 }
 
 fn datagram_is_sent_on_from_the_buffer_it_arrived_in(kind: IoTier) {
@@ -373,11 +376,13 @@ fn next_socket_in_a_slot_hears_nothing_of_the_last_ones(kind: IoTier) {
 }
 
 fn flood_on_one_socket_does_not_keep_another_waiting(kind: IoTier) {
+    // Fewer than a socket's receive buffer holds.
+    const FLOOD: usize = 20;
     let mut bench = Bench::new(kind, 2);
     let [flooded, quiet] = [bench.open(), bench.open()];
     bench.tier.submit().expect("the tier works");
     let sender = peer();
-    for _ in 0..50 {
+    for _ in 0..FLOOD {
         sender
             .send_to(b"flood", flooded.address)
             .expect("loopback takes it");
@@ -399,7 +404,7 @@ fn flood_on_one_socket_does_not_keep_another_waiting(kind: IoTier) {
     if kind == IoTier::Epoll {
         assert!(before_it <= 1, "{before_it} of the flood came first");
     }
-    for _ in before_it..50 {
+    for _ in before_it..FLOOD {
         let (_, buffer) = bench.receive();
         bench.tier.release(buffer);
     }
@@ -519,4 +524,98 @@ fn epoll_alone_does_not_try_io_uring() {
     let (tier, fallback) = Tier::choose(IoChoice::Epoll, never, epoll).expect("it works here");
     assert_eq!(tier.kind(), IoTier::Epoll);
     assert!(fallback.is_none());
+}
+
+fn connected_socket_hears_its_peer_alone_until_it_is_disconnected(kind: IoTier) {
+    let mut bench = Bench::new(kind, 2);
+    let socket = bench.open();
+    let [known, stranger] = [peer(), peer()];
+    let known_address = known.local_addr().expect("bound");
+    assert!(bench.tier.connect(socket.id, known_address));
+    assert!(bench.tier.connect(socket.id, known_address), "it is");
+    let other = stranger.local_addr().expect("bound");
+    assert!(!bench.tier.connect(socket.id, other), "to somebody else");
+    assert_eq!(bench.tier.counters().sockets_connected, 1);
+    // Loopback delivers in order, so the stranger's would come first.
+    let send = |from: &UdpSocket| {
+        from.send_to(b"x", socket.address)
+            .expect("loopback takes it")
+    };
+    send(&stranger);
+    send(&known);
+    let (meta, buffer) = bench.receive();
+    assert_eq!(meta.source, known_address);
+    bench.tier.release(buffer);
+
+    bench.tier.disconnect(socket.id);
+    assert_eq!(bench.tier.counters().sockets_connected, 0);
+    send(&stranger);
+    let (meta, buffer) = bench.receive();
+    assert_eq!(meta.source, other, "and the port is still bound");
+    bench.tier.release(buffer);
+
+    assert!(bench.tier.connect(socket.id, other));
+    assert!(bench.tier.close(socket.id, CloseTicket(1)));
+    assert!(matches!(bench.next(), Completion::Closed(_)));
+    assert_eq!(bench.tier.counters().sockets_connected, 0);
+}
+
+fn send_that_a_stored_icmp_error_refuses_is_sent_again(kind: IoTier) {
+    let mut bench = Bench::new(kind, 4);
+    let [heard, connected] = [bench.open(), bench.open()];
+    let gone = peer();
+    let gone_address = gone.local_addr().expect("bound");
+    assert!(bench.tier.connect(connected.id, gone_address));
+    drop(gone);
+    let sender = peer();
+    let mut buffers = Vec::new();
+    for _ in 0..2 {
+        sender
+            .send_to(b"hello", heard.address)
+            .expect("loopback takes it");
+        buffers.push(bench.receive().1);
+    }
+    // The first finds the port closed, which the kernel tells the second.
+    for buffer in buffers {
+        let transmit = bench.transmit(gone_address, 5);
+        let session = bench.owner.session;
+        bench
+            .tier
+            .send(buffer, connected.id, session, transmit)
+            .expect("room");
+    }
+    for _ in 0..2 {
+        let Completion::Sent { result, .. } = bench.next() else {
+            panic!("expected a send");
+        };
+        assert_eq!(result, Ok(()));
+    }
+    assert_eq!(bench.tier.counters().sends_retried, 1);
+    assert!(bench.tier.has_every_buffer());
+}
+
+fn connected_socket_still_reaches_others(kind: IoTier) {
+    let mut bench = Bench::new(kind, 2);
+    let socket = bench.open();
+    let [known, other] = [peer(), peer()];
+    let known_address = known.local_addr().expect("bound");
+    assert!(bench.tier.connect(socket.id, known_address));
+    let session = bench.owner.session;
+    for to in [&known, &other] {
+        known
+            .send_to(b"hello", socket.address)
+            .expect("loopback takes it");
+        let (_, buffer) = bench.receive();
+        let transmit = bench.transmit(to.local_addr().expect("bound"), 5);
+        bench
+            .tier
+            .send(buffer, socket.id, session, transmit)
+            .expect("room");
+        let mut got = [0; 16];
+        assert!(matches!(
+            bench.next(),
+            Completion::Sent { result: Ok(()), .. }
+        ));
+        assert_eq!(to.recv(&mut got).expect("it was sent"), 5);
+    }
 }

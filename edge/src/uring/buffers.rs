@@ -24,9 +24,10 @@ use crate::tier::{PACKET_ROOM, RxBuffer};
 /// Buffer group of the receive buffers; there is only one.
 pub(super) const GROUP: u16 = 0;
 
-/// Buffers per worker, a power of two: what 5,000 calls of two 20 ms streams send in 8 ms, which
-/// is longer than a duty cycle takes.
-pub(super) const COUNT: u16 = 4096;
+/// Buffers per worker, a power of two: more than one enter brings on Linux 6.13 and later, which is
+/// 32 datagrams from each of 20 sockets. They are used in turn, so fewer of them stay warm in the
+/// processor's cache.
+pub(super) const COUNT: u16 = 1024;
 
 /// Bytes of one buffer: an Ethernet frame's datagram, what the kernel puts before it, and room.
 const LEN: usize = 2048;

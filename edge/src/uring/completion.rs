@@ -60,12 +60,16 @@ impl Batch {
     /// Takes what the queue holds; nothing while earlier entries are left. Returns how many
     /// entries there are now.
     pub(super) fn fill(&mut self, queue: &mut cqueue::CompletionQueue<'_>) -> usize {
-        if self.next == self.entries.len() {
+        if self.is_empty() {
             self.entries.clear();
             self.entries.extend(queue.by_ref().take(Self::LEN_MAX));
             self.next = 0;
         }
         self.entries.len() - self.next
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.next == self.entries.len()
     }
 
     pub(super) fn next(&mut self) -> Option<cqueue::Entry> {

@@ -4,6 +4,7 @@
 //! receive has ended and its last send has completed, so no completion can be taken for another
 //! socket's; the generation in each completion's user data is checked all the same.
 
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 use crate::session_table::SocketOwner;
@@ -19,6 +20,8 @@ pub(super) struct Socket {
     /// What to say when the socket is closed; `None` while it is open.
     pub(super) closing: Option<CloseTicket>,
     pub(super) fd: OwnedFd,
+    /// Whom it is connected to.
+    pub(super) peer: Option<SocketAddr>,
 }
 
 /// The socket's multishot receive.

@@ -10,7 +10,7 @@ use trunkline_edge_api::{
 };
 use trunkline_media::{SessionCommand, SocketKind};
 
-use super::{Phase, Worker, guarded, report_of};
+use super::{Connection, Phase, Worker, guarded, report_of};
 use crate::closing::Outcome;
 use crate::session_table::{Session, SessionKey, SocketOwner, TableFull};
 use crate::shared::NoticeKind;
@@ -108,6 +108,10 @@ impl Worker {
         if !is_bindable(local, self.end.ports()) {
             return Err(Refusal::AddressMismatch);
         }
+        if found.is_none() && self.capacity.is_exceeded() {
+            self.end.counters().add(Counter::SessionsRefusedBusy, 1);
+            return Err(Refusal::WorkerBusy);
+        }
         let key = match found {
             Some(key) => key,
             None => self
@@ -187,6 +191,7 @@ impl Worker {
         config: LegConfig,
     ) -> Result<(), Refusal> {
         let key = self.sessions.find(id).ok_or(Refusal::NoSuchLeg)?;
+        self.reconfigure_connection(key, leg, &config);
         self.command_session(now, key, SessionCommand::ConfigureLeg(leg, config))
     }
 
@@ -215,6 +220,7 @@ impl Worker {
         if let Some(key) = self.sessions.find(id) {
             if let Some(session) = self.sessions.get_mut(key) {
                 sockets = std::mem::take(&mut session.sockets[leg.as_usize()]);
+                session.connections[leg.as_usize()] = Connection::Unfit;
             }
             // Closing a leg is never refused.
             let _ = self.command_session(now, key, SessionCommand::CloseLeg(leg));

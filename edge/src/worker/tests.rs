@@ -202,6 +202,11 @@ on_each_tier! {
     draining_worker_takes_no_new_session_and_ends_when_the_last_is_closed,
     query_of_more_sessions_than_the_ring_holds_is_answered_in_portions,
     query_of_a_control_that_has_gone_holds_up_nothing,
+    leg_connects_when_its_peer_is_heard_and_dissolves_when_another_is_named,
+    connection_of_a_silent_peer_is_dissolved_and_made_again,
+    leg_that_learns_its_peer_never_connects,
+    commands_are_answered_within_a_few_cycles_of_a_flood,
+    worker_that_never_waits_refuses_new_sessions_and_only_those,
 }
 
 fn panicking_session_is_closed_alone(tier: IoTier) {
@@ -335,4 +340,174 @@ fn query_of_a_control_that_has_gone_holds_up_nothing(tier: IoTier) {
     bench.control.beat(long_ago);
     bench.cycle();
     assert!(bench.worker.query.is_none());
+}
+
+/// Sends RTP and drives the worker until the far peer has it.
+fn relay(bench: &mut Bench, from: &UdpSocket, to: SocketAddr, far: &UdpSocket) {
+    from.send_to(&rtp(b"hello"), to).expect("loopback takes it");
+    far.set_read_timeout(Some(Duration::from_millis(1)))
+        .expect("a socket");
+    let until = Instant::now() + PATIENCE;
+    while far.recv(&mut [0; 64]).is_err() {
+        assert!(Instant::now() < until, "nothing comes");
+        bench.cycle();
+    }
+    // Its completion, and the counters.
+    bench.cycle();
+    bench.cycle();
+}
+
+fn connected(bench: &Bench) -> u64 {
+    bench.control.counter(Counter::SocketsConnected)
+}
+
+fn leg_connects_when_its_peer_is_heard_and_dissolves_when_another_is_named(tier: IoTier) {
+    let mut bench = Bench::new(tier, EVENT_RING_LEN, 4);
+    let [first, far, second] = [peer(), peer(), peer()];
+    let [leg_a, leg_b] = bench.call(1, [&first, &far]);
+    assert_eq!(connected(&bench), 0, "nobody was heard");
+    second
+        .send_to(&rtp(b"stranger"), leg_a)
+        .expect("loopback takes it");
+    while bench.control.counter(DropReason::SourceNotAllowed) == 0 {
+        bench.cycle();
+    }
+    assert_eq!(connected(&bench), 0, "that was somebody else");
+    relay(&mut bench, &first, leg_a, &far);
+    assert_eq!(connected(&bench), 1);
+    relay(&mut bench, &far, leg_b, &first);
+    assert_eq!(connected(&bench), 2);
+
+    while let Ok(Some(_)) = bench.control.recv_event() {}
+    let configure = |remote: &UdpSocket| Command::ConfigureLeg {
+        session: SessionId::new(Epoch(1), 1),
+        leg: LegIndex::A,
+        config: config(remote.local_addr().expect("bound")),
+    };
+    assert_eq!(bench.ask(configure(&first)), Ok(()));
+    bench.cycle();
+    assert_eq!(connected(&bench), 2, "nothing has changed");
+    assert_eq!(bench.ask(configure(&second)), Ok(()));
+    bench.cycle();
+    assert_eq!(connected(&bench), 1);
+    relay(&mut bench, &second, leg_a, &far);
+    assert_eq!(connected(&bench), 2);
+    let close = Command::CloseSession {
+        session: SessionId::new(Epoch(1), 1),
+    };
+    bench.send(close);
+    while bench.control.counter(Counter::SocketsOpen) > 0 {
+        bench.cycle();
+    }
+    assert_eq!(connected(&bench), 0);
+}
+
+fn connection_of_a_silent_peer_is_dissolved_and_made_again(tier: IoTier) {
+    let mut bench = Bench::new(tier, EVENT_RING_LEN, 4);
+    let [near, far] = [peer(), peer()];
+    let [leg_a, _] = bench.call(1, [&near, &far]);
+    relay(&mut bench, &near, leg_a, &far);
+    let now = monotonic_now();
+    bench.worker.expire_connection_timers(now.plus_secs(6));
+    bench.cycle();
+    assert_eq!(connected(&bench), 1, "it was heard since");
+    bench.worker.expire_connection_timers(now.plus_secs(12));
+    bench.cycle();
+    assert_eq!(connected(&bench), 0);
+    relay(&mut bench, &near, leg_a, &far);
+    assert_eq!(connected(&bench), 1);
+}
+
+fn leg_that_learns_its_peer_never_connects(tier: IoTier) {
+    let mut bench = Bench::new(tier, EVENT_RING_LEN, 4);
+    let [near, far] = [peer(), peer()];
+    let [leg_a, leg_b] = bench.call(1, [&near, &far]);
+    let remote = near.local_addr().expect("bound");
+    let natted = LegConfig {
+        source: SourcePolicy::LearnPort { ip: remote.ip() },
+        ..config(remote)
+    };
+    let configure = Command::ConfigureLeg {
+        session: SessionId::new(Epoch(1), 1),
+        leg: LegIndex::A,
+        config: natted,
+    };
+    assert_eq!(bench.ask(configure), Ok(()));
+    relay(&mut bench, &near, leg_a, &far);
+    assert_eq!(connected(&bench), 0);
+    relay(&mut bench, &far, leg_b, &near);
+    assert_eq!(connected(&bench), 1);
+}
+
+fn commands_are_answered_within_a_few_cycles_of_a_flood(tier: IoTier) {
+    const COMMANDS: usize = 64;
+    let mut bench = Bench::new(tier, EVENT_RING_LEN, 4);
+    let [near, far] = [peer(), peer()];
+    let [leg_a, _] = bench.call(1, [&near, &far]);
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                let _ = near.send_to(&rtp(b"flood"), leg_a);
+            }
+        });
+        while bench.control.counter(Counter::RxRtpPackets) < 100 {
+            bench.cycle();
+        }
+        let mut unanswered: Vec<_> = (0..COMMANDS)
+            .map(|_| {
+                let session = SessionId::new(Epoch(1), 9);
+                bench.send(Command::QuerySession { session })
+            })
+            .collect();
+        for _ in 0..=COMMANDS / COMMANDS_PER_CYCLE {
+            let before = bench.control.counter(Counter::RxRtpPackets);
+            bench.cycle();
+            let taken = bench.control.counter(Counter::RxRtpPackets) - before;
+            assert!(taken <= BATCHES_PER_CYCLE as u64 * 64, "{taken}");
+            while let Some(event) = bench.control.recv_event().expect("sound") {
+                if let Event::CommandDone { correlation, .. } = event {
+                    unanswered.retain(|&asked| asked != correlation);
+                }
+            }
+        }
+        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(unanswered, []);
+    });
+}
+
+fn worker_that_never_waits_refuses_new_sessions_and_only_those(tier: IoTier) {
+    let mut bench = Bench::new(tier, EVENT_RING_LEN, 4);
+    let [near, far] = [peer(), peer()];
+    let [leg_a, _] = bench.call(1, [&near, &far]);
+    let open = |serial, leg| Command::OpenLeg {
+        session: SessionId::new(Epoch(1), serial),
+        leg,
+        local: media_at(free_address()),
+    };
+    assert_eq!(bench.ask(open(2, LegIndex::A)), Ok(()));
+    for _ in 0..2_100 {
+        // More than one: the kernel may hand over both a packet and a send within one cycle.
+        for _ in 0..2 {
+            near.send_to(&rtp(b"more"), leg_a)
+                .expect("loopback takes it");
+        }
+        bench.cycle();
+    }
+    while let Ok(Some(_)) = bench.control.recv_event() {}
+    assert_eq!(
+        bench.ask(open(3, LegIndex::A)),
+        Err(Refusal::WorkerBusy),
+        "all cycles had media"
+    );
+    assert_eq!(bench.control.counter(Counter::SessionsRefusedBusy), 1);
+    assert_eq!(
+        bench.ask(open(2, LegIndex::B)),
+        Ok(()),
+        "a call that stands gets its other leg"
+    );
+    while bench.worker.capacity.is_exceeded() {
+        bench.cycle();
+    }
+    assert_eq!(bench.ask(open(3, LegIndex::A)), Ok(()), "it waits again");
 }
