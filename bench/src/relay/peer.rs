@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use rustix::process::{Pid, setpriority_process};
 use trunkline_edge_api::{SrtpKey, SrtpSuite};
 
 use super::wire::RELAY_CORE;
@@ -57,6 +58,15 @@ pub(super) trait Relay {
     fn figures(&self) -> Vec<(&'static str, u64)>;
 }
 
+/// Sets the priority of all threads of a process, as nice(1) counts it.
+pub(super) fn set_priority(process_id: u32, priority: i32) -> Result<()> {
+    for task in fs::read_dir(format!("/proc/{process_id}/task"))? {
+        let thread: i32 = task?.file_name().to_string_lossy().parse()?;
+        setpriority_process(Pid::from_raw(thread), priority)?;
+    }
+    Ok(())
+}
+
 /// Resident memory of a process, bytes.
 pub(super) fn resident_bytes(process_id: u32) -> Result<u64> {
     let status = fs::read_to_string(format!("/proc/{process_id}/status"))?;
@@ -68,17 +78,41 @@ pub(super) fn resident_bytes(process_id: u32) -> Result<u64> {
     Ok(kilobytes * 1024)
 }
 
-/// User and system time of a process so far.
-pub(super) fn cpu_seconds(process_id: u32) -> Result<f64> {
-    let stat = fs::read_to_string(format!("/proc/{process_id}/stat"))?;
+/// CPU time of a process so far, seconds.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct CpuTime {
+    pub(super) user: f64,
+    pub(super) system: f64,
+}
+
+/// `process` is a process id, or `self`.
+pub(super) fn cpu_time(process: &str) -> Result<CpuTime> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
     // The command name, in parentheses, may hold spaces; utime and stime are the 12th and 13th
     // fields after it.
     let (_, fields) = stat
         .rsplit_once(')')
         .context("/proc/<pid>/stat has no name")?;
-    let ticks: f64 = fields
+    let mut ticks = fields.split_whitespace().skip(11);
+    let mut seconds = || -> Result<f64> {
+        let ticks: f64 = ticks.next().context("/proc/<pid>/stat is short")?.parse()?;
+        Ok(ticks / TICKS_PER_SECOND)
+    };
+    Ok(CpuTime {
+        user: seconds()?,
+        system: seconds()?,
+    })
+}
+
+/// User time of everything on all cores since boot, seconds.
+pub(super) fn user_seconds_of_all() -> Result<f64> {
+    let stat = fs::read_to_string("/proc/stat")?;
+    let ticks: f64 = stat
+        .lines()
+        .next()
+        .context("/proc/stat is empty")?
         .split_whitespace()
-        .skip(11)
+        .skip(1)
         .take(2)
         .map(|field| field.parse::<f64>())
         .sum::<Result<f64, _>>()?;

@@ -99,7 +99,7 @@ pub(super) fn report(
         format!(
             "Peer: rtpengine {peer_version} (Debian), `--table=-1 --num-threads=1`, offer and answer over ng."
         ),
-        "Peak: highest forwarded rate on a ladder of steps of 1.2; sustained: highest with at most 0.1 % lost or still under way 5 ms after the end; at 2× and 3× peak: forwarded as a share of the peak. Latency, of a fresh process: from the generator's send call to the far end's driver at 80 % of sustained, packets sent one by one; for SRTP of packets that the relay decrypts. Core time is everything core 0 did, from /proc/stat. Figures are means over the rounds; all rounds are in the JSON.".to_owned(),
+        "Peak: highest forwarded rate on a ladder of steps of 1.2; sustained: highest with at most 0.1 % lost or still under way 5 ms after the end; at 2× and 3× peak: forwarded as a share of the peak. Latency, of a fresh process: from the generator's send call to the far end's driver at 80 % of sustained, packets sent one by one, nine windows of half a second of which the one with the median p99 is told, relay and generator at nice −10 because the machine is shared; for SRTP of packets that the relay decrypts. Core time is everything core 0 did, from /proc/stat. A step during which other processes used more than 3 % of a core is done again. Figures are means over the rounds; all rounds are in the JSON.".to_owned(),
         "KiB/call: growth of resident memory from 100 calls to all of them, media flowing, over the calls added.".to_owned(),
     ];
     Ok(report)
@@ -191,8 +191,9 @@ fn tell_noise(results: &[Round], report: &mut Report) {
         .filter(|step| step.latency_us.is_some())
         .filter_map(|step| Some(step.generator_late_us?.p999))
         .fold(0.0, f64::max);
+    let foreign = steps().map(|step| step.foreign).fold(0.0, f64::max);
     report.findings.push(format!(
-        "noise: at most {:.1} % of core 0 taken by the hypervisor in a step; in latency runs the generator sent 99.9 % of its packets at most {late:.0} µs late",
+        "noise: others used at most {foreign:.2} cores in a step; at most {:.1} % of core 0 taken by the hypervisor in a step; in latency runs the generator sent 99.9 % of its packets at most {late:.0} µs late",
         stolen * 100.0
     ));
 }
