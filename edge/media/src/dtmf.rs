@@ -5,6 +5,7 @@
 //! | [`event_report`] | the four bytes of an event |
 //! | [`event_detector`] | [`EventDetector`]: packets of events in, one digit per event out |
 //! | [`event_sender`] | [`EventSender`]: digits in, packets of events out |
+//! | [`tone_detector`] | [`ToneDetector`]: audio in, digits out |
 //! | [`tone_sender`] | [`ToneSender`]: digits in, audio out |
 //!
 //! A key pressed for 60 ms, as [`EventSender`] says it and [`EventDetector`] hears it, 8 kHz clock:
@@ -27,12 +28,14 @@ mod digit_queue;
 pub mod event_detector;
 pub mod event_report;
 pub mod event_sender;
+pub mod tone_detector;
 pub mod tone_sender;
 
 pub use digit_queue::DigitsRefused;
 pub use event_detector::EventDetector;
 pub use event_report::EventReport;
 pub use event_sender::{EventPacket, EventSender};
+pub use tone_detector::ToneDetector;
 pub use tone_sender::ToneSender;
 
 /// What is heard of a key.
@@ -58,30 +61,31 @@ pub struct HeardDigit {
 /// Frequencies of a digit's two tones, low group first, Hz (ITU-T Q.23).
 #[must_use]
 pub const fn frequencies_hz(digit: Digit) -> [u16; 2] {
-    /// Row and column of the keypad by event code.
-    const KEYS: [(usize, usize); 16] = [
-        (3, 1),
-        (0, 0),
-        (0, 1),
-        (0, 2),
-        (1, 0),
-        (1, 1),
-        (1, 2),
-        (2, 0),
-        (2, 1),
-        (2, 2),
-        (3, 0),
-        (3, 2),
-        (0, 3),
-        (1, 3),
-        (2, 3),
-        (3, 3),
-    ];
-    let (row, column) = KEYS[digit.event() as usize];
+    let (row, column) = KEY_POSITIONS[digit.event() as usize];
     [LOW_GROUP_HZ[row], HIGH_GROUP_HZ[column]]
 }
 
+/// Row and column on the keypad by event code (RFC 4733 §3.2).
+const KEY_POSITIONS: [(usize, usize); 16] = [
+    (3, 1),
+    (0, 0),
+    (0, 1),
+    (0, 2),
+    (1, 0),
+    (1, 1),
+    (1, 2),
+    (2, 0),
+    (2, 1),
+    (2, 2),
+    (3, 0),
+    (3, 2),
+    (0, 3),
+    (1, 3),
+    (2, 3),
+    (3, 3),
+];
+
 /// Tones of the keypad's rows (ITU-T Q.23).
-pub(crate) const LOW_GROUP_HZ: [u16; 4] = [697, 770, 852, 941];
+const LOW_GROUP_HZ: [u16; 4] = [697, 770, 852, 941];
 /// Tones of the keypad's columns (ITU-T Q.23).
-pub(crate) const HIGH_GROUP_HZ: [u16; 4] = [1_209, 1_336, 1_477, 1_633];
+const HIGH_GROUP_HZ: [u16; 4] = [1_209, 1_336, 1_477, 1_633];

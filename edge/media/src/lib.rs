@@ -35,6 +35,7 @@ pub mod conference;
 pub mod demux;
 pub mod dtmf;
 pub mod jitter_buffer;
+mod narrowband;
 mod outbox;
 pub mod packet_buf;
 pub mod payload_table;
