@@ -95,8 +95,8 @@ pub struct Transcoder {
     /// Time that nothing is sent for, behind what is complete.
     jump: Option<Jump>,
     source: Option<Source>,
-    /// The target's timestamp at position 0.
-    first_timestamp: u32,
+    /// The target's timestamp at position 0, once there is one.
+    first_timestamp: Option<u32>,
     marker: bool,
     counters: TranscodeCounters,
 }
@@ -176,7 +176,7 @@ impl Transcoder {
             position: 0,
             jump: None,
             source: None,
-            first_timestamp: 0,
+            first_timestamp: None,
             marker: true,
             counters: TranscodeCounters::default(),
         })
@@ -306,9 +306,7 @@ impl Transcoder {
 
     /// The first packet of a source; audio goes on where it ended.
     fn begin(&mut self, sequence: u16, timestamp: u32, payload: &[u8]) {
-        if self.counters.decoded == 0 {
-            self.first_timestamp = timestamp;
-        }
+        self.first_timestamp.get_or_insert(timestamp);
         let anchor = self.end();
         let decoded = self.decode(payload);
         self.source = Some(Source {
@@ -446,7 +444,7 @@ impl Transcoder {
 
     fn timestamp_at(&self, position: u64) -> u32 {
         let units = convert(position, self.rate.hz(), self.target_clock_hz);
-        self.first_timestamp.wrapping_add(units as u32)
+        self.first_timestamp.unwrap_or(0).wrapping_add(units as u32)
     }
 }
 
