@@ -27,13 +27,22 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 use trunkline_edge_api::{
-    CloseCause, LegConfig, LegIndex, LegReport, MediaTimeoutKind, MediaTimeouts, MonoTime,
+    CloseCause, Digit, LegAudio, LegConfig, LegFunctions, LegIndex, LegReport, MediaTimeoutKind,
+    MediaTimeouts, MonoTime, Tone,
 };
+use trunkline_sip::InfoDigit;
 use trunkline_sip::agent::EndedBy;
 use trunkline_sip::offer_answer::{LocalDescription, MediaNegotiation, OfferAnswerError};
 
 use crate::cdr::{CallRecord, CallResult, EndedBySide};
 use crate::edge::{LocalPair, MediaRefused};
+use crate::party::Dtmf;
+
+mod conference;
+mod machine;
+
+pub use conference::{ConferenceCall, ConferenceSetup, Pin};
+pub use machine::Machine;
 
 /// What happened to a call.
 #[derive(Debug)]
@@ -79,6 +88,24 @@ pub enum Input {
         /// 300 … 699; 408 for silence, 503 for a transport that failed.
         status: u16,
     },
+    /// A leg's peer pressed a key, as its media tells.
+    DigitHeard {
+        /// Whose peer.
+        leg: LegIndex,
+        /// Which key.
+        digit: Digit,
+        /// For how long, milliseconds.
+        duration_millis: u32,
+    },
+    /// A leg's peer pressed a key, as its INFO request tells.
+    DigitSaid {
+        /// Whose peer.
+        leg: LegIndex,
+        /// Which key, for how long.
+        digit: InfoDigit,
+    },
+    /// The leg could not become part of its conference.
+    NotJoined,
     /// A leg offers new SDP in mid-call (re-INVITE or UPDATE).
     Offer {
         /// Who offers.
@@ -118,6 +145,28 @@ pub enum Output {
     OpenMedia,
     /// Tell the edge about a leg's peer; [`Input::MediaConfigured`] follows.
     ConfigureMedia(LegIndex, LegConfig),
+    /// Tell the edge what both legs' peers send and want, as far as it can be decoded, and whether
+    /// it has to convert; [`Input::MediaConfigured`] then waits for that, too.
+    SetAudio {
+        /// By [`LegIndex`].
+        audio: Box<[Option<LegAudio>; 2]>,
+        /// Whether the sides cannot hear each other without the edge.
+        is_converting: bool,
+    },
+    /// Treat a leg's digits so. Other switches stay as they are.
+    SetDigits(LegIndex, LegFunctions),
+    /// Play hold music to a leg's peer, until told otherwise.
+    StartMusic(LegIndex),
+    /// No more hold music for a leg's peer.
+    StopMusic(LegIndex),
+    /// Send a digit in the media of a leg, as its peer takes them.
+    SendDigit(LegIndex, Digit, Dtmf),
+    /// Send a digit as an INFO request.
+    SayDigit(LegIndex, InfoDigit),
+    /// Play a tone to the caller, once.
+    PlayTone(Tone),
+    /// Make the caller part of its conference.
+    Join,
     /// End the media session; [`Input::MediaClosed`] is owed in return, at once when there is none.
     CloseMedia,
     /// Invite the member's phone with this offer.
@@ -184,6 +233,10 @@ pub struct CallSetup {
     /// By [`LegIndex`]: the IP that signalling came from when the leg's peer sits behind NAT, so
     /// that its SDP cannot be taken at its word.
     pub nat: [Option<IpAddr>; 2],
+    /// How digits travel to and from each side, by [`LegIndex`].
+    pub dtmf: [Dtmf; 2],
+    /// Whether there is something to play to a side that the other one holds.
+    pub has_hold_music: bool,
     /// Random `o=` session ids, by [`LegIndex`].
     pub sdp_session_ids: [u64; 2],
     /// Both legs' descriptions; the caller's offer is already in it.
@@ -199,17 +252,31 @@ pub struct Call {
     /// Descriptions that go out once the edge has taken what they promise: a peer that is told of
     /// an answer may send its first packet at once. `None` while the edge has nothing to take.
     held: Option<Vec<Output>>,
+    /// Who is being played hold music, by [`LegIndex`].
+    hears_music: [bool; 2],
+    /// How each side's digits are treated now, by [`LegIndex`].
+    digits: [LegFunctions; 2],
 }
 
 impl Call {
     /// Starts a call; its first output is [`Output::OpenMedia`].
     #[must_use]
-    pub fn new(setup: CallSetup) -> Self {
+    pub fn new(mut setup: CallSetup) -> Self {
+        if setup.has_hold_music {
+            setup.negotiation.keep_held_listening();
+        }
+        for leg in LegIndex::ALL {
+            if setup.dtmf[leg.as_usize()] != Dtmf::Rfc4733 {
+                setup.negotiation.withhold_events(leg);
+            }
+        }
         Self {
             state: State::OpeningMedia,
             setup,
             outputs: VecDeque::from([Output::OpenMedia]),
             held: None,
+            hears_music: [false; 2],
+            digits: [LegFunctions::default(); 2],
         }
     }
 
@@ -304,6 +371,19 @@ impl Call {
                 self.state = State::Up;
                 self.setup.negotiation.abandon_reoffer();
             }
+
+            (
+                State::Ringing { .. } | State::Up | State::Reoffering { .. },
+                Input::DigitHeard {
+                    leg,
+                    digit,
+                    duration_millis,
+                },
+            ) => self.pass_heard_digit(leg, digit, duration_millis),
+            (
+                State::Ringing { .. } | State::Up | State::Reoffering { .. },
+                Input::DigitSaid { leg, digit },
+            ) => self.pass_said_digit(leg, digit),
 
             (_, Input::MediaConfigured) => {
                 self.outputs.extend(self.held.take().into_iter().flatten());
@@ -402,6 +482,49 @@ impl Call {
         record.setup_ms = Some(setup_ms);
         record.answer_unix_ms = Some(record.start_unix_ms + setup_ms as i64);
         self.describe(Output::AnswerCaller(answer));
+        self.attend_to_hold();
+    }
+
+    /// Whoever is held hears music; whoever is not, does not.
+    fn attend_to_hold(&mut self) {
+        if !self.setup.has_hold_music {
+            return;
+        }
+        for leg in LegIndex::ALL {
+            let negotiation = &self.setup.negotiation;
+            let is_held = negotiation.holds(leg.far()) && !negotiation.holds(leg);
+            let hears = &mut self.hears_music[leg.as_usize()];
+            if *hears != is_held {
+                *hears = is_held;
+                self.outputs.push_back(if is_held {
+                    Output::StartMusic(leg)
+                } else {
+                    Output::StopMusic(leg)
+                });
+            }
+        }
+    }
+
+    /// A digit of the media goes on in it by itself, except to a side that wants to be told in
+    /// INFO requests.
+    fn pass_heard_digit(&mut self, leg: LegIndex, digit: Digit, duration_millis: u32) {
+        if self.setup.dtmf[leg.far().as_usize()] == Dtmf::Info {
+            let millis = duration_millis.clamp(1, u32::from(InfoDigit::DURATION_MILLIS_MAX));
+            let digit = InfoDigit {
+                digit,
+                duration_millis: millis as u16,
+            };
+            self.outputs.push_back(Output::SayDigit(leg.far(), digit));
+        }
+    }
+
+    fn pass_said_digit(&mut self, leg: LegIndex, digit: InfoDigit) {
+        let far = leg.far();
+        self.outputs
+            .push_back(match self.setup.dtmf[far.as_usize()] {
+                Dtmf::Info => Output::SayDigit(far, digit),
+                dtmf => Output::SendDigit(far, digit.digit, dtmf),
+            });
     }
 
     /// Takes the member's answer into both legs' media and gives the caller's.
@@ -442,20 +565,22 @@ impl Call {
             config.timeouts = self.setup.media_timeouts;
             self.outputs.push_back(Output::ConfigureMedia(leg, config));
         }
-        let codec = self
-            .setup
-            .negotiation
-            .remote(LegIndex::B)
-            .and_then(|remote| {
-                let audio = remote
-                    .codecs
-                    .iter()
-                    .find(|codec| codec.encoding.is_audio())?;
-                Some(audio.encoding.name().to_owned())
-            });
-        // The relay transcodes nothing: what the member answered is what the caller sends.
-        self.setup.record.caller_codec.clone_from(&codec);
-        self.setup.record.callee_codec = codec;
+        let negotiation = &self.setup.negotiation;
+        self.outputs.push_back(Output::SetAudio {
+            audio: Box::new(LegIndex::ALL.map(|leg| negotiation.leg_audio(leg))),
+            is_converting: negotiation.needs_conversion(),
+        });
+        for leg in LegIndex::ALL {
+            let [own, far] = [leg, leg.far()].map(|leg| self.setup.dtmf[leg.as_usize()]);
+            let digits = own.functions(far);
+            if self.digits[leg.as_usize()] != digits {
+                self.digits[leg.as_usize()] = digits;
+                self.outputs.push_back(Output::SetDigits(leg, digits));
+            }
+        }
+        let codec = |leg| Some(negotiation.audio(leg)?.name().to_owned());
+        self.setup.record.caller_codec = codec(LegIndex::A);
+        self.setup.record.callee_codec = codec(LegIndex::B);
     }
 
     fn reoffer(&mut self, offerer: LegIndex, sdp: &[u8]) {
@@ -483,6 +608,7 @@ impl Call {
             Ok(answer) => {
                 self.configure_media();
                 self.describe(Output::AcceptOffer(offerer, answer));
+                self.attend_to_hold();
             }
             Err(status) => {
                 self.setup.negotiation.abandon_reoffer();
@@ -517,21 +643,7 @@ impl Call {
         self.outputs.push_back(Output::Hangup(LegIndex::B));
         self.outputs.push_back(Output::CloseMedia);
         let elapsed_ms = self.elapsed_ms(now);
-        let record = &mut self.setup.record;
-        record.end_unix_ms = record.start_unix_ms + elapsed_ms as i64;
-        record.ended_by = side;
-        match record.setup_ms {
-            Some(setup_ms) => {
-                record.result = CallResult::Answered;
-                record.sip_status = Some(200);
-                record.duration_ms = elapsed_ms - setup_ms;
-            }
-            None => {
-                record.result = result;
-                // A caller that gave up had 487 from its own CANCEL (RFC 3261 §9.2).
-                record.sip_status = status.or(Some(487));
-            }
-        }
+        self.setup.record.end(elapsed_ms, result, side, status);
         self.state = State::Closing;
     }
 

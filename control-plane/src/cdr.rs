@@ -70,6 +70,33 @@ pub struct CallRecord {
     pub callee_media: LegMedia,
 }
 
+impl CallRecord {
+    /// The call is over, `elapsed_ms` after its INVITE. `result` and `status` are those of a call
+    /// that was not answered.
+    pub fn end(
+        &mut self,
+        elapsed_ms: u64,
+        result: CallResult,
+        side: EndedBySide,
+        status: Option<u16>,
+    ) {
+        self.end_unix_ms = self.start_unix_ms + elapsed_ms as i64;
+        self.ended_by = side;
+        match self.setup_ms {
+            Some(setup_ms) => {
+                self.result = CallResult::Answered;
+                self.sip_status = Some(200);
+                self.duration_ms = elapsed_ms - setup_ms;
+            }
+            None => {
+                self.result = result;
+                // A caller that gave up had 487 from its own CANCEL (RFC 3261 §9.2).
+                self.sip_status = status.or(Some(487));
+            }
+        }
+    }
+}
+
 /// Media of one leg.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct LegMedia {

@@ -7,12 +7,14 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use trunkline_edge_api::MediaTimeouts;
 use trunkline_edge_api::config::{
     ConfigError, Document, EDGE, EdgeConfig, KeyDefault, KeySpec, NODE, NodeConfig, Reader,
     Section, SectionSpec, Value, load_document, parse_document, reference,
 };
+use trunkline_edge_api::{AudioCodec, MediaTimeouts};
 use trunkline_sip::digest::Algorithm;
+
+use crate::switch::MediaPolicy;
 
 #[cfg(test)]
 mod tests;
@@ -84,7 +86,8 @@ pub static SIP: SectionSpec = SectionSpec {
 /// `[media]`.
 pub static MEDIA: SectionSpec = SectionSpec {
     name: "media",
-    effect: "How long an answered call may go without media before it is ended. 0: for ever.",
+    effect: "What is done with calls' media: how long it may be missed (0: for ever), what it may \
+             be converted to, what is played and recorded.",
     keys: &[
         KeySpec {
             name: "never_started_secs",
@@ -103,6 +106,32 @@ pub static MEDIA: SectionSpec = SectionSpec {
             form: "seconds, from 0 to 86400",
             default: KeyDefault::Literal("3600"),
             effect: "Ends a call that is on hold or muted.",
+        },
+        KeySpec {
+            name: "codecs",
+            form: "a list of different codecs out of \"PCMU\", \"PCMA\", \"G722\", \"opus\" and \
+                   \"L16\"",
+            default: KeyDefault::Literal("[\"PCMU\", \"PCMA\", \"G722\", \"opus\"]"),
+            effect: "What a side is offered beside the formats of the other one, in this order. The \
+                     edge converts where an answer leaves no common codec.",
+        },
+        KeySpec {
+            name: "prompts_dir",
+            form: "an absolute path, or \"\" for prompts in [node] state_dir",
+            default: KeyDefault::Literal("\"\""),
+            effect: "Directory of the files that may be played. The edge must be able to read it.",
+        },
+        KeySpec {
+            name: "recordings_dir",
+            form: "an absolute path, or \"\" for recordings in [node] state_dir",
+            default: KeyDefault::Literal("\"\""),
+            effect: "Directory of recordings. It must exist, and the edge must be able to write there.",
+        },
+        KeySpec {
+            name: "hold_music",
+            form: "a path relative to prompts_dir without \"..\", or \"\" for silence",
+            default: KeyDefault::Literal("\"\""),
+            effect: "What a side hears that the other one holds, where its tenant says nothing.",
         },
     ],
 };
@@ -141,8 +170,10 @@ pub struct ControlConfig {
     pub edge: EdgeConfig,
     /// `[sip]`.
     pub sip: SipConfig,
-    /// `[media]`.
+    /// `[media]`: how long media may be missed.
     pub media: MediaTimeouts,
+    /// `[media]`: what it may be converted to, and where files are.
+    pub media_policy: MediaPolicy,
     /// `[http]`.
     pub http: HttpConfig,
     /// `[store]`.
@@ -255,6 +286,7 @@ impl Document for ControlConfig {
         let edge = EdgeConfig::read(&reader.section(&EDGE));
         let sip = SipConfig::read(&reader.section(&SIP));
         let media = media_timeouts(&reader.section(&MEDIA));
+        let media_policy = media_policy(&reader.section(&MEDIA), node.as_ref());
         let http = reader.section(&HTTP).value("listen", loopback_address);
         let path = reader.section(&STORE).value("path", |v| match v.as_str()? {
             "" => Some(None),
@@ -265,6 +297,7 @@ impl Document for ControlConfig {
             edge: edge?,
             sip: sip?,
             media: media?,
+            media_policy: media_policy?,
             http: HttpConfig { listen: http? },
             store: StoreConfig { path: path? },
         })
@@ -304,6 +337,50 @@ fn media_timeouts(section: &Section<'_>) -> Option<MediaTimeouts> {
         stopped_secs: stopped_secs?,
         held_secs: held_secs?,
     })
+}
+
+fn media_policy(section: &Section<'_>, node: Option<&NodeConfig>) -> Option<MediaPolicy> {
+    let directory = |key, name| {
+        section.value(key, |v| match v.as_str()? {
+            "" => Some(node.map_or_else(PathBuf::new, |node| node.state_dir.join(name))),
+            _ => v.as_absolute_path(),
+        })
+    };
+    let prompts_dir = directory("prompts_dir", "prompts");
+    let recordings_dir = directory("recordings_dir", "recordings");
+    let codecs = section.value("codecs", codecs);
+    let hold_music = section.value("hold_music", |v| match v.as_str()? {
+        "" => Some(None),
+        file => is_below(file).then(|| Some(file.to_owned())),
+    });
+    Some(MediaPolicy {
+        prompts_dir: prompts_dir?,
+        recordings_dir: recordings_dir?,
+        codecs: codecs?,
+        hold_music: hold_music?,
+    })
+}
+
+fn codecs(value: Value<'_>) -> Option<Vec<AudioCodec>> {
+    let mut list = Vec::new();
+    for item in value.as_list()? {
+        let name = item.as_str()?;
+        let codec = AudioCodec::ALL
+            .into_iter()
+            .find(|codec| codec.encoding_name() == name)?;
+        if list.contains(&codec) {
+            return None;
+        }
+        list.push(codec);
+    }
+    Some(list)
+}
+
+/// Whether a path is relative and stays below where it begins.
+pub(crate) fn is_below(path: &str) -> bool {
+    let mut parts = Path::new(path).components();
+    let is_below = parts.all(|part| matches!(part, std::path::Component::Normal(_)));
+    is_below && !path.is_empty() && !path.contains(char::is_control)
 }
 
 fn listen_list(value: Value<'_>) -> Option<Vec<SipListen>> {

@@ -11,4 +11,7 @@ pub mod ports;
 pub mod proxy;
 
 pub use ports::{PortPool, PortPools};
-pub use proxy::{EdgeProxy, LocalPair, MediaEvent, MediaRefused, WorkerInfo};
+pub use proxy::{
+    EdgeProxy, FunctionError, LocalPair, MediaEvent, MediaRefused, Piece, PlayList, PromptFile,
+    RecordingPlan, Ticket, WorkerInfo, single_digit,
+};

@@ -15,6 +15,7 @@ pub mod logging;
 pub mod metrics;
 pub mod node;
 pub mod operator;
+pub mod party;
 pub mod routing;
 pub mod site;
 pub mod store;

@@ -147,6 +147,7 @@ fn new_switch(config: &ControlConfig, epoch: Epoch) -> anyhow::Result<Switch> {
         digest_algorithms: config.sip.digest.clone(),
         ring_timeout_secs: config.sip.ring_timeout_secs,
         media_timeouts: config.media,
+        media: config.media_policy.clone(),
         calls_max: config.sip.calls_max as usize,
         transactions_max: config.sip.transactions_max as usize,
         registrations_max: config.sip.registrations_max as usize,

@@ -6,6 +6,7 @@
 //! | trunk | anything else | 404 |
 //! | member | extension or DID of the own tenant | that member |
 //! | member | anything else | 404 |
+//! | either | the number of one of the tenant's conferences | that conference |
 //!
 //! A member found is rung only when online: offline is 480, busy is 486. Whether a phone is
 //! registered is asked afterwards, by the caller of this module.
@@ -16,8 +17,9 @@ use trunkline_edge_api::{SourceNetwork, SourceNetworks};
 use trunkline_sip::offer_answer::SrtpPolicy;
 
 use crate::cdr::{CallDirection, CallResult};
+use crate::party::{PartyAudio, RecordCalls};
 use crate::site::{Availability, E164, Extension, InterfaceName, Name};
-use crate::store::{MemberRoute, RoutingSnapshot, TrunkRoute};
+use crate::store::{ConferenceRoute, MemberRoute, RoutingSnapshot, TrunkRoute};
 
 /// Who is calling, after admission: a trunk by its source address, a member by digest.
 #[derive(Debug, Clone)]
@@ -71,6 +73,15 @@ impl Origin {
         }
     }
 
+    /// How the caller's audio and digits are treated.
+    #[must_use]
+    pub fn audio(&self) -> PartyAudio {
+        match self {
+            Origin::Trunk(trunk) => trunk.audio,
+            Origin::Member(member) => member.audio,
+        }
+    }
+
     /// For the call record.
     #[must_use]
     pub fn direction(&self) -> CallDirection {
@@ -97,6 +108,8 @@ pub struct Route {
     pub member: Arc<MemberRoute>,
     /// The DID that was dialled; `None` for an extension.
     pub did: Option<E164>,
+    /// Whether the call is recorded.
+    pub record: RecordCalls,
 }
 
 /// A call that ends before it begins.
@@ -108,6 +121,19 @@ pub struct Refused {
     pub result: CallResult,
     /// Who would have been rung, when that much is known.
     pub route: Option<Route>,
+}
+
+/// The conference whose number `called` is; `None` when it is another number, or one of another
+/// tenant.
+#[must_use]
+pub fn conference(
+    snapshot: &RoutingSnapshot,
+    origin: &Origin,
+    called: Option<&str>,
+) -> Option<Arc<ConferenceRoute>> {
+    let number = trunkline_sip::identity::e164(called?)?.parse().ok()?;
+    let conference = snapshot.conference(&number)?;
+    (conference.tenant == *origin.tenant()).then(|| Arc::clone(conference))
 }
 
 /// Decides who answers `called`, a number or extension as it was dialled; `None` when the request
@@ -150,7 +176,11 @@ pub fn route(
 fn find_extension(snapshot: &RoutingSnapshot, tenant: &Name, called: &str) -> Option<Route> {
     let extension: Extension = called.parse().ok()?;
     let member = Arc::clone(snapshot.member(tenant, &extension)?);
-    Some(Route { member, did: None })
+    Some(Route {
+        member,
+        did: None,
+        record: RecordCalls::Never,
+    })
 }
 
 /// Numbers of another tenant are not found: nothing crosses between tenants.
@@ -160,6 +190,7 @@ fn find_did(snapshot: &RoutingSnapshot, tenant: &Name, called: &str) -> Option<R
     Some(Route {
         member: Arc::clone(&did.member),
         did: Some(number),
+        record: did.record,
     })
 }
 

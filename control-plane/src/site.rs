@@ -20,6 +20,11 @@
 //! number = "+442071838750"
 //! tenant = "acme"
 //! member = "101"
+//!
+//! [[conference]]
+//! name = "standup"
+//! tenant = "acme"
+//! did = "+442071838760"
 //! ```
 //!
 //! `trunkline-control apply` brings the store to this form. The file holds no secrets: a member's
@@ -42,7 +47,9 @@ pub(crate) mod tests;
 pub use document::SiteDocument;
 pub use names::{Availability, E164, Extension, InterfaceName, Name, SipUser};
 
+use crate::call::Pin;
 use crate::credential::Credential;
+use crate::party::{PartyAudio, RecordCalls};
 
 /// Largest site file that is read, bytes: room for about 100,000 members.
 const SITE_FILE_SIZE_MAX: u64 = 32 << 20;
@@ -62,6 +69,8 @@ pub struct Site {
     pub members: Vec<Member>,
     /// Each number once.
     pub dids: Vec<Did>,
+    /// Each name once per tenant; each number once, and none of `dids`.
+    pub conferences: Vec<Conference>,
 }
 
 /// A customer whose members, trunks and numbers are kept apart from all others'.
@@ -69,6 +78,8 @@ pub struct Site {
 pub struct Tenant {
     /// The key.
     pub name: Name,
+    /// What its held callers hear: a file under `[media] prompts_dir`.
+    pub hold_music: Option<String>,
 }
 
 /// A carrier's connection.
@@ -87,6 +98,8 @@ pub struct Trunk {
     pub media_from: Vec<IpNet>,
     /// The media address it is talked to from; `None`: the first of the family that fits.
     pub media: Option<InterfaceName>,
+    /// How its audio and digits are treated.
+    pub audio: PartyAudio,
 }
 
 /// A person with a phone.
@@ -111,6 +124,8 @@ pub struct Member {
     /// The media address the phone is talked to from, its own or its tenant's; `None`: the first
     /// of the family that fits.
     pub media: Option<InterfaceName>,
+    /// How the phone's audio and digits are treated.
+    pub audio: PartyAudio,
 }
 
 /// A number that carriers deliver.
@@ -122,6 +137,25 @@ pub struct Did {
     pub tenant: Name,
     /// The member who answers.
     pub member: Extension,
+    /// Whether its calls are recorded.
+    pub record: RecordCalls,
+}
+
+/// A number whose callers hear each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conference {
+    /// Half of the key.
+    pub tenant: Name,
+    /// The other half.
+    pub name: Name,
+    /// Its number.
+    pub did: E164,
+    /// Digits that callers have to enter.
+    pub pin: Option<Pin>,
+    /// Whether a tone tells that somebody comes or goes.
+    pub announce: bool,
+    /// Whether what is said is recorded.
+    pub record: RecordCalls,
 }
 
 impl Site {

@@ -28,7 +28,7 @@ mod thread;
 pub use directory::{DidRow, MemberRow, TrunkRow};
 pub use plan::{Action, Change, FieldChange, Kept, ObjectKind, Plan};
 pub use records::RecordQuery;
-pub use snapshot::{DidRoute, MemberRoute, RoutingSnapshot, TrunkRoute};
+pub use snapshot::{ConferenceRoute, DidRoute, MemberRoute, RoutingSnapshot, TrunkRoute};
 pub use thread::{StoreThread, open};
 
 use crate::cdr::CallRecord;

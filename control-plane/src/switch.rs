@@ -18,7 +18,7 @@ use std::sync::Arc;
 use sipx_sip::Message;
 use sipx_sip::error::ParseError;
 use trunkline_edge_api::{
-    Event, MediaTimeouts, MonoTime, SessionId, WorkerIndex, command::CorrelatedCommand,
+    ConferenceId, Event, MediaTimeouts, MonoTime, SessionId, WorkerIndex, command::CorrelatedCommand,
 };
 use trunkline_sip::agent::{Agent, AgentConfig, AgentEvent, SipLegId, Transmit};
 use trunkline_sip::digest::{Algorithm, DigestConfig, DigestServer, InvalidRealm};
@@ -30,10 +30,17 @@ use trunkline_sip::{AgentCounters, Entropy, TransmitId};
 use crate::call::Input;
 use crate::cdr::{CallDirection, CallRecord, LegMedia};
 use crate::edge::{EdgeProxy, MediaEvent, WorkerInfo};
+use crate::site::Name;
 use crate::store::RoutingSnapshot;
 
+mod actions;
 mod admission;
 mod calls;
+mod conference;
+mod functions;
+
+pub use actions::{ActionError, CallAction, MediaPolicy, RecordingForm, Side};
+pub use functions::Outcome;
 
 use calls::{CallKey, Entry};
 
@@ -60,6 +67,8 @@ pub struct SwitchConfig {
     pub registrations_max: usize,
     /// The edge's media addresses.
     pub media_addresses: MediaAddresses,
+    /// Where files are, and what may be converted.
+    pub media: MediaPolicy,
     /// This life of control; higher than any before.
     pub epoch: trunkline_edge_api::Epoch,
 }
@@ -81,8 +90,17 @@ pub struct CallView {
     pub trunk: Option<String>,
     /// Since the INVITE, milliseconds.
     pub age_ms: u64,
-    /// Codec in use, once agreed.
+    /// Codec in use towards the caller, once agreed.
     pub codec: Option<String>,
+    /// Codec in use towards the callee, once agreed.
+    #[serde(default)]
+    pub callee_codec: Option<String>,
+    /// Digits that the caller has pressed and control was told of.
+    #[serde(default)]
+    pub caller_digits: u64,
+    /// Digits that the callee has pressed and control was told of.
+    #[serde(default)]
+    pub callee_digits: u64,
     /// Media of the caller's leg so far; `None` when the edge did not say.
     #[serde(default)]
     pub caller_media: Option<LegMedia>,
@@ -106,6 +124,9 @@ pub struct Switch {
     deadlines: BTreeSet<(MonoTime, CallKey)>,
     inputs: VecDeque<(CallKey, Input)>,
     records: VecDeque<CallRecord>,
+    outcomes: VecDeque<Outcome>,
+    /// Conferences that have been called, by tenant and name.
+    conferences: HashMap<(Name, Name), ConferenceId>,
     call_serial_next: u64,
     is_draining: bool,
 }
@@ -149,6 +170,8 @@ impl Switch {
             deadlines: BTreeSet::new(),
             inputs: VecDeque::new(),
             records: VecDeque::new(),
+            outcomes: VecDeque::new(),
+            conferences: HashMap::new(),
             call_serial_next: 0,
             is_draining: false,
             config,
@@ -398,7 +421,10 @@ impl Switch {
             AgentEvent::OfferAnswered { leg, result } => {
                 self.leg_input(leg, |leg| Input::OfferAnswered { leg, result });
             }
-            AgentEvent::Digit { leg, .. } => tracing::debug!(%leg, "digit by INFO"),
+            AgentEvent::Digit { leg, digit } => {
+                self.count_digit(leg);
+                self.leg_input(leg, |leg| Input::DigitSaid { leg, digit });
+            }
             AgentEvent::Ended { leg, by } => {
                 self.leg_input(leg, |leg| Input::LegEnded { leg, by });
                 self.forget_leg(leg);
@@ -424,6 +450,7 @@ impl Switch {
                 cause,
                 legs,
             } => (session, Input::MediaClosed { cause, legs }),
+            function => return self.handle_function_event(function),
         };
         let is_over = matches!(
             input,

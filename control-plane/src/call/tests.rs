@@ -64,6 +64,8 @@ fn call_to(member: SrtpPolicy) -> Call {
         ring_timeout_secs: 30,
         media_timeouts: MediaTimeouts::default(),
         nat: [None, None],
+        dtmf: [Dtmf::default(); 2],
+        has_hold_music: false,
         sdp_session_ids: [11, 22],
         negotiation,
     })
@@ -89,7 +91,7 @@ fn after_and_configured(call: &mut Call, secs: u64, input: Input) -> Vec<Output>
     assert!(
         outputs
             .iter()
-            .all(|output| matches!(output, Output::ConfigureMedia(..))),
+            .all(|output| matches!(output, Output::ConfigureMedia(..) | Output::SetAudio { .. })),
         "described before the edge was ready: {outputs:?}"
     );
     outputs.extend(after(call, secs, Input::MediaConfigured));
@@ -97,9 +99,33 @@ fn after_and_configured(call: &mut Call, secs: u64, input: Input) -> Vec<Output>
 }
 
 fn names(outputs: &[Output]) -> Vec<String> {
+    // What both legs' formats are is always said; that the edge must convert is worth a word.
+    let is_told = |output: &&Output| {
+        let is_plain = |output: &Output| {
+            matches!(
+                output,
+                Output::SetAudio {
+                    is_converting: false,
+                    ..
+                }
+            )
+        };
+        !is_plain(output)
+    };
     outputs
         .iter()
+        .filter(is_told)
         .map(|output| match output {
+            Output::SetAudio { .. } => "convert".to_owned(),
+            Output::SetDigits(leg, _) => format!("digits {leg:?}"),
+            Output::StartMusic(leg) => format!("music {leg:?}"),
+            Output::StopMusic(leg) => format!("no music {leg:?}"),
+            Output::SendDigit(leg, digit, dtmf) => {
+                format!("send {} {leg:?} {dtmf}", digit.as_char())
+            }
+            Output::SayDigit(leg, digit) => format!("say {} {leg:?}", digit.digit.as_char()),
+            Output::PlayTone(_) => "tone".to_owned(),
+            Output::Join => "join".to_owned(),
             Output::OpenMedia => "open".to_owned(),
             Output::ConfigureMedia(leg, _) => format!("configure {leg:?}"),
             Output::CloseMedia => "close".to_owned(),
@@ -474,7 +500,7 @@ fn offer_without_a_usable_codec_is_refused_and_the_call_goes_on() {
     let mut call = up();
     let offer = Input::Offer {
         leg: LegIndex::A,
-        sdp: sdp(4_000, "18", "sendrecv"),
+        sdp: sdp(4_000, "19", "sendrecv"),
     };
     assert_eq!(names(&after(&mut call, 10, offer)), ["refuse A 488"]);
     assert_eq!(call.state_name(), "up");
@@ -535,5 +561,135 @@ fn member_that_refuses_srtp_is_asked_again_with_plain_rtp_where_it_is_only_prefe
         offered(&after(&mut call, 0, Input::MediaOpened(local())));
         let outputs = after(&mut call, 1, Input::MemberRejected { status });
         assert_eq!(names(&outputs)[0], format!("reject {status}"), "{policy}");
+    }
+}
+
+/// An answered call whose sides take digits so.
+fn up_with(setup: impl FnOnce(&mut CallSetup), answer: Bytes) -> (Call, Vec<String>) {
+    let mut prepared = call();
+    prepared.outputs.clear();
+    let mut setup_of = prepared.setup;
+    setup(&mut setup_of);
+    let mut call = Call::new(setup_of);
+    after(&mut call, 0, Input::MediaOpened(local()));
+    let answered = Input::MemberAnswered { sdp: Some(answer) };
+    let mut outputs = after(&mut call, 1, answered);
+    outputs.extend(after(&mut call, 1, Input::MediaConfigured));
+    (call, names(&outputs))
+}
+
+fn heard(leg: LegIndex) -> Input {
+    Input::DigitHeard {
+        leg,
+        digit: Digit::from_char('7').expect("a digit"),
+        duration_millis: 120,
+    }
+}
+
+fn said(leg: LegIndex) -> Input {
+    Input::DigitSaid {
+        leg,
+        digit: InfoDigit::parse(b"Signal=7").expect("a digit"),
+    }
+}
+
+#[test]
+fn digits_cross_in_the_form_that_the_far_side_takes() {
+    use Dtmf::{InBand, Info, Rfc4733};
+    use LegIndex::{A, B};
+    // Caller's way, member's way, what is heard or said where, what is done.
+    let rows: &[(Dtmf, Dtmf, Input, &[&str])] = &[
+        // The edge passes events and tones on by itself.
+        (Rfc4733, Rfc4733, heard(A), &[]),
+        (InBand, Rfc4733, heard(A), &[]),
+        (Rfc4733, Info, heard(A), &["say 7 B"]),
+        (Info, Rfc4733, heard(B), &["say 7 A"]),
+        (Rfc4733, Info, said(B), &["send 7 A rfc4733"]),
+        (Info, Rfc4733, said(A), &["send 7 B rfc4733"]),
+        (Info, InBand, said(A), &["send 7 B inband"]),
+        (Info, Info, said(A), &["say 7 B"]),
+    ];
+    for (caller, member, input, expected) in rows {
+        let answer = sdp(5_000, "0 101", "sendrecv");
+        let (mut call, _) = up_with(|setup| setup.dtmf = [*caller, *member], answer);
+        let input = match input {
+            Input::DigitHeard { leg, .. } => heard(*leg),
+            Input::DigitSaid { leg, .. } => said(*leg),
+            other => panic!("no digit: {other:?}"),
+        };
+        let outputs = after(&mut call, 2, input);
+        assert_eq!(names(&outputs), *expected, "{caller} to {member}");
+    }
+}
+
+#[test]
+fn digits_that_go_on_as_info_are_hidden_from_the_media() {
+    let answer = sdp(5_000, "0 101", "sendrecv");
+    let (_, outputs) = up_with(|setup| setup.dtmf = [Dtmf::Rfc4733, Dtmf::Info], answer);
+    assert_eq!(
+        outputs,
+        [
+            "configure A",
+            "configure B",
+            "convert",
+            "digits A",
+            "answer"
+        ]
+    );
+    assert!(Dtmf::Rfc4733.functions(Dtmf::Info).hides_digits);
+    assert!(Dtmf::InBand.functions(Dtmf::Info).detects_tones);
+    assert!(!Dtmf::InBand.functions(Dtmf::InBand).detects_tones);
+}
+
+#[test]
+fn sides_without_a_common_codec_are_converted_and_recorded_as_such() {
+    use trunkline_edge_api::AudioCodec;
+    use trunkline_sip::offer_answer::{Transcode, TranscodingPolicy};
+    let answer = Bytes::from(
+        String::from_utf8_lossy(&sdp(5_000, "9 101", "sendrecv"))
+            .replace("a=send", "a=rtpmap:9 G722/8000\r\na=send"),
+    );
+    let allow = |setup: &mut CallSetup| {
+        for leg in LegIndex::ALL {
+            let policy = TranscodingPolicy {
+                transcode: Transcode::WhenNeeded,
+                codecs: vec![AudioCodec::G722],
+            };
+            setup.negotiation.allow_transcoding(leg, policy);
+        }
+    };
+    let (call, outputs) = up_with(allow, answer);
+    assert_eq!(outputs, ["configure A", "configure B", "convert", "answer"]);
+    assert_eq!(call.record().caller_codec.as_deref(), Some("PCMU"));
+    assert_eq!(call.record().callee_codec.as_deref(), Some("G722"));
+}
+
+#[test]
+fn held_side_hears_music_until_it_is_taken_back() {
+    let answer = sdp(5_000, "0 101", "sendrecv");
+    let (mut call, outputs) = up_with(|setup| setup.has_hold_music = true, answer);
+    assert!(!outputs.iter().any(|output| output.contains("music")));
+    for (direction, answer, expected) in [
+        ("sendonly", "recvonly", Some("music B")),
+        ("inactive", "recvonly", None),
+        ("sendrecv", "sendrecv", Some("no music B")),
+    ] {
+        let offer = Input::Offer {
+            leg: LegIndex::A,
+            sdp: sdp(4_000, "0 101", direction),
+        };
+        after(&mut call, 5, offer);
+        let answered = Input::OfferAnswered {
+            leg: LegIndex::B,
+            result: Ok(sdp(5_000, "0 101", answer)),
+        };
+        let outputs = names(&after(&mut call, 5, answered));
+        let music: Vec<&String> = outputs.iter().filter(|o| o.contains("music")).collect();
+        assert_eq!(
+            music,
+            expected.into_iter().collect::<Vec<_>>(),
+            "{direction}"
+        );
+        after(&mut call, 5, Input::MediaConfigured);
     }
 }

@@ -19,19 +19,25 @@ use std::net::{IpAddr, SocketAddr};
 
 use trunkline_edge_api::command::CorrelatedCommand;
 use trunkline_edge_api::{
-    CloseCause, Command, Correlation, Epoch, Event, LegConfig, LegIndex, LegReport, LocalMedia,
-    MonoTime, Refusal, RtcpMode, SessionId, SessionReport, Ssrc, WorkerIndex,
+    CloseCause, Command, ConferenceId, Correlation, Epoch, Event, LegConfig, LegIndex, LegReport,
+    LocalMedia, MonoTime, RecordingId, Refusal, RtcpMode, SessionId, SessionReport, Ssrc,
+    WorkerIndex,
 };
 
 use super::ports::PortPools;
 
 mod commands;
+mod functions;
 mod vocabulary;
 
 pub use commands::{CommandCounts, CommandResult};
+pub use functions::{
+    FunctionError, Piece, PlayList, PromptFile, RecordingPlan, Ticket, single_digit,
+};
 pub use vocabulary::{LocalPair, MediaEvent, MediaRefused, ProxyCounters, WorkerInfo};
 
 use commands::{Commands, Subject};
+use functions::{Conferences, FunctionIds, OwedRecording, Prompts, SessionWanted};
 
 /// Ports tried for one leg before the call is refused. Sixteen neighbours held by strangers mean
 /// that the range overlaps another program's, which the operator has to mend.
@@ -68,6 +74,8 @@ enum LegState {
         attempts: u8,
     },
     Open,
+    /// The session has one leg alone.
+    Absent,
 }
 
 #[derive(Debug)]
@@ -95,6 +103,10 @@ struct Session {
     worker: usize,
     legs: [Leg; 2],
     state: SessionState,
+    /// What it does beside relaying.
+    wanted: SessionWanted,
+    /// The conference that it was opened for.
+    conference: Option<ConferenceId>,
     /// As the edge reported them last, on demand, and when.
     figures: Option<(MonoTime, [LegReport; 2])>,
 }
@@ -125,6 +137,11 @@ pub struct EdgeProxy {
     querying: HashSet<SessionId>,
     closing: VecDeque<(MonoTime, SessionId)>,
     rebinds: VecDeque<(MonoTime, SessionId, LegIndex, u8)>,
+    prompts: Prompts,
+    conferences: Conferences,
+    /// Recordings whose end has not been told.
+    recordings: HashMap<RecordingId, OwedRecording>,
+    function_ids: FunctionIds,
     serial_next: u32,
     events: VecDeque<MediaEvent>,
     counters: ProxyCounters,
@@ -145,6 +162,10 @@ impl EdgeProxy {
             querying: HashSet::new(),
             closing: VecDeque::new(),
             rebinds: VecDeque::new(),
+            prompts: Prompts::default(),
+            conferences: Conferences::default(),
+            recordings: HashMap::new(),
+            function_ids: FunctionIds::default(),
             serial_next: 0,
             events: VecDeque::new(),
             counters: ProxyCounters::default(),
@@ -161,8 +182,16 @@ impl EdgeProxy {
         if !has_same_ports {
             self.reshape(workers);
         }
-        for (worker, &info) in self.workers.iter_mut().zip(workers) {
+        let mut renewed = Vec::new();
+        for (index, (worker, &info)) in self.workers.iter_mut().zip(workers).enumerate() {
+            if worker.info.generation != info.generation {
+                renewed.push(index);
+            }
             worker.info = info;
+        }
+        self.prompts.unloaded();
+        for worker in renewed {
+            self.renew_functions(worker);
         }
         self.commands.begin_anew(self.workers.len());
         self.querying.clear();
@@ -182,6 +211,7 @@ impl EdgeProxy {
         let sessions = &self.sessions;
         let is_elsewhere = |id: &SessionId| sessions.get(id).is_some_and(|s| s.worker != worker);
         self.querying.retain(is_elsewhere);
+        self.prompts.unloaded();
         self.replay_worker(worker);
     }
 
@@ -192,6 +222,7 @@ impl EdgeProxy {
             .filter(|(_, session)| session.worker == worker);
         let mut ids: Vec<SessionId> = on_worker.map(|(&id, _)| id).collect();
         ids.sort_unstable();
+        self.replay_conferences(worker);
         for id in ids {
             self.replay(id);
         }
@@ -238,7 +269,11 @@ impl EdgeProxy {
             .iter()
             .filter(|(_, session)| {
                 workers.get(session.worker).is_none_or(|info| {
-                    session.legs.iter().any(|leg| {
+                    let mut legs = session.legs.iter();
+                    legs.any(|leg| {
+                        if leg.state == LegState::Absent {
+                            return false;
+                        }
                         let port = leg.local.rtp.port();
                         port < info.ports.first() || port >= info.ports.last()
                     })
@@ -247,7 +282,8 @@ impl EdgeProxy {
             .map(|(&id, _)| id)
             .collect();
         for id in lost {
-            self.sessions.remove(&id);
+            let lost = self.sessions.remove(&id);
+            self.leave(lost.and_then(|session| session.conference));
             self.events.push_back(MediaEvent::Refused {
                 session: id,
                 refusal: Refusal::AddressMismatch,
@@ -299,6 +335,10 @@ impl EdgeProxy {
             }
             self.send_config(id, leg);
         }
+        for leg in LegIndex::ALL {
+            self.send_leg_functions(id, leg);
+        }
+        self.send_session_functions(id);
     }
 
     /// Opens a session on our media addresses `ips`, by [`LegIndex`]. Both legs live on one worker,
@@ -333,6 +373,8 @@ impl EdgeProxy {
                 worker: index,
                 legs: [leg(first, ssrcs[0]), leg(second, ssrcs[1])],
                 state: SessionState::Opening,
+                wanted: SessionWanted::default(),
+                conference: None,
                 figures: None,
             },
         );
@@ -342,12 +384,78 @@ impl EdgeProxy {
         Ok(id)
     }
 
+    /// Opens a session with leg A alone, on `worker` where the caller has one in mind.
+    ///
+    /// # Errors
+    /// [`MediaRefused`]: the caller is owed a 503.
+    fn open_single(
+        &mut self,
+        now: MonoTime,
+        ip: IpAddr,
+        ssrc: Ssrc,
+        worker: Option<usize>,
+    ) -> Result<SessionId, MediaRefused> {
+        let taken = match worker {
+            None => self.candidates([ip, ip]).and_then(|candidates| {
+                let mut candidates = candidates.into_iter();
+                let taken = candidates
+                    .find_map(|index| Some((index, self.workers[index].ports.take(now, ip)?)));
+                taken.ok_or(MediaRefused::NoPorts)
+            }),
+            Some(_) if !self.is_connected => Err(MediaRefused::EdgeAway),
+            Some(index) => match self.workers.get_mut(index) {
+                None => Err(MediaRefused::EdgeAway),
+                Some(_) if self.commands.is_full(index) => Err(MediaRefused::EdgeBusy),
+                Some(worker) => worker
+                    .ports
+                    .take(now, ip)
+                    .map(|rtp| (index, rtp))
+                    .ok_or(MediaRefused::NoPorts),
+            },
+        };
+        let (worker, rtp) = taken.inspect_err(|&reason| self.counters.count_refused(reason))?;
+        let leg = |rtp, state| Leg {
+            local: LocalMedia {
+                rtp,
+                rtcp: RtcpMode::Separate,
+                ssrc,
+            },
+            state,
+            config: None,
+            configuring: None,
+        };
+        let absent = leg(SocketAddr::new(ip, 0), LegState::Absent);
+        let id = SessionId::new(self.epoch, self.serial_next);
+        self.serial_next += 1;
+        let session = Session {
+            worker,
+            legs: [leg(rtp, LegState::Open), absent],
+            state: SessionState::Opening,
+            wanted: SessionWanted::default(),
+            conference: None,
+            figures: None,
+        };
+        self.sessions.insert(id, session);
+        self.send_open(id, LegIndex::A, 0);
+        Ok(id)
+    }
+
     /// Finds a worker for a session, and takes its ports there.
     fn take_ports(
         &mut self,
         now: MonoTime,
         ips: [IpAddr; 2],
     ) -> Result<(usize, [SocketAddr; 2]), MediaRefused> {
+        let candidates = self.candidates(ips)?;
+        candidates
+            .into_iter()
+            .find_map(|index| Some((index, self.workers[index].ports.take_both(now, ips)?)))
+            .ok_or(MediaRefused::NoPorts)
+    }
+
+    /// Workers that could take a session on these addresses, the one with the most room first.
+    /// All of them: one without free ports may have some whose time aside is over.
+    fn candidates(&self, ips: [IpAddr; 2]) -> Result<Vec<usize>, MediaRefused> {
         if !self.is_connected || self.workers.is_empty() {
             return Err(MediaRefused::EdgeAway);
         }
@@ -357,12 +465,8 @@ impl EdgeProxy {
         if candidates.is_empty() {
             return Err(MediaRefused::EdgeBusy);
         }
-        // All of them are tried: one without free ports may have some whose time aside is over.
         candidates.sort_by_key(|&index| std::cmp::Reverse(self.workers[index].ports.room(ips)));
-        candidates
-            .into_iter()
-            .find_map(|index| Some((index, self.workers[index].ports.take_both(now, ips)?)))
-            .ok_or(MediaRefused::NoPorts)
+        Ok(candidates)
     }
 
     /// States what a leg's peer is. Nothing happens for a session that is closing or gone.
@@ -448,6 +552,9 @@ impl EdgeProxy {
                     Some(Subject::Query(session)) => {
                         self.querying.remove(&session);
                     }
+                    Some(Subject::Function(asked)) => {
+                        self.handle_function_answer(asked, correlation, result);
+                    }
                     Some(Subject::Nothing) | None => {}
                 }
             }
@@ -467,14 +574,14 @@ impl EdgeProxy {
                         .push_back(MediaEvent::TimedOut { session, leg, kind });
                 }
             }
-            // Nobody asks for these yet.
-            Event::MediaStarted { .. }
-            | Event::DigitReceived { .. }
-            | Event::DigitsSent { .. }
+            Event::DigitReceived { .. }
             | Event::PlaybackEnded { .. }
             | Event::RecordingEnded { .. }
             | Event::ActivityChanged { .. }
-            | Event::BeepHeard { .. }
+            | Event::BeepHeard { .. } => self.handle_function_event(event),
+            // Nobody asks for these yet.
+            Event::MediaStarted { .. }
+            | Event::DigitsSent { .. }
             | Event::SpeakerChanged { .. } => {}
         }
     }
@@ -507,7 +614,8 @@ impl EdgeProxy {
         match result {
             Ok(()) => {
                 entry.state = LegState::Open;
-                let all_open = session.legs.iter().all(|leg| leg.state == LegState::Open);
+                let is_bound = |leg: &Leg| !matches!(leg.state, LegState::Opening { .. });
+                let all_open = session.legs.iter().all(is_bound);
                 if session.state == SessionState::Opening && all_open {
                     session.state = SessionState::Open;
                     let local = [session.legs[0].local, session.legs[1].local];
@@ -557,19 +665,28 @@ impl EdgeProxy {
             return;
         }
         entry.configuring = None;
-        let is_settled = session.legs.iter().all(|leg| leg.configuring.is_none());
         match (session.state, result) {
             (SessionState::Closing { .. }, _) => {}
-            (_, Ok(())) if is_settled => {
-                self.events
-                    .push_back(MediaEvent::Configured { session: id });
-            }
-            (_, Ok(())) => {}
+            (_, Ok(())) => self.tell_configured(id),
             // The leg is not bound again yet; its configuration is said again with it.
             (_, Err(Refusal::NoSuchLeg)) if entry_is_opening(session, leg) => {}
             // The edge has closed it, and the word was lost.
             (SessionState::Open, Err(Refusal::NoSuchLeg)) => self.forget(id, None, None),
             (_, Err(refusal)) => self.refuse(id, refusal),
+        }
+    }
+
+    /// Says that the worker has taken everything a session cannot be without, if it has.
+    fn tell_configured(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get(&id) else {
+            return;
+        };
+        let mut legs = session.legs.iter().zip(&session.wanted.legs);
+        let is_settled =
+            legs.all(|(leg, wanted)| leg.configuring.is_none() && wanted.setting_audio.is_none());
+        if is_settled && !matches!(session.state, SessionState::Closing { .. }) {
+            self.events
+                .push_back(MediaEvent::Configured { session: id });
         }
     }
 
@@ -609,6 +726,7 @@ impl EdgeProxy {
                 }
             }
         }
+        self.leave(session.conference);
         true
     }
 
@@ -629,7 +747,10 @@ impl EdgeProxy {
             self.rebinds.pop_front();
             self.send_open(session, leg, attempts);
             self.send_config(session, leg);
+            self.send_leg_functions(session, leg);
+            self.send_session_functions(session);
         }
+        self.sweep_prompts(now);
     }
 
     /// When [`Self::handle_timeout`] has something to do.
@@ -637,7 +758,8 @@ impl EdgeProxy {
     pub fn poll_timeout(&self) -> Option<MonoTime> {
         let closing = self.closing.front().map(|&(deadline, _)| deadline);
         let rebind = self.rebinds.front().map(|&(at, ..)| at);
-        closing.into_iter().chain(rebind).min()
+        let sweep = self.prompts.poll_timeout();
+        closing.into_iter().chain(rebind).chain(sweep).min()
     }
 
     /// The next thing the call machine should hear.
@@ -694,6 +816,9 @@ impl EdgeProxy {
             return;
         };
         let open = &mut entry.legs[leg.as_usize()];
+        if open.state == LegState::Absent {
+            return;
+        }
         let command = Command::OpenLeg {
             session,
             leg,

@@ -17,6 +17,7 @@ fn member(tenant: &str, extension: &str, availability: Availability) -> MemberRo
         availability,
         srtp: SrtpPolicy::Off,
         media: None,
+        audio: PartyAudio::default(),
     }
 }
 
@@ -54,6 +55,7 @@ fn trunk(tenant: &str) -> Origin {
         srtp: SrtpPolicy::Off,
         media_from: Vec::new(),
         media: None,
+        audio: PartyAudio::default(),
     }))
 }
 

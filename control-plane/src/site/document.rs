@@ -14,12 +14,15 @@ use trunkline_edge_api::config::{
     SectionSpec, Value,
 };
 
-use trunkline_sip::offer_answer::SrtpPolicy;
+use trunkline_sip::offer_answer::{SrtpPolicy, Transcode};
 
 use super::{
-    Availability, Did, E164, Extension, InterfaceName, Member, Name, SipUser, Site, Tenant, Trunk,
+    Availability, Conference, Did, E164, Extension, InterfaceName, Member, Name, SipUser, Site,
+    Tenant, Trunk,
 };
+use crate::call::Pin;
 use crate::credential::Credential;
+use crate::party::{Dtmf, PartyAudio, RecordCalls};
 
 /// Characters of a display name.
 const DISPLAY_NAME_CHARS_MAX: usize = 80;
@@ -44,6 +47,29 @@ const SRTP: KeySpec = KeySpec {
              plain RTP refused with 488.",
 };
 
+const TRANSCODE: KeySpec = KeySpec {
+    name: "transcode",
+    form: Transcode::FORM,
+    default: KeyDefault::Literal("\"when_needed\""),
+    effect: "Whether its audio may be converted where the other side has no common codec. With \
+             \"off\" such calls are refused with 488.",
+};
+
+const DTMF: KeySpec = KeySpec {
+    name: "dtmf",
+    form: Dtmf::FORM,
+    default: KeyDefault::Literal("\"rfc4733\""),
+    effect: "How digits travel to and from it: as telephone events, as tones in the audio, or as \
+             SIP INFO requests. What the other side uses is converted.",
+};
+
+const RECORD: KeySpec = KeySpec {
+    name: "record",
+    form: RecordCalls::FORM,
+    default: KeyDefault::Literal("\"never\""),
+    effect: "Whether its calls are recorded, from the answer on, into [media] recordings_dir.",
+};
+
 static TENANT: SectionSpec = SectionSpec {
     name: "tenant",
     effect: "A customer.",
@@ -64,6 +90,15 @@ static TENANT: SectionSpec = SectionSpec {
                 example: "\"inside\"",
             },
             effect: "Our media address towards those of its members that name none.",
+        },
+        KeySpec {
+            name: "hold_music",
+            form: FILE_FORM,
+            default: KeyDefault::Absent {
+                meaning: "[media] hold_music",
+                example: "\"acme/hold.wav\"",
+            },
+            effect: "What its callers and members hear while the other side holds.",
         },
     ],
 };
@@ -112,6 +147,8 @@ static TRUNK: SectionSpec = SectionSpec {
             },
             effect: "Our media address towards it. Offers of the other family are then refused.",
         },
+        TRANSCODE,
+        DTMF,
     ],
 };
 
@@ -173,6 +210,8 @@ static MEMBER: SectionSpec = SectionSpec {
             },
             effect: "Our media address towards the member's phone.",
         },
+        TRANSCODE,
+        DTMF,
     ],
 };
 
@@ -195,8 +234,52 @@ static DID: SectionSpec = SectionSpec {
             default: KeyDefault::Required { example: "\"101\"" },
             effect: "Extension of the member who answers.",
         },
+        RECORD,
     ],
 };
+
+static CONFERENCE: SectionSpec = SectionSpec {
+    name: "conference",
+    effect: "A number whose callers hear each other.",
+    keys: &[
+        KeySpec {
+            name: "name",
+            form: Name::FORM,
+            default: KeyDefault::Required {
+                example: "\"standup\"",
+            },
+            effect: "Its name within the tenant; recordings begin with it.",
+        },
+        TENANT_REFERENCE,
+        KeySpec {
+            name: "did",
+            form: E164::FORM,
+            default: KeyDefault::Required {
+                example: "\"+442071838760\"",
+            },
+            effect: "The number that callers and members dial.",
+        },
+        KeySpec {
+            name: "pin",
+            form: "4 to 16 digits",
+            default: KeyDefault::Absent {
+                meaning: "none",
+                example: "\"271828\"",
+            },
+            effect: "What callers have to enter, after two beeps; three tries.",
+        },
+        KeySpec {
+            name: "announce",
+            form: "true or false",
+            default: KeyDefault::Literal("true"),
+            effect: "A tone when somebody comes or goes.",
+        },
+        RECORD,
+    ],
+};
+
+/// What a file under `prompts_dir` may be called.
+const FILE_FORM: &str = "a path relative to [media] prompts_dir, without \"..\"";
 
 /// A site file that is sound in itself; its password files have not been read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -205,6 +288,7 @@ pub struct SiteDocument {
     trunks: Vec<Trunk>,
     members: Vec<MemberDocument>,
     dids: Vec<Did>,
+    conferences: Vec<Conference>,
     mentions: Vec<Mention>,
 }
 
@@ -231,6 +315,7 @@ pub struct MemberDocument {
     availability: Availability,
     srtp: SrtpPolicy,
     media: Option<InterfaceName>,
+    audio: PartyAudio,
 }
 
 impl SiteDocument {
@@ -284,6 +369,7 @@ impl SiteDocument {
                 availability: member.availability,
                 srtp: member.srtp,
                 media: member.media,
+                audio: member.audio,
             })
         });
         Ok(Site {
@@ -291,12 +377,14 @@ impl SiteDocument {
             trunks: self.trunks,
             members: members.collect::<Result<_, _>>()?,
             dids: self.dids,
+            conferences: self.conferences,
         })
     }
 }
 
 impl Document for SiteDocument {
-    const SECTIONS: &'static [&'static SectionSpec] = &[&TENANT, &TRUNK, &MEMBER, &DID];
+    const SECTIONS: &'static [&'static SectionSpec] =
+        &[&TENANT, &TRUNK, &MEMBER, &DID, &CONFERENCE];
 
     fn read(reader: &Reader<'_>) -> Option<Self> {
         let mut names = Names::default();
@@ -305,11 +393,15 @@ impl Document for SiteDocument {
         let trunks = read_each(reader.sections(&TRUNK), |s| read_trunk(s, &mut names));
         let members = read_each(reader.sections(&MEMBER), |s| read_member(s, &mut names));
         let dids = read_each(reader.sections(&DID), |s| read_did(s, &mut names));
+        let conferences = read_each(reader.sections(&CONFERENCE), |s| {
+            read_conference(s, &mut names)
+        });
         Some(Self {
             tenants: tenants?,
             trunks: trunks?,
             members: members?,
             dids: dids?,
+            conferences: conferences?,
             mentions: names.mentions,
         })
     }
@@ -327,6 +419,7 @@ struct Names {
     extensions: HashMap<(Name, Extension), usize>,
     sip_users: HashMap<SipUser, usize>,
     numbers: HashMap<E164, usize>,
+    conferences: HashMap<(Name, Name), usize>,
 }
 
 fn read_each<T>(
@@ -343,7 +436,8 @@ fn read_tenant(section: &Section<'_>, names: &mut Names) -> Option<Tenant> {
     if let Some(media) = interface(section, TENANT.name, names)? {
         names.tenants_media.insert(name.clone(), media);
     }
-    Some(Tenant { name })
+    let hold_music = section.optional("hold_music", file_name)?;
+    Some(Tenant { name, hold_music })
 }
 
 fn read_trunk(section: &Section<'_>, names: &mut Names) -> Option<Trunk> {
@@ -353,6 +447,7 @@ fn read_trunk(section: &Section<'_>, names: &mut Names) -> Option<Trunk> {
     let srtp = section.value("srtp", parsed::<SrtpPolicy>);
     let media_from = section.optional("media_from", media_from);
     let media = interface(section, TRUNK.name, names);
+    let audio = party_audio(section);
     if let Some(name) = &name {
         take(section, "name", &mut names.trunks, name.clone());
     }
@@ -366,6 +461,7 @@ fn read_trunk(section: &Section<'_>, names: &mut Names) -> Option<Trunk> {
         srtp: srtp?,
         media_from: media_from?.unwrap_or_default(),
         media: media?,
+        audio: audio?,
     })
 }
 
@@ -384,6 +480,7 @@ fn read_member(section: &Section<'_>, names: &mut Names) -> Option<MemberDocumen
     let availability = section.value("availability", parsed::<Availability>);
     let srtp = section.value("srtp", parsed::<SrtpPolicy>);
     let own_media = interface(section, MEMBER.name, names);
+    let audio = party_audio(section);
     if let (Some(tenant), Some(extension)) = (&tenant, &extension) {
         let key = (tenant.clone(), extension.clone());
         take(section, "extension", &mut names.extensions, key);
@@ -404,6 +501,16 @@ fn read_member(section: &Section<'_>, names: &mut Names) -> Option<MemberDocumen
         availability: availability?,
         srtp: srtp?,
         media: media?,
+        audio: audio?,
+    })
+}
+
+fn party_audio(section: &Section<'_>) -> Option<PartyAudio> {
+    let transcode = section.value("transcode", parsed::<Transcode>);
+    let dtmf = section.value("dtmf", parsed::<Dtmf>);
+    Some(PartyAudio {
+        transcode: transcode?,
+        dtmf: dtmf?,
     })
 }
 
@@ -428,6 +535,7 @@ fn read_did(section: &Section<'_>, names: &mut Names) -> Option<Did> {
     let number = section.value("number", parsed::<E164>);
     let tenant = tenant_reference(section, names);
     let member = section.value("member", parsed::<Extension>);
+    let record = section.value("record", parsed::<RecordCalls>);
     if let Some(number) = &number {
         take(section, "number", &mut names.numbers, number.clone());
     }
@@ -442,7 +550,44 @@ fn read_did(section: &Section<'_>, names: &mut Names) -> Option<Did> {
         number: number?,
         tenant: tenant?,
         member: member?,
+        record: record?,
     })
+}
+
+fn read_conference(section: &Section<'_>, names: &mut Names) -> Option<Conference> {
+    let name = section.value("name", parsed::<Name>);
+    let tenant = tenant_reference(section, names);
+    let did = section.value("did", parsed::<E164>);
+    let pin = section.optional("pin", pin);
+    let announce = section.value("announce", |v| v.as_bool());
+    let record = section.value("record", parsed::<RecordCalls>);
+    if let (Some(tenant), Some(name)) = (&tenant, &name) {
+        let key = (tenant.clone(), name.clone());
+        take(section, "name", &mut names.conferences, key);
+    }
+    if let Some(did) = &did {
+        take(section, "did", &mut names.numbers, did.clone());
+    }
+    Some(Conference {
+        tenant: tenant?,
+        name: name?,
+        did: did?,
+        pin: pin?,
+        announce: announce?,
+        record: record?,
+    })
+}
+
+fn pin(value: Value<'_>) -> Option<Pin> {
+    let text = value.as_str()?;
+    let fits = (4..=16).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+    fits.then(|| Pin(text.to_owned()))
+}
+
+/// A relative path that stays below where it begins.
+fn file_name(value: Value<'_>) -> Option<String> {
+    let text = value.as_str()?;
+    crate::config::is_below(text).then(|| text.to_owned())
 }
 
 fn tenant_reference(section: &Section<'_>, names: &Names) -> Option<Name> {

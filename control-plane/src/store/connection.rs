@@ -40,6 +40,11 @@ fn migrator() -> Migrator {
             "media_interface",
             include_str!("../../migrations/0005_media_interface.sql"),
         ),
+        simple(
+            6,
+            "media_functions",
+            include_str!("../../migrations/0006_media_functions.sql"),
+        ),
     ])
 }
 

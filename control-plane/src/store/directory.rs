@@ -12,11 +12,14 @@ use super::plan::{
     self, Action, Fields, ObjectKey, ObjectKind, Origin, Plan, Stored, StoredObject,
 };
 use super::records::{column, named, optional_named};
-use super::snapshot::{MemberRoute, RoutingSnapshot, TrunkRoute};
+use super::snapshot::{ConferenceRoute, MemberRoute, RoutingSnapshot, TrunkRoute};
 use super::{ApplyOptions, StoreError};
+use crate::call::Pin;
 use crate::credential::Credential;
+use crate::party::{PartyAudio, RecordCalls};
 use crate::site::{
-    Availability, Did, E164, Extension, InterfaceName, Member, Name, Site, Tenant, Trunk,
+    Availability, Conference, Did, E164, Extension, InterfaceName, Member, Name, Site, Tenant,
+    Trunk,
 };
 
 /// A member as lists show it.
@@ -40,6 +43,10 @@ pub struct MemberRow {
     pub srtp: String,
     /// Our media address towards the phone, by name.
     pub media: Option<String>,
+    /// `off` or `when_needed`.
+    pub transcode: String,
+    /// `rfc4733`, `inband` or `info`.
+    pub dtmf: String,
 }
 
 /// A DID as lists show it.
@@ -51,6 +58,8 @@ pub struct DidRow {
     pub tenant: String,
     /// Extension of the member who answers.
     pub member: String,
+    /// `never` or `always`.
+    pub record: String,
 }
 
 /// A trunk as lists show it.
@@ -68,7 +77,13 @@ pub struct TrunkRow {
     pub media_from: Vec<String>,
     /// Our media address towards it, by name.
     pub media: Option<String>,
+    /// `off` or `when_needed`.
+    pub transcode: String,
+    /// `rfc4733`, `inband` or `info`.
+    pub dtmf: String,
 }
+
+const SELECT_TENANTS: &str = "SELECT name, hold_music, origin FROM tenants ORDER BY name";
 
 const SELECT_TRUNKS: &str = "SELECT trunks.*, tenants.name AS tenant FROM trunks \
      JOIN tenants ON tenants.id = tenant_id ORDER BY trunks.name";
@@ -76,7 +91,10 @@ const SELECT_TRUNKS: &str = "SELECT trunks.*, tenants.name AS tenant FROM trunks
 const SELECT_MEMBERS: &str = "SELECT members.*, tenants.name AS tenant FROM members \
      JOIN tenants ON tenants.id = tenant_id ORDER BY tenant, extension";
 
-const SELECT_DIDS: &str = "SELECT dids.number, dids.origin, tenants.name AS tenant, \
+const SELECT_CONFERENCES: &str = "SELECT conferences.*, tenants.name AS tenant FROM conferences \
+     JOIN tenants ON tenants.id = tenant_id ORDER BY tenant, conferences.name";
+
+const SELECT_DIDS: &str = "SELECT dids.number, dids.record, dids.origin, tenants.name AS tenant, \
      members.extension AS member FROM dids JOIN tenants ON tenants.id = dids.tenant_id \
      JOIN members ON members.id = member_id ORDER BY number";
 
@@ -105,6 +123,8 @@ pub(super) async fn members(
             availability_set_by: column(row, "availability_set_by")?,
             srtp: column(row, "srtp")?,
             media: column(row, "media")?,
+            transcode: column(row, "transcode")?,
+            dtmf: column(row, "dtmf")?,
         })
     };
     rows.iter().map(row).collect()
@@ -117,6 +137,7 @@ pub(super) async fn dids(connection: &mut SqliteConnection) -> Result<Vec<DidRow
             number: column(row, "number")?,
             tenant: column(row, "tenant")?,
             member: column(row, "member")?,
+            record: column(row, "record")?,
         })
     };
     rows.iter().map(row).collect()
@@ -136,12 +157,14 @@ pub(super) async fn trunks(connection: &mut SqliteConnection) -> Result<Vec<Trun
             srtp: column(row, "srtp")?,
             media_from: networks("media_from")?,
             media: column(row, "media")?,
+            transcode: column(row, "transcode")?,
+            dtmf: column(row, "dtmf")?,
         })
     };
     rows.iter().map(row).collect()
 }
 
-/// Reads all routing data. The three reads are one transaction, so that they fit each other.
+/// Reads all routing data. The reads are one transaction, so that they fit each other.
 pub(super) async fn snapshot(
     connection: &mut SqliteConnection,
 ) -> Result<RoutingSnapshot, StoreError> {
@@ -149,6 +172,8 @@ pub(super) async fn snapshot(
     let trunks = rows(&mut transaction, SELECT_TRUNKS).await?;
     let members = rows(&mut transaction, SELECT_MEMBERS).await?;
     let dids = rows(&mut transaction, SELECT_DIDS).await?;
+    let conferences = rows(&mut transaction, SELECT_CONFERENCES).await?;
+    let tenants = rows(&mut transaction, SELECT_TENANTS).await?;
     transaction.rollback().await.map_err(translate)?;
     let trunks = trunks.iter().map(|row| {
         Ok(TrunkRoute {
@@ -158,7 +183,19 @@ pub(super) async fn snapshot(
             srtp: named(row, "srtp")?,
             media_from: networks(row, "media_from")?,
             media: optional_named(row, "media")?,
+            audio: party_audio(row)?,
         })
+    });
+    let mut recorded = Vec::new();
+    for row in &dids {
+        if named::<RecordCalls>(row, "record")? == RecordCalls::Always {
+            recorded.push(named::<E164>(row, "number")?);
+        }
+    }
+    let hold_music = tenants.iter().filter_map(|row| {
+        let file: Result<Option<String>, StoreError> = column(row, "hold_music");
+        let file = file.transpose()?;
+        Some(file.and_then(|file| Ok((named::<Name>(row, "name")?, file))))
     });
     let dids = dids.iter().map(|row| {
         Ok((
@@ -167,14 +204,42 @@ pub(super) async fn snapshot(
             named::<Extension>(row, "member")?,
         ))
     });
-    Ok(RoutingSnapshot::new(
+    let snapshot = RoutingSnapshot::new(
         trunks.collect::<Result<_, StoreError>>()?,
         members
             .iter()
             .map(member_route)
             .collect::<Result<_, StoreError>>()?,
         dids.collect::<Result<_, StoreError>>()?,
-    ))
+    )
+    .with_conferences(
+        conferences
+            .iter()
+            .map(conference_route)
+            .collect::<Result<_, StoreError>>()?,
+    )
+    .with_hold_music(hold_music.collect::<Result<_, StoreError>>()?);
+    Ok(recorded
+        .iter()
+        .fold(snapshot, RoutingSnapshot::with_recorded))
+}
+
+fn conference_route(row: &SqliteRow) -> Result<ConferenceRoute, StoreError> {
+    Ok(ConferenceRoute {
+        tenant: named(row, "tenant")?,
+        name: named(row, "name")?,
+        did: named(row, "did")?,
+        pin: column::<Option<String>>(row, "pin")?.map(Pin),
+        announce: column(row, "announce")?,
+        record: named(row, "record")?,
+    })
+}
+
+fn party_audio(row: &SqliteRow) -> Result<PartyAudio, StoreError> {
+    Ok(PartyAudio {
+        transcode: named(row, "transcode")?,
+        dtmf: named(row, "dtmf")?,
+    })
 }
 
 fn networks(row: &SqliteRow, name: &'static str) -> Result<Vec<IpNet>, StoreError> {
@@ -199,6 +264,7 @@ fn member_route(row: &SqliteRow) -> Result<MemberRoute, StoreError> {
         availability: named(row, "availability")?,
         srtp: named(row, "srtp")?,
         media: optional_named(row, "media")?,
+        audio: party_audio(row)?,
     })
 }
 
@@ -294,9 +360,12 @@ async fn stored(connection: &mut SqliteConnection) -> Result<Stored, StoreError>
         stored.insert((kind, key), object);
         Ok::<(), StoreError>(())
     };
-    for row in rows(connection, "SELECT name, origin FROM tenants").await? {
+    for row in rows(connection, SELECT_TENANTS).await? {
         let key = column(&row, "name")?;
-        add(ObjectKind::Tenant, key, &row, Fields::new(), false)?;
+        let hold_music: Option<String> = column(&row, "hold_music")?;
+        let fields = hold_music.map(|file| (plan::HOLD_MUSIC, file));
+        let fields = fields.into_iter().collect();
+        add(ObjectKind::Tenant, key, &row, fields, false)?;
     }
     for row in rows(connection, SELECT_TRUNKS).await? {
         let mut fields = Fields::from([
@@ -311,6 +380,7 @@ async fn stored(connection: &mut SqliteConnection) -> Result<Stored, StoreError>
         if let Some(media) = column(&row, "media")? {
             fields.insert(plan::MEDIA, media);
         }
+        plan::put_audio(&mut fields, party_audio(&row)?);
         add(
             ObjectKind::Trunk,
             column(&row, "name")?,
@@ -337,6 +407,7 @@ async fn stored(connection: &mut SqliteConnection) -> Result<Stored, StoreError>
         if let Some(media) = column(&row, "media")? {
             fields.insert(plan::MEDIA, media);
         }
+        plan::put_audio(&mut fields, party_audio(&row)?);
         let tenant: &str = column(&row, "tenant")?;
         let extension: &str = column(&row, "extension")?;
         let is_members = column::<&str>(&row, "availability_set_by")? == "member";
@@ -344,10 +415,14 @@ async fn stored(connection: &mut SqliteConnection) -> Result<Stored, StoreError>
         add(ObjectKind::Member, key, &row, fields, is_members)?;
     }
     for row in rows(connection, SELECT_DIDS).await? {
-        let fields = Fields::from([
+        let mut fields = Fields::from([
             ("tenant", column(&row, "tenant")?),
             ("member", column(&row, "member")?),
         ]);
+        let record: RecordCalls = named(&row, "record")?;
+        if record != RecordCalls::default() {
+            fields.insert(plan::RECORD, record.to_string());
+        }
         add(
             ObjectKind::Did,
             column(&row, "number")?,
@@ -355,6 +430,17 @@ async fn stored(connection: &mut SqliteConnection) -> Result<Stored, StoreError>
             fields,
             false,
         )?;
+    }
+    for row in rows(connection, SELECT_CONFERENCES).await? {
+        let route = conference_route(&row)?;
+        let fields = plan::conference_base_fields(
+            route.did.as_str(),
+            route.pin.as_ref().map(|pin| pin.0.as_str()),
+            route.announce,
+            route.record,
+        );
+        let key = format!("{}/{}", route.tenant, route.name);
+        add(ObjectKind::Conference, key, &row, fields, false)?;
     }
     Ok(stored)
 }
@@ -379,7 +465,7 @@ async fn carry_out(
     };
     for tenant in &site.tenants {
         if actions.contains_key(&plan::tenant_key(tenant)) {
-            insert_tenant(connection, tenant).await?;
+            put_tenant(connection, tenant).await?;
         }
     }
     for trunk in &site.trunks {
@@ -403,6 +489,26 @@ async fn carry_out(
     for did in &site.dids {
         if actions.contains_key(&plan::did_key(did)) {
             put_did(connection, did).await?;
+        }
+    }
+    for key in deleted(ObjectKind::Conference) {
+        let (tenant, name) = member_key_parts(key);
+        let delete = "DELETE FROM conferences WHERE name = ?2 \
+             AND tenant_id = (SELECT id FROM tenants WHERE name = ?1)";
+        execute(connection, delete, &[tenant, name]).await?;
+    }
+    // Numbers may change hands between conferences.
+    for ((kind, key), action) in &actions {
+        if *kind == ObjectKind::Conference && *action == Action::Update {
+            let (tenant, name) = member_key_parts(key);
+            let park = "UPDATE conferences SET did = '#' || id WHERE name = ?2 \
+                 AND tenant_id = (SELECT id FROM tenants WHERE name = ?1)";
+            execute(connection, park, &[tenant, name]).await?;
+        }
+    }
+    for conference in &site.conferences {
+        if actions.contains_key(&plan::conference_key(conference)) {
+            put_conference(connection, conference).await?;
         }
     }
     for key in deleted(ObjectKind::Member) {
@@ -438,21 +544,49 @@ async fn execute(
     Ok(())
 }
 
-async fn insert_tenant(
+async fn put_tenant(connection: &mut SqliteConnection, tenant: &Tenant) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO tenants (name, hold_music, origin) VALUES (?, ?, 'site') \
+         ON CONFLICT (name) DO UPDATE SET hold_music = excluded.hold_music",
+    )
+    .bind(tenant.name.as_str())
+    .bind(tenant.hold_music.as_deref())
+    .execute(connection)
+    .await
+    .map_err(translate)?;
+    Ok(())
+}
+
+async fn put_conference(
     connection: &mut SqliteConnection,
-    tenant: &Tenant,
+    conference: &Conference,
 ) -> Result<(), StoreError> {
-    let insert = "INSERT INTO tenants (name, origin) VALUES (?, 'site')";
-    execute(connection, insert, &[tenant.name.as_str()]).await
+    sqlx::query(
+        "INSERT INTO conferences (tenant_id, name, did, pin, announce, record, origin) \
+         VALUES ((SELECT id FROM tenants WHERE name = ?), ?, ?, ?, ?, ?, 'site') \
+         ON CONFLICT (tenant_id, name) DO UPDATE SET did = excluded.did, pin = excluded.pin, \
+         announce = excluded.announce, record = excluded.record",
+    )
+    .bind(conference.tenant.as_str())
+    .bind(conference.name.as_str())
+    .bind(conference.did.as_str())
+    .bind(conference.pin.as_ref().map(|pin| pin.0.as_str()))
+    .bind(conference.announce)
+    .bind(conference.record.as_str())
+    .execute(connection)
+    .await
+    .map_err(translate)?;
+    Ok(())
 }
 
 async fn put_trunk(connection: &mut SqliteConnection, trunk: &Trunk) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO trunks (tenant_id, name, sources, srtp, media_from, media, origin) \
-         VALUES ((SELECT id FROM tenants WHERE name = ?), ?, ?, ?, ?, ?, 'site') \
+        "INSERT INTO trunks (tenant_id, name, sources, srtp, media_from, media, transcode, dtmf, \
+         origin) \
+         VALUES ((SELECT id FROM tenants WHERE name = ?), ?, ?, ?, ?, ?, ?, ?, 'site') \
          ON CONFLICT (name) DO UPDATE SET tenant_id = excluded.tenant_id, \
          sources = excluded.sources, srtp = excluded.srtp, media_from = excluded.media_from, \
-         media = excluded.media",
+         media = excluded.media, transcode = excluded.transcode, dtmf = excluded.dtmf",
     )
     .bind(trunk.tenant.as_str())
     .bind(trunk.name.as_str())
@@ -460,6 +594,8 @@ async fn put_trunk(connection: &mut SqliteConnection, trunk: &Trunk) -> Result<(
     .bind(trunk.srtp.as_str())
     .bind(plan::networks_text(&trunk.media_from))
     .bind(trunk.media.as_ref().map(InterfaceName::as_str))
+    .bind(trunk.audio.transcode.as_str())
+    .bind(trunk.audio.dtmf.as_str())
     .execute(connection)
     .await
     .map_err(translate)?;
@@ -477,13 +613,14 @@ async fn park_sip_user(connection: &mut SqliteConnection, key: &str) -> Result<(
 async fn put_member(connection: &mut SqliteConnection, member: &Member) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO members (tenant_id, extension, name, sip_user, realm, ha1_md5, ha1_sha256, \
-         forward_number, availability, srtp, media, availability_set_by, origin) \
-         VALUES ((SELECT id FROM tenants WHERE name = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'site', \
+         forward_number, availability, srtp, media, transcode, dtmf, availability_set_by, origin) \
+         VALUES ((SELECT id FROM tenants WHERE name = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'site', \
          'site') \
          ON CONFLICT (tenant_id, extension) DO UPDATE SET name = excluded.name, \
          sip_user = excluded.sip_user, realm = excluded.realm, ha1_md5 = excluded.ha1_md5, \
          ha1_sha256 = excluded.ha1_sha256, forward_number = excluded.forward_number, \
-         srtp = excluded.srtp, media = excluded.media, \
+         srtp = excluded.srtp, media = excluded.media, transcode = excluded.transcode, \
+         dtmf = excluded.dtmf, \
          availability = CASE availability_set_by WHEN 'member' THEN availability \
          ELSE excluded.availability END",
     )
@@ -498,6 +635,8 @@ async fn put_member(connection: &mut SqliteConnection, member: &Member) -> Resul
     .bind(member.availability.as_str())
     .bind(member.srtp.as_str())
     .bind(member.media.as_ref().map(InterfaceName::as_str))
+    .bind(member.audio.transcode.as_str())
+    .bind(member.audio.dtmf.as_str())
     .execute(connection)
     .await
     .map_err(translate)?;
@@ -505,15 +644,16 @@ async fn put_member(connection: &mut SqliteConnection, member: &Member) -> Resul
 }
 
 async fn put_did(connection: &mut SqliteConnection, did: &Did) -> Result<(), StoreError> {
-    let put = "INSERT INTO dids (number, tenant_id, member_id, origin) \
-         SELECT ?1, tenants.id, members.id, 'site' FROM members \
+    let put = "INSERT INTO dids (number, tenant_id, member_id, record, origin) \
+         SELECT ?1, tenants.id, members.id, ?4, 'site' FROM members \
          JOIN tenants ON tenants.id = tenant_id WHERE tenants.name = ?2 AND extension = ?3 \
          ON CONFLICT (number) DO UPDATE SET tenant_id = excluded.tenant_id, \
-         member_id = excluded.member_id";
+         member_id = excluded.member_id, record = excluded.record";
     let arguments = [
         did.number.as_str(),
         did.tenant.as_str(),
         did.member.as_str(),
+        did.record.as_str(),
     ];
     execute(connection, put, &arguments).await
 }

@@ -5,7 +5,8 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::site::{Availability, Did, Member, Site, Tenant, Trunk};
+use crate::party::{Dtmf, PartyAudio, RecordCalls};
+use crate::site::{Availability, Conference, Did, Member, Site, Tenant, Trunk};
 
 /// Everything an apply does, and what it leaves alone.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
@@ -77,6 +78,8 @@ pub enum ObjectKind {
     Member,
     /// `[[did]]`
     Did,
+    /// `[[conference]]`
+    Conference,
 }
 
 impl ObjectKind {
@@ -86,6 +89,7 @@ impl ObjectKind {
             ObjectKind::Trunk => "trunk",
             ObjectKind::Member => "member",
             ObjectKind::Did => "did",
+            ObjectKind::Conference => "conference",
         }
     }
 }
@@ -119,6 +123,11 @@ const AVAILABILITY: &str = "availability";
 pub(super) const SRTP: &str = "srtp";
 pub(super) const MEDIA_FROM: &str = "media_from";
 pub(super) const MEDIA: &str = "media";
+pub(super) const HOLD_MUSIC: &str = "hold_music";
+pub(super) const RECORD: &str = "record";
+const TRANSCODE: &str = "transcode";
+const DTMF: &str = "dtmf";
+const PIN: &str = "pin";
 
 /// Plans the way from `stored` to `site`.
 ///
@@ -209,7 +218,9 @@ fn kept<'a>(
 fn refers_to((kind, key): &ObjectKey, fields: &Fields) -> Vec<ObjectKey> {
     let tenant = match kind {
         ObjectKind::Tenant => None,
-        ObjectKind::Member => key.split_once('/').map(|(tenant, _)| tenant),
+        ObjectKind::Member | ObjectKind::Conference => {
+            key.split_once('/').map(|(tenant, _)| tenant)
+        }
         ObjectKind::Trunk | ObjectKind::Did => fields.get("tenant").map(String::as_str),
     };
     let Some(tenant) = tenant else {
@@ -232,6 +243,7 @@ fn conflicts(
         let field = match kind {
             ObjectKind::Member => "sip_user",
             ObjectKind::Trunk => "sources",
+            ObjectKind::Conference => "did",
             ObjectKind::Tenant | ObjectKind::Did => return Vec::new(),
         };
         let value = fields.get(field).map(String::as_str).unwrap_or_default();
@@ -271,7 +283,7 @@ fn differences(from: &Fields, to: &Fields, keep_availability: bool) -> Vec<Field
         .filter(|name| from.get(name) != to.get(name))
         .map(|field| {
             let shown = |value: Option<&String>| match field {
-                PASSWORD => value.map(|_| "(secret)".to_owned()),
+                PASSWORD | PIN => value.map(|_| "(secret)".to_owned()),
                 _ => value.cloned(),
             };
             FieldChange {
@@ -287,7 +299,7 @@ fn stated(site: &Site) -> BTreeMap<ObjectKey, Fields> {
     let tenants = site
         .tenants
         .iter()
-        .map(|tenant| (tenant_key(tenant), Fields::new()));
+        .map(|tenant| (tenant_key(tenant), tenant_fields(tenant)));
     let trunks = site
         .trunks
         .iter()
@@ -297,7 +309,12 @@ fn stated(site: &Site) -> BTreeMap<ObjectKey, Fields> {
         .iter()
         .map(|member| (member_key(member), member_fields(member)));
     let dids = site.dids.iter().map(|did| (did_key(did), did_fields(did)));
-    tenants.chain(trunks).chain(members).chain(dids).collect()
+    let conferences = site
+        .conferences
+        .iter()
+        .map(|conference| (conference_key(conference), conference_fields(conference)));
+    let people = tenants.chain(trunks).chain(members);
+    people.chain(dids).chain(conferences).collect()
 }
 
 pub(super) fn tenant_key(tenant: &Tenant) -> ObjectKey {
@@ -317,6 +334,52 @@ pub(super) fn did_key(did: &Did) -> ObjectKey {
     (ObjectKind::Did, did.number.as_str().to_owned())
 }
 
+pub(super) fn conference_key(conference: &Conference) -> ObjectKey {
+    let key = format!("{}/{}", conference.tenant, conference.name);
+    (ObjectKind::Conference, key)
+}
+
+fn tenant_fields(tenant: &Tenant) -> Fields {
+    let hold_music = tenant.hold_music.iter();
+    hold_music.map(|file| (HOLD_MUSIC, file.clone())).collect()
+}
+
+/// What is at its default is not named.
+pub(super) fn put_audio(fields: &mut Fields, audio: PartyAudio) {
+    if audio.transcode != PartyAudio::default().transcode {
+        fields.insert(TRANSCODE, audio.transcode.to_string());
+    }
+    if audio.dtmf != Dtmf::default() {
+        fields.insert(DTMF, audio.dtmf.to_string());
+    }
+}
+
+fn conference_fields(conference: &Conference) -> Fields {
+    conference_base_fields(
+        conference.did.as_str(),
+        conference.pin.as_ref().map(|pin| pin.0.as_str()),
+        conference.announce,
+        conference.record,
+    )
+}
+
+pub(super) fn conference_base_fields(
+    did: &str,
+    pin: Option<&str>,
+    announce: bool,
+    record: RecordCalls,
+) -> Fields {
+    let mut fields = Fields::from([
+        ("did", did.to_owned()),
+        ("announce", announce.to_string()),
+        (RECORD, record.to_string()),
+    ]);
+    if let Some(pin) = pin {
+        fields.insert(PIN, pin.to_owned());
+    }
+    fields
+}
+
 pub(super) fn trunk_fields(trunk: &Trunk) -> Fields {
     let mut fields = Fields::from([
         ("tenant", trunk.tenant.to_string()),
@@ -329,6 +392,7 @@ pub(super) fn trunk_fields(trunk: &Trunk) -> Fields {
     if let Some(media) = &trunk.media {
         fields.insert(MEDIA, media.to_string());
     }
+    put_audio(&mut fields, trunk.audio);
     fields
 }
 
@@ -357,6 +421,7 @@ pub(super) fn member_fields(member: &Member) -> Fields {
     if let Some(media) = &member.media {
         fields.insert(MEDIA, media.to_string());
     }
+    put_audio(&mut fields, member.audio);
     fields
 }
 
@@ -375,10 +440,14 @@ pub(super) fn member_base_fields(
 }
 
 pub(super) fn did_fields(did: &Did) -> Fields {
-    Fields::from([
+    let mut fields = Fields::from([
         ("tenant", did.tenant.to_string()),
         ("member", did.member.to_string()),
-    ])
+    ]);
+    if did.record != RecordCalls::default() {
+        fields.insert(RECORD, did.record.to_string());
+    }
+    fields
 }
 
 /// One line per object, `+` created, `~` changed, `-` deleted, then a summary.

@@ -8,7 +8,9 @@ use ipnet::IpNet;
 
 use trunkline_sip::offer_answer::SrtpPolicy;
 
+use crate::call::Pin;
 use crate::credential::Credential;
+use crate::party::{PartyAudio, RecordCalls};
 use crate::site::{Availability, E164, Extension, InterfaceName, Name, SipUser};
 
 /// Everything that routing needs to know of the store at one moment.
@@ -20,6 +22,9 @@ pub struct RoutingSnapshot {
     dids: HashMap<E164, DidRoute>,
     members: HashMap<(Name, Extension), Arc<MemberRoute>>,
     sip_users: HashMap<SipUser, Arc<MemberRoute>>,
+    conferences: HashMap<E164, Arc<ConferenceRoute>>,
+    /// By tenant.
+    hold_music: HashMap<Name, String>,
     trunk_count: usize,
 }
 
@@ -46,6 +51,8 @@ pub struct TrunkRoute {
     pub media_from: Vec<IpNet>,
     /// Our media address towards it; `None`: the first of the family that fits.
     pub media: Option<InterfaceName>,
+    /// How its audio and digits are treated.
+    pub audio: PartyAudio,
 }
 
 /// A member as routing and the registrar see it.
@@ -69,6 +76,8 @@ pub struct MemberRoute {
     pub srtp: SrtpPolicy,
     /// Our media address towards the phone; `None`: the first of the family that fits.
     pub media: Option<InterfaceName>,
+    /// How the phone's audio and digits are treated.
+    pub audio: PartyAudio,
 }
 
 /// Who answers a number.
@@ -80,6 +89,25 @@ pub struct DidRoute {
     pub tenant: Name,
     /// Who answers.
     pub member: Arc<MemberRoute>,
+    /// Whether its calls are recorded.
+    pub record: RecordCalls,
+}
+
+/// A conference.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConferenceRoute {
+    /// Whose it is.
+    pub tenant: Name,
+    /// Its name within the tenant.
+    pub name: Name,
+    /// Its number.
+    pub did: E164,
+    /// What callers have to enter.
+    pub pin: Option<Pin>,
+    /// Whether a tone tells that somebody comes or goes.
+    pub announce: bool,
+    /// Whether what is said is recorded.
+    pub record: RecordCalls,
 }
 
 impl RoutingSnapshot {
@@ -116,11 +144,36 @@ impl RoutingSnapshot {
                     number: number.clone(),
                     tenant,
                     member: Arc::clone(member),
+                    record: RecordCalls::Never,
                 };
                 snapshot.dids.insert(number, route);
             }
         }
         snapshot
+    }
+
+    /// Adds conferences, each under its number.
+    #[must_use]
+    pub fn with_conferences(mut self, conferences: Vec<ConferenceRoute>) -> Self {
+        let routes = conferences.into_iter().map(Arc::new);
+        self.conferences = routes.map(|route| (route.did.clone(), route)).collect();
+        self
+    }
+
+    /// Adds what tenants play to who is held.
+    #[must_use]
+    pub fn with_hold_music(mut self, hold_music: HashMap<Name, String>) -> Self {
+        self.hold_music = hold_music;
+        self
+    }
+
+    /// Has the calls of `number` recorded.
+    #[must_use]
+    pub fn with_recorded(mut self, number: &E164) -> Self {
+        if let Some(did) = self.dids.get_mut(number) {
+            did.record = RecordCalls::Always;
+        }
+        self
     }
 
     fn add_source(&mut self, source: IpNet, trunk: &Arc<TrunkRoute>) {
@@ -160,6 +213,18 @@ impl RoutingSnapshot {
     #[must_use]
     pub fn did(&self, number: &E164) -> Option<&DidRoute> {
         self.dids.get(number)
+    }
+
+    /// The conference of `number`.
+    #[must_use]
+    pub fn conference(&self, number: &E164) -> Option<&Arc<ConferenceRoute>> {
+        self.conferences.get(number)
+    }
+
+    /// What a tenant plays to who is held, where it says so.
+    #[must_use]
+    pub fn hold_music(&self, tenant: &Name) -> Option<&str> {
+        self.hold_music.get(tenant).map(String::as_str)
     }
 
     /// The member with this digest user name.

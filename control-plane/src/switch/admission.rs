@@ -13,32 +13,38 @@
 use std::sync::Arc;
 
 use sipx_sip::{Header, HeaderName, Method, Request, Uri};
-use trunkline_edge_api::{LegIndex, MonoTime};
+use trunkline_edge_api::{LegIndex, MonoTime, RecordingTracks};
 use trunkline_sip::agent::{NameAddr, ServerRequestId, SipLegId};
 use trunkline_sip::digest::DigestError;
 use trunkline_sip::flow::Flow;
 use trunkline_sip::identity::{self, Caller};
-use trunkline_sip::offer_answer::{KeySource, MediaNegotiation, OfferAnswerError};
+use trunkline_sip::offer_answer::{
+    KeySource, MediaNegotiation, OfferAnswerError, TranscodingPolicy,
+};
 
 use super::Switch;
+use super::actions::file_below;
 use super::calls::{CallKey, Entry, MemberTarget, retry_after};
-use crate::call::{Call, CallSetup};
+use crate::call::{Call, CallSetup, Machine};
 use crate::cdr::{CallRecord, CallResult, EndedBySide, LegMedia};
+use crate::edge::PromptFile;
 use crate::logging::call_span;
+use crate::party::RecordCalls;
 use crate::routing::{self, Origin, Route};
+use crate::site::Name;
 use crate::store::MemberRoute;
 
 /// Methods we understand (RFC 3261 §20.5).
 const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, REGISTER, UPDATE, INFO";
 
 /// How a request outside a dialog is refused.
-struct Denial {
+pub(super) struct Denial {
     status: u16,
     headers: Vec<Header>,
 }
 
 impl Denial {
-    fn plain(status: u16) -> Self {
+    pub(super) fn plain(status: u16) -> Self {
         Self {
             status,
             headers: Vec::new(),
@@ -207,6 +213,11 @@ impl Switch {
         let _span = call_span(&record.call_id).entered();
 
         let called = identity::called(request);
+        let conference = routing::conference(&self.snapshot, origin, called.as_deref());
+        if let Some(conference) = conference {
+            let (request, record) = ((request, &flow), (record, &*conference));
+            return self.admit_to_conference(now, key, leg, request, origin, record);
+        }
         let route = match routing::route(&self.snapshot, origin, called.as_deref()) {
             Ok(route) => route,
             Err(refused) => {
@@ -237,6 +248,14 @@ impl Switch {
         );
         if let Some(networks) = origin.media_from() {
             negotiation.accept_media_from(LegIndex::A, networks);
+        }
+        let audio = [origin.audio(), route.member.audio];
+        for (side, audio) in LegIndex::ALL.into_iter().zip(audio) {
+            let policy = TranscodingPolicy {
+                transcode: audio.transcode,
+                codecs: self.config.media.codecs.clone(),
+            };
+            negotiation.allow_transcoding(side, policy);
         }
         let named = [origin.media(), route.member.media.as_ref()];
         for (side, name) in LegIndex::ALL.into_iter().zip(named) {
@@ -270,6 +289,14 @@ impl Switch {
         let media_ips = negotiation
             .settle_addresses([source_ip, member_ip])
             .map(|entry| entry.address);
+        let hold_music = self.hold_music(origin.tenant());
+        let recording = match route.record {
+            RecordCalls::Never => None,
+            RecordCalls::Always => {
+                let file = format!("{}.wav", record.call_id);
+                self.recording_plan(&file, RecordingTracks::Stereo)
+            }
+        };
         let call = Call::new(CallSetup {
             record,
             started_at: now,
@@ -280,6 +307,8 @@ impl Switch {
                 Origin::Trunk(_) => [None, nat[1]],
                 Origin::Member(_) => nat,
             },
+            dtmf: audio.map(|audio| audio.dtmf),
+            has_hold_music: hold_music.is_some(),
             sdp_session_ids: [self.entropy.next_u64(), self.entropy.next_u64()],
             negotiation,
         });
@@ -287,16 +316,33 @@ impl Switch {
         self.calls.insert(
             key,
             Entry {
-                call,
+                call: Machine::Bridge(Box::new(call)),
                 started_at: now,
                 legs: [Some(leg), None],
                 session: None,
-                target,
+                target: Some(target),
+                seat: None,
+                hold_music,
+                recording,
+                digit_counts: [0; 2],
                 media_ips,
                 deadline: None,
             },
         );
         self.perform_outputs(now, key);
+    }
+
+    /// What a tenant's people hear while they are held.
+    fn hold_music(&self, tenant: &Name) -> Option<PromptFile> {
+        let file = self.snapshot.hold_music(tenant);
+        let file = file.or(self.config.media.hold_music.as_deref())?;
+        match file_below(&self.config.media.prompts_dir, file) {
+            Ok(path) => Some(PromptFile::new(path)),
+            Err(error) => {
+                tracing::error!(%error, "no hold music");
+                None
+            }
+        }
     }
 
     /// How the call is shown to the member: our own addresses, the caller's number and name.
@@ -335,7 +381,13 @@ impl Switch {
     }
 
     /// Refuses an admitted caller, and writes that down.
-    fn refuse(&mut self, now: MonoTime, leg: SipLegId, mut record: CallRecord, denial: Denial) {
+    pub(super) fn refuse(
+        &mut self,
+        now: MonoTime,
+        leg: SipLegId,
+        mut record: CallRecord,
+        denial: Denial,
+    ) {
         record.sip_status = Some(denial.status);
         self.deny(now, leg, denial);
         self.write_record(record);

@@ -3,14 +3,18 @@
 use std::net::IpAddr;
 
 use sipx_sip::{Header, HeaderName};
-use trunkline_edge_api::{LegIndex, LegReport, MonoTime, SessionId, Ssrc};
+use trunkline_edge_api::{
+    ConferenceId, DigitMethod, LegIndex, LegReport, Membership, MonoTime, SessionId, Ssrc,
+};
 use trunkline_sip::agent::{Agent, InviteRequest, LegError, NameAddr, SipLegId};
 use trunkline_sip::flow::Flow;
 
 use super::{CallView, RETRY_AFTER_SECS, Switch};
-use crate::call::{Call, Input, Output};
+use crate::call::{Input, Machine, Output};
 use crate::cdr::CallRecord;
+use crate::edge::{FunctionError, Piece, PlayList, PromptFile, RecordingPlan, single_digit};
 use crate::logging::call_span;
+use crate::party::Dtmf;
 
 /// Names a live call inside the switch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,14 +35,31 @@ pub(super) struct MemberTarget {
     pub(super) max_forwards: u8,
 }
 
+/// The conference that a call is for.
+#[derive(Debug)]
+pub(super) struct ConferenceSeat {
+    pub(super) id: ConferenceId,
+    /// Whether others hear that somebody comes or goes.
+    pub(super) announces: bool,
+    /// What the first member has recorded.
+    pub(super) recording: Option<RecordingPlan>,
+}
+
 /// A live call.
 #[derive(Debug)]
 pub(super) struct Entry {
-    pub(super) call: Call,
+    pub(super) call: Machine,
     pub(super) started_at: MonoTime,
     pub(super) legs: [Option<SipLegId>; 2],
     pub(super) session: Option<SessionId>,
-    pub(super) target: MemberTarget,
+    /// Whom it calls; `None` for a conference.
+    pub(super) target: Option<MemberTarget>,
+    pub(super) seat: Option<ConferenceSeat>,
+    pub(super) hold_music: Option<PromptFile>,
+    /// What is recorded once the call is answered.
+    pub(super) recording: Option<RecordingPlan>,
+    /// Digits that each side has pressed.
+    pub(super) digit_counts: [u64; 2],
     pub(super) media_ips: [IpAddr; 2],
     pub(super) deadline: Option<MonoTime>,
 }
@@ -57,6 +78,9 @@ impl Entry {
             trunk: record.trunk.clone(),
             age_ms: now.nanos_since(self.started_at) / 1_000_000,
             codec: record.caller_codec.clone(),
+            callee_codec: record.callee_codec.clone(),
+            caller_digits: self.digit_counts[0],
+            callee_digits: self.digit_counts[1],
             caller_media,
             callee_media,
         }
@@ -103,6 +127,23 @@ impl Switch {
                     self.proxy.configure(session, leg, config);
                 }
             }
+            Output::SetAudio {
+                audio,
+                is_converting,
+            } => {
+                if let Some(session) = self.calls.get(&key).and_then(|entry| entry.session) {
+                    self.proxy.set_audio(session, *audio, is_converting);
+                }
+            }
+            Output::SetDigits(..)
+            | Output::StartMusic(_)
+            | Output::StopMusic(_)
+            | Output::SendDigit(..)
+            | Output::PlayTone(_)
+            | Output::Join => self.perform_function(now, key, output),
+            Output::SayDigit(leg, digit) => {
+                self.on_leg(key, leg, |agent, leg| agent.send_digit(now, leg, digit));
+            }
             Output::CloseMedia => match self.calls.get(&key).and_then(|entry| entry.session) {
                 Some(session) => self.proxy.close(now, session),
                 None => {
@@ -121,6 +162,7 @@ impl Switch {
             }
             Output::AnswerCaller(sdp) => {
                 self.on_leg(key, LegIndex::A, |agent, leg| agent.answer(now, leg, sdp));
+                self.begin_recording(key);
             }
             Output::RejectCaller { status, reason } => {
                 let headers = if status == 503 {
@@ -158,6 +200,82 @@ impl Switch {
         }
     }
 
+    /// Has the edge do something beside relaying. What it cannot do is logged: no peer waits for it.
+    fn perform_function(&mut self, now: MonoTime, key: CallKey, output: Output) {
+        let Some(entry) = self.calls.get(&key) else {
+            return;
+        };
+        let Some(session) = entry.session else {
+            return;
+        };
+        let proxy = &mut self.proxy;
+        let result = match output {
+            Output::SetDigits(leg, digits) => {
+                let mut switches = proxy.functions(session, leg).unwrap_or_default();
+                switches.detects_tones = digits.detects_tones;
+                switches.hides_digits = digits.hides_digits;
+                proxy.set_functions(session, leg, switches, None)
+            }
+            Output::StartMusic(leg) => match &entry.hold_music {
+                Some(file) => {
+                    let music = PlayList {
+                        pieces: vec![Piece::File(file.clone())],
+                        rounds: 0,
+                        ends_on_digit: false,
+                    };
+                    proxy.play(now, session, leg, music, None).map(drop)
+                }
+                None => Ok(()),
+            },
+            Output::StopMusic(leg) => proxy.stop_playing(session, leg, None),
+            Output::SendDigit(leg, digit, dtmf) => {
+                let method = match dtmf {
+                    Dtmf::InBand => DigitMethod::InBand,
+                    Dtmf::Rfc4733 | Dtmf::Info => DigitMethod::Preferred,
+                };
+                let digits = single_digit(digit);
+                proxy
+                    .send_digits(session, leg, digits, method, None)
+                    .map(drop)
+            }
+            Output::PlayTone(tone) => {
+                let once = PlayList {
+                    pieces: vec![Piece::Tone(tone)],
+                    rounds: 1,
+                    ends_on_digit: true,
+                };
+                proxy.play(now, session, LegIndex::A, once, None).map(drop)
+            }
+            Output::Join => match &entry.seat {
+                Some(seat) => {
+                    let membership = Membership {
+                        conference: seat.id,
+                        muted: false,
+                        deaf: false,
+                        whispers_to: None,
+                    };
+                    proxy.join(session, LegIndex::A, membership, None)
+                }
+                None => Err(FunctionError::NoSession),
+            },
+            _ => Ok(()),
+        };
+        if let Err(error) = result {
+            tracing::warn!(%session, %error, "the edge was not asked");
+        }
+    }
+
+    fn begin_recording(&mut self, key: CallKey) {
+        let Some(entry) = self.calls.get_mut(&key) else {
+            return;
+        };
+        if let (Some(session), Some(plan)) = (entry.session, entry.recording.take())
+            && let Err(error) = self.proxy.record(session, plan, None)
+        {
+            tracing::warn!(%session, %error, "not recorded");
+        }
+    }
+
     /// Gives an order to a leg, and says whether it was taken. One that crossed the leg's end or
     /// a change of its state is not; the agent's event about that is on its way.
     fn on_leg(
@@ -186,7 +304,18 @@ impl Switch {
             return;
         };
         let ssrcs = [0, 1].map(|_| Ssrc(self.entropy.next_u64() as u32));
-        match self.proxy.open(now, entry.media_ips, ssrcs) {
+        let opened = match &mut entry.seat {
+            None => self.proxy.open(now, entry.media_ips, ssrcs),
+            Some(seat) => self.proxy.open_member(
+                now,
+                entry.media_ips[0],
+                ssrcs[0],
+                seat.id,
+                seat.announces,
+                seat.recording.take(),
+            ),
+        };
+        match opened {
             Ok(session) => {
                 entry.session = Some(session);
                 self.by_session.insert(session, key);
@@ -203,7 +332,9 @@ impl Switch {
         let Some(entry) = self.calls.get_mut(&key) else {
             return;
         };
-        let target = &entry.target;
+        let Some(target) = &entry.target else {
+            return;
+        };
         let request = InviteRequest {
             target: target.contact.clone(),
             flow: target.flow.clone(),

@@ -11,6 +11,7 @@ use trunkline_sip::offer_answer::SrtpPolicy;
 use super::*;
 use crate::cdr::{CallResult, EndedBySide};
 use crate::credential::Credential;
+use crate::party::PartyAudio;
 use crate::site::Availability;
 use crate::store::{MemberRoute, TrunkRoute};
 
@@ -46,6 +47,7 @@ fn members() -> Vec<MemberRoute> {
         availability,
         srtp: SrtpPolicy::Off,
         media: None,
+        audio: PartyAudio::default(),
     };
     vec![
         member("100", "ada", Availability::Online),
@@ -69,6 +71,7 @@ fn site() -> RoutingSnapshot {
         srtp: SrtpPolicy::Off,
         media_from: Vec::new(),
         media: None,
+        audio: PartyAudio::default(),
     };
     RoutingSnapshot::new(vec![trunk], members(), dids())
 }
@@ -85,6 +88,12 @@ impl Bench {
             transactions_max: 100,
             registrations_max: 10,
             media_addresses: MediaAddresses::new(&[address.into()]).expect("one address"),
+            media: MediaPolicy {
+                prompts_dir: "/prompts".into(),
+                recordings_dir: "/recordings".into(),
+                codecs: vec![trunkline_edge_api::AudioCodec::Pcmu],
+                hold_music: None,
+            },
             epoch: Epoch(9),
         };
         let entropy = |seed| Box::new(SeededEntropy::new(seed));

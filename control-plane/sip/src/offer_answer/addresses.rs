@@ -117,6 +117,12 @@ impl MediaAddresses {
         Ok(address)
     }
 
+    /// Whether media may be sent to `address`, from whichever of our addresses.
+    #[must_use]
+    pub fn may_send_to(&self, address: SocketAddr) -> bool {
+        self.reachable(address).is_ok()
+    }
+
     /// Whether `address` may be one of our media sockets, by the address that is bound or by the
     /// one that peers are told; of any leg's.
     fn has_socket(&self, address: SocketAddr) -> bool {

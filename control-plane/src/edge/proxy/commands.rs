@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use trunkline_edge_api::command::CorrelatedCommand;
 use trunkline_edge_api::{Command, Correlation, Epoch, LegIndex, SessionId, WorkerIndex};
 
+use super::functions::Asked;
+
 /// Commands that may wait for room in one worker's ring. New sessions are refused beyond it; the
 /// few commands that existing sessions still need are always taken.
 const BACKLOG_MAX: usize = 4_096;
@@ -19,6 +21,8 @@ pub(super) enum Subject {
     Configure(SessionId, LegIndex),
     /// The session's figures; the report came before.
     Query(SessionId),
+    /// Something beside relaying.
+    Function(Asked),
     /// Something that only the counters want to know.
     Nothing,
 }

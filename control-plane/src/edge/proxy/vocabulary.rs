@@ -1,9 +1,11 @@
 //! What goes in and out of the proxy.
 
 use trunkline_edge_api::{
-    CloseCause, LegIndex, LegReport, LocalMedia, MediaTimeoutKind, PortRange, Refusal, SessionId,
-    WorkerIndex,
+    CloseCause, Digit, DigitSource, FilePath, LegIndex, LegReport, LocalMedia, MediaTimeoutKind,
+    PlaybackEnd, PlaybackId, PortRange, RecordingOutcome, Refusal, SessionId, WorkerIndex,
 };
+
+use super::functions::Ticket;
 
 /// A worker as the handshake described it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +68,80 @@ pub enum MediaEvent {
         cause: Option<CloseCause>,
         /// Last figures; `None` when the edge did not say in time.
         legs: Option<[LegReport; 2]>,
+    },
+    /// What came of a request with a ticket.
+    Outcome {
+        /// Which request.
+        ticket: Ticket,
+        /// `Ok` when the edge does it.
+        result: Result<(), Refusal>,
+    },
+    /// A leg's peer pressed a key.
+    Digit {
+        /// Which session.
+        session: SessionId,
+        /// Whose peer.
+        leg: LegIndex,
+        /// Which key.
+        digit: Digit,
+        /// For how long, milliseconds.
+        duration_millis: u32,
+        /// How it came.
+        source: DigitSource,
+    },
+    /// A playback is over.
+    PlaybackEnded {
+        /// Which session.
+        session: SessionId,
+        /// Whose peer heard it.
+        leg: LegIndex,
+        /// Which playback.
+        playback: PlaybackId,
+        /// Why.
+        cause: PlaybackEnd,
+    },
+    /// A playback could not begin.
+    NotPlayed {
+        /// Which session.
+        session: SessionId,
+        /// Whose peer was to hear it.
+        leg: LegIndex,
+        /// Which playback.
+        playback: PlaybackId,
+        /// What the worker said.
+        refusal: Refusal,
+    },
+    /// A recording's file is complete, or as complete as it will be.
+    RecordingEnded {
+        /// Which session; `None` for a conference. It may be gone by now.
+        session: Option<SessionId>,
+        /// The file.
+        path: FilePath,
+        /// `None`: the edge process that wrote it is gone; the file holds what it wrote.
+        outcome: Option<RecordingOutcome>,
+    },
+    /// A leg could not become part of its conference.
+    NotJoined {
+        /// Which session.
+        session: SessionId,
+        /// What the worker said.
+        refusal: Refusal,
+    },
+    /// A leg's peer began or ended to speak.
+    Activity {
+        /// Which session.
+        session: SessionId,
+        /// Whose peer.
+        leg: LegIndex,
+        /// Whether it speaks now.
+        is_speaking: bool,
+    },
+    /// An answering machine has beeped.
+    Beep {
+        /// Which session.
+        session: SessionId,
+        /// On which leg.
+        leg: LegIndex,
     },
 }
 

@@ -1,0 +1,186 @@
+//! Conferences: all members of one live on one worker, which is chosen with the first of them.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use trunkline_edge_api::{
+    Command, ConferenceId, ConferenceSettings, FilePath, LegIndex, Membership, MonoTime, Recording,
+    SessionId, Ssrc,
+};
+
+use super::{FunctionError, OwedRecording, RecordingPlan, Ticket, What, numbered};
+use crate::edge::proxy::{EdgeProxy, MediaRefused};
+
+#[derive(Debug)]
+struct Conference {
+    worker: usize,
+    settings: ConferenceSettings,
+    /// Its recording's file as it was asked for, and how many edges it was begun on.
+    path: Option<(FilePath, u32)>,
+}
+
+/// Every conference that has members or is about to.
+#[derive(Debug, Default)]
+pub(in crate::edge::proxy) struct Conferences {
+    by_id: HashMap<ConferenceId, Conference>,
+}
+
+impl EdgeProxy {
+    /// Opens a session of one leg for a member of `conference`, on our media address `ip`. The
+    /// first member brings the conference to be, with `announces` and `recording`.
+    ///
+    /// # Errors
+    /// [`MediaRefused`]: the caller is owed a 503.
+    pub fn open_member(
+        &mut self,
+        now: MonoTime,
+        ip: IpAddr,
+        ssrc: Ssrc,
+        conference: ConferenceId,
+        announces: bool,
+        recording: Option<RecordingPlan>,
+    ) -> Result<SessionId, MediaRefused> {
+        let known = self.conferences.by_id.get(&conference).map(|c| c.worker);
+        let session = self.open_single(now, ip, ssrc, known)?;
+        if let Some(entry) = self.sessions.get_mut(&session) {
+            entry.conference = Some(conference);
+        }
+        if known.is_none()
+            && let Some(worker) = self.sessions.get(&session).map(|entry| entry.worker)
+        {
+            let path = recording.as_ref().map(|plan| (plan.path.clone(), 1));
+            let recording = recording.map(|plan| Recording {
+                id: self.recording_id(),
+                path: plan.path,
+                format: plan.format,
+                tracks: plan.tracks,
+                paused: false,
+            });
+            let settings = ConferenceSettings {
+                announces,
+                recording,
+            };
+            let entry = Conference {
+                worker,
+                settings,
+                path,
+            };
+            self.conferences.by_id.insert(conference, entry);
+            self.send_conference(conference);
+        }
+        Ok(session)
+    }
+
+    /// Makes a leg part of a conference on its worker, or changes its part.
+    ///
+    /// # Errors
+    /// [`FunctionError::NoSession`], [`FunctionError::EdgeBusy`]; [`FunctionError::NoAudio`] for a
+    /// leg without formats.
+    pub fn join(
+        &mut self,
+        session: SessionId,
+        leg: LegIndex,
+        membership: Membership,
+        ticket: Option<Ticket>,
+    ) -> Result<(), FunctionError> {
+        self.serve(session)?;
+        let entry = self.open_entry(session).ok_or(FunctionError::NoSession)?;
+        let wanted = &mut entry.wanted.legs[leg.as_usize()];
+        if wanted.audio.is_none() {
+            return Err(FunctionError::NoAudio);
+        }
+        wanted.membership = Some(membership);
+        self.send_join(session, leg, ticket);
+        Ok(())
+    }
+
+    pub(super) fn send_join(&mut self, session: SessionId, leg: LegIndex, ticket: Option<Ticket>) {
+        let Some(entry) = self.sessions.get(&session) else {
+            return;
+        };
+        let worker = entry.worker;
+        if let Some(membership) = entry.wanted.legs[leg.as_usize()].membership {
+            let command = Command::JoinConference {
+                session,
+                leg,
+                membership,
+            };
+            self.ask(worker, command, What::Join(session, leg), ticket);
+        }
+    }
+
+    /// Members of a conference, those on their way included.
+    #[must_use]
+    pub fn conference_len(&self, conference: ConferenceId) -> usize {
+        let sessions = self.sessions.values();
+        let members = sessions.filter(|session| session.conference == Some(conference));
+        members.count()
+    }
+
+    /// A session is gone: the last member's conference ends with it.
+    pub(in crate::edge::proxy) fn leave(&mut self, conference: Option<ConferenceId>) {
+        let Some(conference) = conference else { return };
+        if self.conference_len(conference) == 0
+            && let Some(entry) = self.conferences.by_id.remove(&conference)
+        {
+            let command = Command::CloseConference { conference };
+            self.ask(entry.worker, command, What::Change, None);
+        }
+    }
+
+    fn send_conference(&mut self, conference: ConferenceId) {
+        let Some(entry) = self.conferences.by_id.get(&conference) else {
+            return;
+        };
+        let worker = entry.worker;
+        if let Some(recording) = &entry.settings.recording {
+            let owed = OwedRecording {
+                session: None,
+                worker,
+                path: recording.path.clone(),
+            };
+            self.recordings.insert(recording.id, owed);
+        }
+        let command = Command::SetConference {
+            conference,
+            settings: Box::new(entry.settings.clone()),
+        };
+        self.ask(worker, command, What::Change, None);
+    }
+
+    pub(super) fn renew_conferences(&mut self, worker: usize) {
+        let ids = self.conferences_on(worker);
+        for conference in ids {
+            let id = self.recording_id();
+            let Some(entry) = self.conferences.by_id.get_mut(&conference) else {
+                continue;
+            };
+            let Some((path, part)) = &mut entry.path else {
+                continue;
+            };
+            *part += 1;
+            let next = numbered(path, *part);
+            let recording = entry.settings.recording.take();
+            entry.settings.recording = recording.zip(next).map(|(recording, path)| Recording {
+                id,
+                path,
+                ..recording
+            });
+        }
+    }
+
+    /// Says the conferences of a worker again, before their members.
+    pub(in crate::edge::proxy) fn replay_conferences(&mut self, worker: usize) {
+        for conference in self.conferences_on(worker) {
+            self.send_conference(conference);
+        }
+    }
+
+    fn conferences_on(&self, worker: usize) -> Vec<ConferenceId> {
+        let all = self.conferences.by_id.iter();
+        let here = all.filter(|(_, conference)| conference.worker == worker);
+        let mut ids: Vec<ConferenceId> = here.map(|(&id, _)| id).collect();
+        ids.sort_unstable();
+        ids
+    }
+}

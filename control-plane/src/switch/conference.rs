@@ -1,0 +1,137 @@
+//! Calls to conferences: answered here, all members of one on one worker.
+
+use trunkline_edge_api::{ConferenceId, LegIndex, MonoTime, RecordingFormat, RecordingTracks};
+use trunkline_sip::agent::SipLegId;
+use trunkline_sip::flow::Flow;
+use trunkline_sip::identity;
+use trunkline_sip::offer_answer::{KeySource, MediaNegotiation, SrtpPolicy};
+
+use sipx_sip::Request;
+
+use super::Switch;
+use super::actions::file_below;
+use super::admission::Denial;
+use super::calls::{CallKey, ConferenceSeat, Entry};
+use crate::call::{ConferenceCall, ConferenceSetup, Machine};
+use crate::cdr::CallRecord;
+use crate::edge::RecordingPlan;
+use crate::party::RecordCalls;
+use crate::routing::Origin;
+use crate::store::ConferenceRoute;
+
+impl Switch {
+    /// Starts the call of a caller who dialled a conference, or refuses it.
+    pub(super) fn admit_to_conference(
+        &mut self,
+        now: MonoTime,
+        key: CallKey,
+        leg: SipLegId,
+        (request, flow): (&Request, &Flow),
+        origin: &Origin,
+        (mut record, conference): (CallRecord, &ConferenceRoute),
+    ) {
+        record.did = Some(conference.did.as_str().to_owned());
+        record.callee = Some(conference.name.to_string());
+        let mut negotiation = MediaNegotiation::new(
+            self.config.media_addresses.clone(),
+            [origin.srtp(), SrtpPolicy::Off],
+            KeySource::draw(&mut *self.entropy),
+        );
+        if let Some(networks) = origin.media_from() {
+            negotiation.accept_media_from(LegIndex::A, networks);
+        }
+        if let Some(name) = origin.media()
+            && let Err(error) = negotiation.use_interface(LegIndex::A, name.as_str())
+        {
+            tracing::error!(%error, "call refused; apply the site file again");
+            return self.refuse(now, leg, record, Denial::plain(500));
+        }
+        if let Err(error) = negotiation.offer_from_caller(request.body()) {
+            tracing::info!(%error, "offer refused");
+            return self.refuse(now, leg, record, Denial::plain(error.status()));
+        }
+        let source = flow.remote.ip();
+        let media_ips = negotiation
+            .settle_addresses([source; 2])
+            .map(|entry| entry.address);
+        let recording = match conference.record {
+            RecordCalls::Never => None,
+            RecordCalls::Always => {
+                let file = format!("{}-{}.wav", conference.name, record.call_id);
+                self.recording_plan(&file, RecordingTracks::Mixed)
+            }
+        };
+        tracing::info!(
+            sip_call_id = identity::call_id(request),
+            trunk = record.trunk,
+            conference = %conference.name,
+            "call begins"
+        );
+        let seat = ConferenceSeat {
+            id: self.conference_id(conference),
+            announces: conference.announce,
+            recording,
+        };
+        let call = ConferenceCall::new(ConferenceSetup {
+            record,
+            started_at: now,
+            media_timeouts: self.config.media_timeouts,
+            // A trunk says where its media is, and is believed; a phone behind NAT cannot know.
+            nat: match origin {
+                Origin::Trunk(_) => None,
+                Origin::Member(_) => identity::is_behind_nat(request, flow).then_some(source),
+            },
+            sdp_session_id: self.entropy.next_u64(),
+            negotiation,
+            dtmf: origin.audio().dtmf,
+            pin: conference.pin.clone(),
+        });
+        let entry = Entry {
+            call: Machine::Conference(Box::new(call)),
+            started_at: now,
+            legs: [Some(leg), None],
+            session: None,
+            target: None,
+            seat: Some(seat),
+            hold_music: None,
+            recording: None,
+            digit_counts: [0; 2],
+            media_ips,
+            deadline: None,
+        };
+        self.by_leg.insert(leg, (key, LegIndex::A));
+        self.calls.insert(key, entry);
+        self.perform_outputs(now, key);
+    }
+
+    /// One id for one conference, as long as this process lives.
+    fn conference_id(&mut self, conference: &ConferenceRoute) -> ConferenceId {
+        let name = (conference.tenant.clone(), conference.name.clone());
+        let next = self.conferences.len() as u64 + 1;
+        let epoch = u64::from(self.config.epoch.0);
+        *self
+            .conferences
+            .entry(name)
+            .or_insert(ConferenceId(epoch << 32 | next))
+    }
+
+    /// A file of that name under `[media] recordings_dir`; `None`, and a line in the log, when the
+    /// directory's name leaves no room for it.
+    pub(super) fn recording_plan(
+        &self,
+        file: &str,
+        tracks: RecordingTracks,
+    ) -> Option<RecordingPlan> {
+        match file_below(&self.config.media.recordings_dir, file) {
+            Ok(path) => Some(RecordingPlan {
+                path,
+                format: RecordingFormat::Wav8k,
+                tracks,
+            }),
+            Err(error) => {
+                tracing::error!(%error, "not recorded");
+                None
+            }
+        }
+    }
+}
