@@ -183,8 +183,8 @@ pub struct PromptHandle {
 #[derive(Debug)]
 struct Known {
     prompt: Arc<Prompt>,
-    /// Few: one for each format of the worker's legs. `None`: asked for.
-    encoded: Vec<(PromptFormat, Option<Result<Arc<EncodedPrompt>, Refusal>>)>,
+    /// Few: one for each format of the worker's legs.
+    encoded: Vec<(PromptFormat, Payloads)>,
 }
 
 impl PromptHandle {
@@ -244,22 +244,21 @@ impl PromptHandle {
             return Payloads::Refused(Refusal::NoSuchPrompt);
         };
         let wanted = PromptFormat::of(format);
-        let found = known.encoded.iter().find(|(of, _)| *of == wanted);
-        match found {
-            Some((_, Some(Ok(encoded)))) => Payloads::Ready(Arc::clone(encoded)),
-            Some((_, Some(Err(refusal)))) => Payloads::Refused(*refusal),
-            Some((_, None)) => Payloads::Pending,
-            None => {
-                let request = Wanted::Encode { format: *format };
-                // A full queue is asked again in the next cycle.
-                if self.ask(prompt, request).is_ok()
-                    && let Some(known) = self.known.get_mut(&prompt)
-                {
-                    known.encoded.push((wanted, None));
-                }
-                Payloads::Pending
-            }
+        if let Some(at) = known.encoded.iter().position(|(of, _)| *of == wanted) {
+            // A refusal is told once: memory may be free when the prompt is played again.
+            return match &known.encoded[at].1 {
+                Payloads::Refused(_) => known.encoded.swap_remove(at).1,
+                payloads => payloads.clone(),
+            };
         }
+        let request = Wanted::Encode { format: *format };
+        // A full queue is asked again in the next cycle.
+        if self.ask(prompt, request).is_ok()
+            && let Some(known) = self.known.get_mut(&prompt)
+        {
+            known.encoded.push((wanted, Payloads::Pending));
+        }
+        Payloads::Pending
     }
 
     /// The next answer. Once in each duty cycle, until `None`.
@@ -294,7 +293,11 @@ impl PromptHandle {
                 News::Encoded(id, format, result) => {
                     if let Some(known) = self.known.get_mut(&id) {
                         known.encoded.retain(|(of, _)| *of != format);
-                        known.encoded.push((format, Some(result)));
+                        let payloads = match result {
+                            Ok(encoded) => Payloads::Ready(encoded),
+                            Err(refusal) => Payloads::Refused(refusal),
+                        };
+                        known.encoded.push((format, payloads));
                     }
                 }
                 News::Answer(correlation, result) => self.answers.push(PromptAnswer {

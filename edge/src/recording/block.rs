@@ -55,11 +55,11 @@ pub(super) struct Block {
 }
 
 impl Block {
-    pub(super) fn new() -> Box<Self> {
-        Box::new(Self {
+    pub(super) fn new() -> Self {
+        Self {
             notes: Vec::with_capacity(NOTES_MAX),
             bytes: Vec::with_capacity(BYTES_MAX),
-        })
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -55,8 +55,8 @@ pub(super) struct Finished {
 /// back: there are as many places as blocks and slots.
 #[derive(Debug)]
 pub(super) struct Queues {
-    pub(super) full: ArrayQueue<Box<Block>>,
-    pub(super) empty: ArrayQueue<Box<Block>>,
+    pub(super) full: ArrayQueue<Block>,
+    pub(super) empty: ArrayQueue<Block>,
     pub(super) finished: ArrayQueue<Finished>,
 }
 
@@ -71,9 +71,9 @@ pub struct RecorderHandle {
     queues: Arc<Queues>,
     counters: Arc<RecorderCounters>,
     /// Being filled, since when.
-    current: Option<(Box<Block>, MonoTime)>,
+    current: Option<(Block, MonoTime)>,
     /// Most recently used last, so that few of them are touched while the recorder keeps up.
-    spare: Vec<Box<Block>>,
+    spare: Vec<Block>,
     slots: Box<[Slot]>,
     free: Vec<u32>,
     /// Slots that keep something that found no room.

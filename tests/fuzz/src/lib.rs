@@ -12,6 +12,8 @@
 //! | [`sdp`] | offers and answers |
 //! | [`sip_message`] | datagrams into a SIP agent |
 //! | [`site_config`] | configuration and site files |
+//! | [`prompt`] | files to be played |
+//! | [`recording`] | packets and time into a recording |
 //!
 //! The same functions run in two ways: under libFuzzer (`cargo xtask fuzz`), and in the plain test
 //! `tests/tests/fuzz_replay.rs`, which plays `seeds/`, `regressions/` and a fixed number of
@@ -19,6 +21,7 @@
 #![forbid(unsafe_code)]
 
 mod config;
+mod files;
 mod media;
 mod packets;
 mod session;
@@ -27,6 +30,7 @@ mod signalling;
 mod wire;
 
 pub use config::site_config;
+pub use files::{prompt, recording};
 pub use media::{rtcp, rtp};
 pub use session::{session, srtp};
 pub use shared_region::ring;
@@ -43,7 +47,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 11] = [
     target("rtp", rtp),
     target("rtcp", rtcp),
     target("srtp", srtp),
@@ -53,6 +57,8 @@ pub const TARGETS: [Target; 9] = [
     target("sdp", sdp),
     target("sip_message", sip_message),
     target("site_config", site_config),
+    target("prompt", prompt),
+    target("recording", recording),
 ];
 
 const fn target(name: &'static str, run: fn(&[u8])) -> Target {

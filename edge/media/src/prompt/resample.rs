@@ -15,6 +15,10 @@ const BETA: f64 = 7.857;
 /// above then ends where folding begins.
 const CUTOFF: f64 = 0.92;
 
+/// Positions between two input samples that have coefficients of their own. Rates that divide into
+/// more steps are served by the two nearest, which are 100 dB exact.
+const STEPS_MAX: usize = 1_024;
+
 /// Samples of `input_len` at `from_hz` after conversion to `to_hz`: the nearest whole number that
 /// loses nothing.
 #[must_use]
@@ -43,11 +47,15 @@ pub(super) fn resample(input: &[i16], from_hz: u32, to_hz: u32) -> Vec<i16> {
     output
 }
 
-/// One row of coefficients for each position between two input samples.
+/// One row of coefficients for each of some positions between two input samples.
 struct Polyphase {
     /// Input samples on each side of the position.
     reach: usize,
-    /// `up` rows of `2 * reach` coefficients each.
+    /// Positions that the rates ask for.
+    up: usize,
+    /// Positions that have a row; one more row stands for the next input sample.
+    steps: usize,
+    /// `steps + 1` rows of `2 * reach` coefficients each.
     rows: Vec<f32>,
 }
 
@@ -58,9 +66,10 @@ impl Polyphase {
         let reach = (ZERO_CROSSINGS as f64 * stretch).ceil() as usize;
         let bandwidth = CUTOFF / stretch;
         let half_width = ZERO_CROSSINGS as f64 * stretch;
-        let mut rows = Vec::with_capacity(up * 2 * reach);
-        for phase in 0..up {
-            let offset = phase as f64 / up as f64;
+        let steps = up.min(STEPS_MAX);
+        let mut rows = Vec::with_capacity((steps + 1) * 2 * reach);
+        for step in 0..=steps {
+            let offset = step as f64 / steps as f64;
             let first = rows.len();
             rows.extend((0..2 * reach).map(|tap| {
                 // Distance of this input sample from the output sample, in input samples.
@@ -71,26 +80,42 @@ impl Polyphase {
             let sum: f32 = rows[first..].iter().sum();
             rows[first..].iter_mut().for_each(|tap| *tap /= sum);
         }
-        Self { reach, rows }
+        Self {
+            reach,
+            up,
+            steps,
+            rows,
+        }
     }
 
-    /// The sample `phase` steps behind `input[at]`.
+    /// The sample `phase` of `up` parts behind `input[at]`.
     fn apply(&self, input: &[i16], at: usize, phase: usize) -> i16 {
+        let scaled = phase * self.steps;
+        let step = scaled / self.up;
+        let mut sum = self.row(input, at, step);
+        let rest = scaled % self.up;
+        if rest > 0 {
+            let share = rest as f32 / self.up as f32;
+            sum += (self.row(input, at, step + 1) - sum) * share;
+        }
+        // `as` saturates, which is what a filter's overshoot needs.
+        sum.round() as i16
+    }
+
+    fn row(&self, input: &[i16], at: usize, step: usize) -> f32 {
         let taps = 2 * self.reach;
-        let row = &self.rows[phase * taps..(phase + 1) * taps];
+        let row = &self.rows[step * taps..(step + 1) * taps];
         // The first tap meets `input[at + 1 - reach]`; before and behind the input is silence.
         let (skipped, first) = match (at + 1).checked_sub(self.reach) {
             Some(first) => (0, first),
             None => (self.reach - (at + 1), 0),
         };
         let present = input.get(first..).unwrap_or(&[]);
-        let sum: f32 = row[skipped..]
+        row[skipped..]
             .iter()
             .zip(present)
             .map(|(tap, &sample)| tap * f32::from(sample))
-            .sum();
-        // `as` saturates, which is what a filter's overshoot needs.
-        sum.round() as i16
+            .sum()
     }
 }
 
@@ -115,9 +140,12 @@ fn bessel_i0(x: f64) -> f64 {
     let quarter = x * x / 4.0;
     let mut term = 1.0;
     let mut sum = 1.0;
-    for k in 1..40 {
-        term *= quarter / f64::from(k * k);
+    // Under 30 terms at the arguments that occur here.
+    let mut k = 1.0;
+    while term > sum * 1e-12 {
+        term *= quarter / (k * k);
         sum += term;
+        k += 1.0;
     }
     sum
 }

@@ -307,7 +307,7 @@ fn files_without_header_are_what_the_caller_says() {
 
 #[test]
 fn a_tone_keeps_its_level_and_nothing_folds_into_the_band() {
-    for from in [11_025, 16_000, 22_050, 32_000, 44_100, 48_000] {
+    for from in [11_025, 16_000, 22_050, 32_000, 44_099, 44_100, 48_000] {
         let input = sine(1_000.0, from, 10_000.0, from as usize);
         let output = resample(&input, from, 8_000);
         assert_eq!(output.len(), 8_000, "{from}");
@@ -438,13 +438,15 @@ proptest! {
         file.extend(tail);
         let _ = parse(&file);
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
     fn a_converted_length_is_what_was_announced(
         len in 1usize..2_000, from in 8_000u32..48_000, to in prop_oneof![Just(8_000u32), Just(16_000)],
     ) {
-        // The filter has a row for each step of the common rate: keep that small here.
-        let from = from - from % 50;
         prop_assert_eq!(resample(&vec![1; len], from, to).len(), output_len(len, from, to));
     }
 }
