@@ -23,10 +23,12 @@ use trunkline_ring::{RegionError, RegionSpec, WorkerEnd, monotonic_now};
 
 use crate::config::Settings;
 use crate::panic_message;
+use crate::prompts::{PromptLoader, PromptSettings};
+use crate::recording::{Recorder, RecorderLimits};
 use crate::shared::{Notice, NoticeKind, Shared};
 use crate::tier::{TierError, TierSettings};
 use crate::uring::UringError;
-use crate::worker::{Life, Worker, WorkerSettings};
+use crate::worker::{Helpers, Life, Worker, WorkerSettings};
 
 /// The main thread looks round this often even if nothing wakes it.
 const LOOK_ROUND: Duration = Duration::from_millis(500);
@@ -109,6 +111,7 @@ pub struct Edge {
     /// Written for that.
     waker: UnixStream,
     workers: Vec<WorkerThread>,
+    recorder: Recorder,
 }
 
 struct WorkerThread {
@@ -142,10 +145,20 @@ impl Edge {
         })?;
         let (shared, notices) = Shared::new(shared_waker, monotonic_now());
         let shared = Arc::new(shared);
+        let count = settings.slices.len() as u16;
+        let helper_failed = |action| move |error| StartError::Io { action, error };
+        let (_, prompts) = PromptLoader::start(count, PromptSettings::default())
+            .map_err(helper_failed("start the thread that loads prompts"))?;
+        let (recorder, recorders) = Recorder::start(count, &RecorderLimits::default(), settings.io)
+            .map_err(helper_failed("start the recorder"))?;
+        let helpers = prompts
+            .into_iter()
+            .zip(recorders)
+            .map(|(prompts, recorder)| Helpers { prompts, recorder });
         let mut workers = Vec::new();
         let mut tiers = Vec::new();
         let mut handed_out = Vec::new();
-        for (index, ports) in (0u16..).zip(&settings.slices) {
+        for ((index, ports), helpers) in (0u16..).zip(&settings.slices).zip(helpers) {
             let spec = RegionSpec {
                 worker: WorkerIndex(index),
                 generation,
@@ -159,7 +172,7 @@ impl Edge {
                 })
                 .and_then(|(end, fds)| {
                     handed_out.push(fds);
-                    start_worker(index, end, worker_settings, Arc::clone(&shared))
+                    start_worker(index, end, worker_settings, Arc::clone(&shared), helpers)
                 });
             match started {
                 Ok((worker, tier)) => {
@@ -197,6 +210,7 @@ impl Edge {
             attention,
             waker,
             workers,
+            recorder,
         })
     }
 
@@ -238,6 +252,9 @@ impl Edge {
         self.log_notices();
         while let Some(worker) = self.workers.pop() {
             outcome_of(worker)?;
+        }
+        if !self.recorder.stop(until.saturating_duration_since(Instant::now())) {
+            warn!("recordings were still being written; their files end where they are");
         }
         info!("edge has stopped");
         Ok(())
@@ -342,6 +359,7 @@ fn start_worker(
     end: WorkerEnd,
     settings: WorkerSettings,
     shared: Arc<Shared>,
+    helpers: Helpers,
 ) -> Result<(WorkerThread, WorkerTier), StartError> {
     let (ready, is_ready) = bounded(1);
     let thread = Builder::new()
@@ -349,7 +367,7 @@ fn start_worker(
         .spawn(move || {
             panic_message::keep_on_this_thread();
             pin(index);
-            let outcome = match Worker::new(end, settings, Arc::clone(&shared)) {
+            let outcome = match Worker::new(end, settings, Arc::clone(&shared), helpers) {
                 Ok((worker, fallback)) => {
                     let kind = worker.io_tier();
                     let _ = ready.send(Ok(WorkerTier { kind, fallback }));

@@ -7,7 +7,7 @@ use trunkline_edge_api::{DropReason, LegIndex, MonoTime, SessionId};
 use trunkline_media::{MediaSession, SocketKind, Transmit};
 
 use crate::tier::SocketId;
-use crate::worker::Connection;
+use crate::worker::{Connection, RunningRecording};
 
 /// A place in the table. Stays unique when the slot is used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +41,8 @@ pub(crate) struct Session {
     pub(crate) sockets: [[Option<SocketId>; 2]; 2],
     /// Of the RTP sockets, indexed by [`LegIndex`].
     pub(crate) connections: [Connection; 2],
+    /// What is recorded of it.
+    pub(crate) recordings: Vec<RunningRecording>,
 }
 
 impl Session {
@@ -51,6 +53,7 @@ impl Session {
             opened_at: now,
             sockets: [[None; 2]; 2],
             connections: [Connection::default(); 2],
+            recordings: Vec::new(),
         }
     }
 }

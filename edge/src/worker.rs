@@ -13,7 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use trunkline_edge_api::{
-    CloseCause, Correlation, Counter, DropReason, Event, IoTier, MonoTime, Refusal, SessionReport,
+    CloseCause, Correlation, Counter, DropReason, Event, IoTier, MonoTime, Refusal, SessionId,
+    SessionReport,
 };
 use trunkline_media::demux::{Protocol, protocol_of};
 use trunkline_media::{RxMeta, SessionEvent, SocketKind, Transmit, Verdict};
@@ -29,13 +30,18 @@ use crate::timer_wheel::TimerWheel;
 use crate::uring::UringError;
 
 mod capacity;
+mod clocked;
 mod command;
+mod conferences;
 mod connections;
+mod functions;
 mod timeouts;
 
 use capacity::{Capacity, CycleWork};
 use command::QueryAll;
 pub(crate) use connections::Connection;
+use functions::Functions;
+pub(crate) use functions::{Helpers, RunningRecording};
 
 /// Commands taken per cycle. One that opens a leg makes some ten system calls, 20 to 40 µs; this
 /// many hold up media for less than a millisecond.
@@ -78,6 +84,7 @@ pub(crate) struct Worker {
     capacity: Capacity,
     closings: Closings,
     query: Option<QueryAll>,
+    functions: Functions,
     phase: Phase,
 }
 
@@ -109,6 +116,7 @@ impl Worker {
         end: WorkerEnd,
         settings: WorkerSettings,
         shared: Arc<Shared>,
+        helpers: Helpers,
     ) -> Result<(Self, Option<UringError>), TierError> {
         let (tier, fallback) = Tier::new(settings.tier, end.doorbell())?;
         end.set_io_tier(tier.kind());
@@ -124,6 +132,7 @@ impl Worker {
             capacity: Capacity::default(),
             closings: Closings::with_capacity(settings.tier.sockets_max as usize),
             query: None,
+            functions: Functions::new(helpers, settings.sessions_max),
             phase: Phase::Serving,
         };
         Ok((worker, fallback))
@@ -145,6 +154,7 @@ impl Worker {
         self.expire_timers(start);
         self.expire_media_timers(start);
         self.expire_connection_timers(start);
+        let ticked_count = self.run_functions(start);
         let report_count = self.continue_query(start);
         if self.shared.is_stopping() && self.phase == Phase::Serving {
             self.begin_draining();
@@ -153,7 +163,7 @@ impl Worker {
 
         let end = monotonic_now();
         let cells = self.end.counters();
-        let work = match (command_count + report_count, completion_count) {
+        let work = match (command_count + report_count, completion_count + ticked_count) {
             (0, 0) => CycleWork::Idle,
             (0, _) => CycleWork::Media,
             _ => CycleWork::Commands,
@@ -166,7 +176,7 @@ impl Worker {
         publish::publish_gauges(cells, &self.tier.counters(), self.sessions.len());
         self.end.beat(end);
 
-        if self.phase == Phase::Draining && self.tier.is_empty() {
+        if self.phase == Phase::Draining && self.tier.is_empty() && !self.functions.is_busy() {
             return Ok(Life::IsOver);
         }
         if is_idle {
@@ -181,7 +191,12 @@ impl Worker {
             return self.tier.submit_and_wait(QUERY_WAIT);
         }
         if self.end.before_wait() {
-            self.tier.submit_and_wait(WAIT_MAX)?;
+            let until_tick = self.functions.next_tick().map(|tick| {
+                let nanos = tick.nanos_since(monotonic_now());
+                Duration::from_nanos(nanos)
+            });
+            let timeout = until_tick.map_or(WAIT_MAX, |tick| tick.min(WAIT_MAX));
+            self.tier.submit_and_wait(timeout)?;
             self.end.after_wait();
         }
         Ok(())
@@ -267,9 +282,9 @@ impl Worker {
             #[cfg(test)]
             tests::panic_on_demand(&packet);
             let verdict = session.media.handle_packet(now, owner.leg, meta, packet);
-            (verdict, session.media.poll_event())
+            (verdict, session.media.poll_event(), session.media.wants())
         });
-        let Ok((verdict, event)) = judged else {
+        let Ok((verdict, event, wants)) = judged else {
             self.tier.release(buffer);
             self.close_panicked(owner.session);
             return;
@@ -307,6 +322,12 @@ impl Worker {
         if let Some(event) = event {
             self.tell(owner.session, event);
         }
+        if wants.tapped {
+            self.record_tapped(now, owner.session, owner.leg);
+        }
+        if wants.transmit || wants.ticks {
+            self.serve_session(now, owner.session);
+        }
     }
 
     fn handle_send_failure(&mut self, key: SessionKey, transmit: &Transmit, reason: DropReason) {
@@ -323,6 +344,10 @@ impl Worker {
             return;
         };
         let session = session.id;
+        self.tell_of(session, event);
+    }
+
+    fn tell_of(&mut self, session: SessionId, event: SessionEvent) {
         let event = match event {
             SessionEvent::MediaStarted { leg, source } => Event::MediaStarted {
                 session,
@@ -338,13 +363,16 @@ impl Worker {
                 digit,
                 duration_millis,
                 source,
-            } => Event::DigitReceived {
-                session,
-                leg,
-                digit,
-                duration_millis,
-                source,
-            },
+            } => {
+                self.end.counters().add(Counter::DigitsReceived, 1);
+                Event::DigitReceived {
+                    session,
+                    leg,
+                    digit,
+                    duration_millis,
+                    source,
+                }
+            }
             SessionEvent::DigitsSent { leg, digits } => Event::DigitsSent {
                 session,
                 leg,
@@ -433,6 +461,7 @@ impl Worker {
         if cause != CloseCause::Panicked {
             self.say_goodbye(monotonic_now(), &mut session);
         }
+        self.end_functions(monotonic_now(), key, &mut session);
         let report = report_of(&session);
         timeouts::observe_quality(self.end.counters(), &report.legs);
         let ticket = self.closings.open(Outcome {

@@ -177,6 +177,8 @@ pub struct Wants {
     pub transmit: bool,
     /// [`MediaSession::handle_tick`] every [`TICK_MILLIS`].
     pub ticks: bool,
+    /// [`MediaSession::take_tapped`].
+    pub tapped: bool,
 }
 
 /// How often a session that is clocked is to be told the time, milliseconds.

@@ -81,7 +81,9 @@ impl Worker {
             | Command::JoinConference { .. }
             | Command::LeaveConference { .. }
             | Command::SetConference { .. }
-            | Command::CloseConference { .. } => Err(Refusal::FormatUnsupported),
+            | Command::CloseConference { .. } => {
+                return self.handle_function(now, correlation, command);
+            }
         };
         self.answer(correlation, at_once);
     }
@@ -164,6 +166,7 @@ impl Worker {
             .command_session(now, key, SessionCommand::OpenLeg(leg, local))
             .and_then(|()| self.sessions.get_mut(key).ok_or(Refusal::NoSuchLeg))
             .map(|session| session.sockets[leg.as_usize()] = sockets);
+        self.tap_if_recorded(now, key, leg);
         if opened.is_err() {
             self.close_sockets(sockets, Outcome::default());
         }
@@ -196,7 +199,7 @@ impl Worker {
     }
 
     /// Hands a command to the session's own code.
-    fn command_session(
+    pub(super) fn command_session(
         &mut self,
         now: MonoTime,
         key: SessionKey,
@@ -222,6 +225,7 @@ impl Worker {
                 sockets = std::mem::take(&mut session.sockets[leg.as_usize()]);
                 session.connections[leg.as_usize()] = Connection::Unfit;
             }
+            self.leave_closed(id, leg);
             // Closing a leg is never refused.
             let _ = self.command_session(now, key, SessionCommand::CloseLeg(leg));
         }

@@ -19,6 +19,8 @@ use trunkline_ring::{ControlEnd, Doorbells, Region};
 
 use super::*;
 use crate::each_tier::on_each_tier;
+use crate::prompts::{PromptLoader, PromptSettings};
+use crate::recording::{Recorder, RecorderLimits};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -27,6 +29,18 @@ const POISON: &[u8] = b"panic, please";
 
 pub(super) fn panic_on_demand(packet: &[u8]) {
     assert!(!packet.ends_with(POISON), "asked for");
+}
+
+/// The helpers of a single worker; their threads end with their handles.
+fn helpers() -> Helpers {
+    let (_, prompts) = PromptLoader::start(1, PromptSettings::default()).expect("a thread");
+    let limits = RecorderLimits {
+        recordings_max: 8,
+        blocks_max: 8,
+    };
+    let (_, recorders) = Recorder::start(1, &limits, IoChoice::Auto).expect("a thread");
+    let (prompts, recorder) = prompts.into_iter().zip(recorders).next().expect("one");
+    Helpers { prompts, recorder }
 }
 
 struct Bench {
@@ -75,7 +89,7 @@ impl Bench {
         };
         let end = WorkerEnd::new(region, doorbells);
         let (worker, fallback) =
-            Worker::new(end, settings, Arc::clone(&shared)).expect("the tier works here");
+            Worker::new(end, settings, Arc::clone(&shared), helpers()).expect("the tier works here");
         assert!(fallback.is_none());
         let region = Region::open(fd.as_fd()).expect("sound");
         Self {

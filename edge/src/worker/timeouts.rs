@@ -15,6 +15,10 @@ use crate::session_table::{Session, SessionKey};
 /// Packets that a session makes at once: a report for each leg.
 const OWN_PACKETS_MAX: usize = 4;
 
+/// What a session can have to tell at once: a start and a silence for each leg, and what the
+/// functions of both keep.
+const EVENTS_MAX: usize = 20;
+
 impl Worker {
     /// Arms the session's timer for what it waits for, after a command that may have changed it.
     pub(super) fn arm_media_timer(&mut self, key: SessionKey) {
@@ -55,17 +59,20 @@ impl Worker {
     pub(super) fn say_goodbye(&mut self, now: MonoTime, session: &mut Session) {
         let (tier, cells) = (&mut self.tier, self.end.counters());
         // One that panics here is as gone as it would have been.
-        let _ = guarded(|| {
+        let told = guarded(|| {
             session.media.handle_close();
             transmit_own(cells, session, now, |session, transmit, packet| {
                 tier.send_now(session.socket_of(transmit)?, transmit.dest, packet)
             });
+            std::array::from_fn::<_, EVENTS_MAX, _>(|_| session.media.poll_event())
         });
+        for event in told.into_iter().flatten().flatten() {
+            self.tell_of(session.id, event);
+        }
     }
 
-    fn tell_all(&mut self, key: SessionKey) {
-        // Bounded by what a session can have to tell: a start and a silence for each leg.
-        for _ in 0..OWN_PACKETS_MAX {
+    pub(super) fn tell_all(&mut self, key: SessionKey) {
+        for _ in 0..EVENTS_MAX {
             let event = self
                 .sessions
                 .get_mut(key)

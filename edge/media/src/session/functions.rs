@@ -656,6 +656,7 @@ impl MediaSession {
         Wants {
             transmit: media().any(LegMedia::has_output),
             ticks: media().any(LegMedia::is_clocked),
+            tapped: media().any(|media| media.tap.is_some()),
         }
     }
 
