@@ -82,6 +82,8 @@ pub(crate) struct Worker {
     /// One per session slot.
     connection_timers: TimerWheel,
     capacity: Capacity,
+    /// Whether a packet was sent on in this duty cycle.
+    has_forwarded: bool,
     closings: Closings,
     query: Option<QueryAll>,
     functions: Functions,
@@ -130,6 +132,7 @@ impl Worker {
             media_timers: TimerWheel::new(settings.sessions_max, monotonic_now()),
             connection_timers: TimerWheel::new(settings.sessions_max, monotonic_now()),
             capacity: Capacity::default(),
+            has_forwarded: false,
             closings: Closings::with_capacity(settings.tier.sockets_max as usize),
             query: None,
             functions: Functions::new(helpers, settings.sessions_max),
@@ -172,6 +175,9 @@ impl Worker {
         let is_idle = work == CycleWork::Idle;
         if !is_idle {
             publish::count_busy_cycle(cells, start, end);
+        }
+        if std::mem::take(&mut self.has_forwarded) {
+            publish::observe_forwarding(cells, start, end);
         }
         publish::publish_gauges(cells, &self.tier.counters(), self.sessions.len());
         self.end.beat(end);
@@ -299,6 +305,7 @@ impl Worker {
         match verdict {
             Verdict::Forward(transmit) => {
                 let socket = session.sockets[transmit.leg.as_usize()][transmit.socket as usize];
+                self.has_forwarded = true;
                 let result = match socket {
                     Some(socket) => self.tier.send(buffer, socket, owner.session, transmit),
                     None => {

@@ -296,7 +296,9 @@ pub enum Histogram {
     JitterMicros = 0,
     /// Mean opinion score of each leg that heard media, at its close, hundredths.
     MosCenti = 1,
-    /// From a packet's arrival to its hand-over to the kernel, nanoseconds, of a sample of packets.
+    /// From when a worker finds packets to when the kernel has taken the last of those that go on,
+    /// nanoseconds: one value for each duty cycle that sends packets on. What a packet waited in
+    /// its socket before is not in it.
     ForwardLatencyNanos = 2,
 }
 

@@ -11,9 +11,9 @@ use trunkline_edge_api::command::CorrelatedCommand;
 use trunkline_edge_api::config::IoChoice;
 use trunkline_edge_api::layout::{EVENT_RING_LEN, RING_LEN_MIN, RegionLayout};
 use trunkline_edge_api::{
-    ClockRateHz, Command, Epoch, LegConfig, LegIndex, LocalMedia, MediaDirection, MediaTimeouts,
-    PayloadRoute, PayloadRoutes, PayloadType, PortRange, RtcpMode, SessionId, SourcePolicy, Ssrc,
-    WorkerIndex,
+    ClockRateHz, Command, Epoch, Histogram, HistogramCell, LegConfig, LegIndex, LocalMedia,
+    MediaDirection, MediaTimeouts, PayloadRoute, PayloadRoutes, PayloadType, PortRange, RtcpMode,
+    SessionId, SourcePolicy, Ssrc, WorkerIndex,
 };
 use trunkline_ring::{ControlEnd, Doorbells, Region};
 
@@ -391,6 +391,13 @@ fn leg_connects_when_its_peer_is_heard_and_dissolves_when_another_is_named(tier:
     assert_eq!(connected(&bench), 1);
     relay(&mut bench, &far, leg_b, &first);
     assert_eq!(connected(&bench), 2);
+    let latencies = Histogram::ForwardLatencyNanos;
+    let observed: u64 = latencies
+        .cells()
+        .filter(|cell| *cell != HistogramCell::Sum(latencies))
+        .map(|cell| bench.control.counter(cell))
+        .sum();
+    assert_eq!(observed, 2, "one for each packet that went on");
 
     while let Ok(Some(_)) = bench.control.recv_event() {}
     let configure = |remote: &UdpSocket| Command::ConfigureLeg {
