@@ -7,6 +7,7 @@
 //! | [`event_sender`] | [`EventSender`]: digits in, packets of events out |
 //! | [`tone_detector`] | [`ToneDetector`]: audio in, digits out |
 //! | [`tone_sender`] | [`ToneSender`]: digits in, audio out |
+//! | [`tone_suppressor`] | [`ToneSuppressor`]: audio in, audio without digits out |
 //!
 //! A key pressed for 60 ms, as [`EventSender`] says it and [`EventDetector`] hears it, 8 kHz clock:
 //!
@@ -28,8 +29,11 @@ mod digit_queue;
 pub mod event_detector;
 pub mod event_report;
 pub mod event_sender;
+#[cfg(test)]
+mod test_line;
 pub mod tone_detector;
 pub mod tone_sender;
+pub mod tone_suppressor;
 
 pub use digit_queue::DigitsRefused;
 pub use event_detector::EventDetector;
@@ -37,6 +41,7 @@ pub use event_report::EventReport;
 pub use event_sender::{EventPacket, EventSender};
 pub use tone_detector::ToneDetector;
 pub use tone_sender::ToneSender;
+pub use tone_suppressor::ToneSuppressor;
 
 /// What is heard of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
