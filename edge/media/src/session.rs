@@ -11,9 +11,9 @@
 use std::net::SocketAddr;
 
 use trunkline_edge_api::{
-    Digit, DigitSource, DigitsId, DigitsToSend, DropReason, LegAudio, LegConfig,
-    LegFunctions, LegIndex, LegReport, LocalMedia, MediaFork, MediaTimeoutKind, MonoTime,
-    PlaybackEnd, PlaybackId, Refusal,
+    Digit, DigitSource, DigitsId, DigitsToSend, DropReason, LegAudio, LegConfig, LegFunctions,
+    LegIndex, LegReport, LocalMedia, MediaFork, MediaTimeoutKind, MonoTime, PlaybackEnd,
+    PlaybackId, Refusal,
 };
 
 use crate::demux::{MediaKind, Protocol, protocol_of};
@@ -234,12 +234,28 @@ impl MediaSession {
         let Some(near) = near else {
             return Verdict::Drop(DropReason::SourceNotAllowed);
         };
-        let verdict = match kind_of(now, near, meta, packet) {
-            Ok(MediaKind::Rtp) => {
-                relay_rtp(now, near, leg.far(), far, meta, packet, self.has_functions)
+        let far_index = leg.far();
+        let is_plain_relay = !self.has_functions && !meta.truncated;
+        let verdict = match protocol_of(packet) {
+            // The way of most packets. Its verdict is the largest thing that it moves, so it is
+            // written once, and not looked at again.
+            Protocol::Media(MediaKind::Rtp) if is_plain_relay => {
+                let admitted = near.admits(now, MediaKind::Rtp, meta, packet);
+                match admitted.and_then(|()| relay_rtp(now, near, far, meta, packet)) {
+                    Ok((len, dest)) => {
+                        self.last_heard = Some(now);
+                        return Verdict::Forward(Transmit {
+                            leg: far_index,
+                            socket: SocketKind::Rtp,
+                            kind: MediaKind::Rtp,
+                            dest: *dest,
+                            len,
+                        });
+                    }
+                    Err(reason) => Verdict::Drop(reason),
+                }
             }
-            Ok(MediaKind::Rtcp) => relay_rtcp(now, near, leg.far(), far, meta, packet),
-            Err(reason) => Verdict::Drop(reason),
+            protocol => judge_other(now, protocol, near, leg, far, meta, packet),
         };
         if let Verdict::Drop(_) = verdict {
             near.report.dropped_packets += 1;
@@ -343,77 +359,92 @@ impl MediaSession {
     }
 }
 
-/// Size, protocol and socket: what can be judged without knowing the peer. Then the peer.
-#[inline]
-fn kind_of(
+/// The same for all but RTP that is only relayed.
+#[inline(never)]
+fn judge_other(
     now: MonoTime,
-    near: &Leg,
-    meta: &RxMeta,
-    packet: &[u8],
-) -> Result<MediaKind, DropReason> {
-    if meta.truncated {
-        return Err(DropReason::Oversize);
-    }
-    let kind = match protocol_of(packet) {
-        Protocol::Media(kind) => kind,
-        Protocol::Stun => return Err(DropReason::UnexpectedStun),
-        Protocol::Dtls => return Err(DropReason::UnexpectedDtls),
-        Protocol::TurnChannel | Protocol::Unknown => return Err(DropReason::NotMedia),
-    };
-    if meta.socket != near.socket_for(kind) {
-        return Err(DropReason::WrongSocket);
-    }
-    if !near.admits(now, kind, meta, packet) {
-        return Err(DropReason::SourceNotAllowed);
-    }
-    Ok(kind)
-}
-
-#[inline]
-fn relay_rtp(
-    now: MonoTime,
+    protocol: Protocol,
     near: &mut Leg,
-    far_index: LegIndex,
+    leg: LegIndex,
     far: &mut Option<Leg>,
     meta: &RxMeta,
     packet: &mut PacketBuf<'_>,
-    has_functions: bool,
 ) -> Verdict {
-    let arrived_len = packet.len();
+    if meta.truncated {
+        return Verdict::Drop(DropReason::Oversize);
+    }
+    let kind = match protocol {
+        Protocol::Media(kind) => kind,
+        Protocol::Stun => return Verdict::Drop(DropReason::UnexpectedStun),
+        Protocol::Dtls => return Verdict::Drop(DropReason::UnexpectedDtls),
+        Protocol::TurnChannel | Protocol::Unknown => return Verdict::Drop(DropReason::NotMedia),
+    };
+    if let Err(reason) = near.admits(now, kind, meta, packet) {
+        return Verdict::Drop(reason);
+    }
+    match kind {
+        MediaKind::Rtp => handle_rtp(now, near, leg, far, meta, packet),
+        MediaKind::Rtcp => relay_rtcp(now, near, leg.far(), far, meta, packet),
+    }
+}
+
+/// RTP of a session one of whose legs does more than relaying.
+fn handle_rtp(
+    now: MonoTime,
+    near: &mut Leg,
+    leg: LegIndex,
+    far: &mut Option<Leg>,
+    meta: &RxMeta,
+    packet: &mut PacketBuf<'_>,
+) -> Verdict {
+    let len = packet.len();
     if let Err(reason) = near.open(MediaKind::Rtp, packet) {
         return Verdict::Drop(reason);
     }
     let Ok(header) = RtpHeader::parse(packet) else {
         return Verdict::Drop(DropReason::MalformedRtp);
     };
-    if has_functions {
-        let arrival = functions::Arrival {
-            now,
-            leg: far_index.far(),
-            source: meta.source,
-            len: arrived_len,
-            header,
-        };
-        return functions::handle_rtp(&arrival, near, far, packet);
-    }
+    let arrival = functions::Arrival {
+        now,
+        leg,
+        source: meta.source,
+        len,
+        header,
+    };
+    functions::handle_rtp(&arrival, near, far, packet)
+}
+
+/// Says how long the packet has become, and where it goes.
+#[inline]
+fn relay_rtp<'far>(
+    now: MonoTime,
+    near: &mut Leg,
+    far: &'far mut Option<Leg>,
+    meta: &RxMeta,
+    packet: &mut PacketBuf<'_>,
+) -> Result<(usize, &'far SocketAddr), DropReason> {
+    let arrived_len = packet.len();
+    near.open(MediaKind::Rtp, packet)?;
+    let Ok(header) = RtpHeader::parse(packet) else {
+        return Err(DropReason::MalformedRtp);
+    };
     let Some(route) = near.route(header.payload_type) else {
         near.hear_stranger(now, header.payload_type);
-        return Verdict::Drop(DropReason::PayloadTypeNotNegotiated);
+        return Err(DropReason::PayloadTypeNotNegotiated);
     };
     near.hear_rtp(now, meta.source, &header, route.clock_rate, arrived_len);
     if !near.direction().receives() {
-        return Verdict::Drop(DropReason::DirectionInactive);
+        return Err(DropReason::DirectionInactive);
     }
-    let Some(far) = far else {
-        return Verdict::Drop(DropReason::NoDestination);
-    };
+    let far = far.as_mut().ok_or(DropReason::NoDestination)?;
     if !far.direction().sends() {
-        return Verdict::Drop(DropReason::DirectionInactive);
+        return Err(DropReason::DirectionInactive);
     }
     if far.destination(MediaKind::Rtp).is_none() {
-        return Verdict::Drop(DropReason::NoDestination);
+        return Err(DropReason::NoDestination);
     }
-    far.relay(now, far_index, &header, route, packet)
+    far.renumber(now, &header, route, packet)?;
+    far.protect(MediaKind::Rtp, packet)
 }
 
 fn relay_rtcp(

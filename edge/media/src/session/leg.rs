@@ -126,6 +126,7 @@ impl Leg {
             && !is_broadcast
     }
 
+    /// Whether `packet` came to the socket of its kind, and from the leg's peer.
     #[inline]
     pub(super) fn admits(
         &self,
@@ -133,11 +134,18 @@ impl Leg {
         kind: MediaKind,
         meta: &RxMeta,
         packet: &[u8],
-    ) -> bool {
-        self.peer.as_ref().is_some_and(|peer| {
+    ) -> Result<(), DropReason> {
+        if meta.socket != self.socket_for(kind) {
+            return Err(DropReason::WrongSocket);
+        }
+        let is_of_peer = self.peer.as_ref().is_some_and(|peer| {
             peer.gate
                 .admits(now, meta.socket, kind, meta.source, packet)
-        })
+        });
+        if !is_of_peer {
+            return Err(DropReason::SourceNotAllowed);
+        }
+        Ok(())
     }
 
     #[inline]
@@ -258,6 +266,21 @@ impl Leg {
         route: PayloadRoute,
         packet: &mut PacketBuf<'_>,
     ) -> Verdict {
+        match self.renumber(now, header, route, packet) {
+            Ok(()) => self.transmit(leg, MediaKind::Rtp, packet),
+            Err(reason) => Verdict::Drop(reason),
+        }
+    }
+
+    /// Gives a packet of the far peer this leg's numbers.
+    #[inline]
+    pub(super) fn renumber(
+        &mut self,
+        now: MonoTime,
+        header: &RtpHeader,
+        route: PayloadRoute,
+        packet: &mut [u8],
+    ) -> Result<(), DropReason> {
         let incoming = Position {
             sequence: header.sequence,
             timestamp: header.timestamp,
@@ -269,9 +292,7 @@ impl Leg {
             route.clock_rate,
             header.payload_len,
         );
-        let Some(sent) = placed else {
-            return Verdict::Drop(DropReason::OutOfSequence);
-        };
+        let sent = placed.ok_or(DropReason::OutOfSequence)?;
         RtpEdit {
             payload_type: route.to,
             sequence: sent.sequence,
@@ -279,7 +300,7 @@ impl Leg {
             ssrc: self.stream.ssrc(),
         }
         .apply(packet);
-        self.transmit(leg, MediaKind::Rtp, packet)
+        Ok(())
     }
 
     /// Authenticates and decrypts a packet of the leg's peer; a plain leg takes it as it is.
@@ -299,8 +320,7 @@ impl Leg {
         opened
     }
 
-    /// Protects `packet`, if the leg does, counts it as sent and says where it goes. The address
-    /// is copied once, into the verdict: it is the largest thing that a packet's way moves.
+    /// Protects `packet`, if the leg does, counts it as sent and says where it goes.
     #[inline]
     pub(super) fn transmit(
         &mut self,
@@ -308,23 +328,33 @@ impl Leg {
         kind: MediaKind,
         packet: &mut PacketBuf<'_>,
     ) -> Verdict {
-        if let Some(security) = &mut self.security
-            && let Err(reason) = security.seal(kind, packet)
-        {
-            return Verdict::Drop(reason);
+        let socket = self.socket_for(kind);
+        match self.protect(kind, packet) {
+            Ok((len, dest)) => Verdict::Forward(Transmit {
+                leg,
+                socket,
+                kind,
+                dest: *dest,
+                len,
+            }),
+            Err(reason) => Verdict::Drop(reason),
+        }
+    }
+
+    /// As [`Self::transmit`], without a verdict: the packet's length, and where it goes.
+    #[inline]
+    pub(super) fn protect(
+        &mut self,
+        kind: MediaKind,
+        packet: &mut PacketBuf<'_>,
+    ) -> Result<(usize, &SocketAddr), DropReason> {
+        if self.destination(kind).is_none() {
+            return Err(DropReason::NoDestination);
+        }
+        if let Some(security) = &mut self.security {
+            security.seal(kind, packet)?;
         }
         let len = packet.len();
-        let socket = self.socket_for(kind);
-        let Some(dest) = self.destination(kind) else {
-            return Verdict::Drop(DropReason::NoDestination);
-        };
-        let verdict = Verdict::Forward(Transmit {
-            leg,
-            socket,
-            kind,
-            dest: *dest,
-            len,
-        });
         match kind {
             MediaKind::Rtp => {
                 self.report.tx_packets += 1;
@@ -332,7 +362,8 @@ impl Leg {
             }
             MediaKind::Rtcp => self.report.tx_rtcp_packets += 1,
         }
-        verdict
+        let dest = self.destination(kind).ok_or(DropReason::NoDestination)?;
+        Ok((len, dest))
     }
 
     /// Takes back one [`Self::transmit`]. Saturating, because the leg may be a later one than the one
