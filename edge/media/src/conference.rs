@@ -67,6 +67,8 @@ pub const FRAME_MILLIS: u32 = 20;
 pub const MEMBERS_MAX: usize = 1_000;
 /// Frames for which an Opus member keeps its own encoder after it was heard: 2 s.
 pub const OWN_FRAMES: u64 = 100;
+/// The last of these, in which the shared encoder hears the same: 400 ms.
+const WARM_UP_FRAMES: u64 = 20;
 
 const NARROW_LEN: usize = SampleRate::Hz8000.samples(FRAME_MILLIS);
 const WIDE_LEN: usize = SampleRate::Hz16000.samples(FRAME_MILLIS);
@@ -173,6 +175,9 @@ pub struct Conference {
     talkers: Vec<u16>,
     /// Indices of the members to which somebody whispered in this frame.
     whispered_to: Vec<u16>,
+    /// Indices of the members that go over to a shared encoder when they have been silent for long
+    /// enough.
+    settling: Vec<u16>,
     tones: Arc<Announcements>,
     announces: bool,
     announcing: Announcing,
@@ -197,6 +202,7 @@ impl Conference {
             crossover: Crossover::new(),
             talkers: Vec::new(),
             whispered_to: Vec::new(),
+            settling: Vec::new(),
             tones,
             announces: false,
             announcing: Announcing::default(),
@@ -313,6 +319,7 @@ impl Conference {
             is_heard: false,
             own_output_at: 0,
             own_until: 0,
+            settles: false,
             limiter: Limiter::new(),
             input: silence(band),
             output: silence(band),
@@ -321,6 +328,7 @@ impl Conference {
         let count = self.members.len();
         self.talkers.reserve(count);
         self.whispered_to.reserve(count);
+        self.settling.reserve(count);
         slot
     }
 
@@ -391,6 +399,7 @@ impl Conference {
         self.groups.leave(member.group);
         self.counts[member.band as usize] -= 1;
         self.whispered_to.retain(|&other| other != index);
+        self.settling.retain(|&other| other != index);
         if self.speaker.forget(index) {
             self.event = Some(ConferenceEvent::SpeakerChanged(None));
         }

@@ -27,6 +27,8 @@ struct Group {
     heard: Heard,
     band: Band,
     member_count: u16,
+    /// Whether the next frame is to be encoded even if nobody asks for it.
+    warms_up: bool,
     encoder: Encoder,
     payloads: Box<[u8]>,
     lens: [usize; PACKETS_MAX],
@@ -59,10 +61,11 @@ pub(super) struct Groups {
 pub(super) enum EncoderMemory {
     /// Not at all.
     None,
-    /// For a frame: Opus begins every packet from scratch but for the history of its filters.
+    /// A few frames, and hardly if the other encoder has heard the same before. Its encoder is worth
+    /// sharing: Opus.
     Short,
-    /// A tenth of a second, in which the error may be louder than the voice if the other encoder has
-    /// not heard the same before: the scale factors and predictors of G.722 adapt over frames.
+    /// A tenth of a second, in which the error may be louder than the voice: the scale factors and
+    /// predictors of G.722 adapt over frames.
     Long,
 }
 
@@ -114,6 +117,7 @@ impl Groups {
             heard,
             band,
             member_count: 1,
+            warms_up: false,
             encoder: Encoder::new(format, band.rate())?,
             payloads: vec![0; PACKETS_MAX * ENCODED_LEN_MAX].into_boxed_slice(),
             lens: [0; PACKETS_MAX],
@@ -140,13 +144,21 @@ impl Groups {
         }
     }
 
+    /// A member goes over to the group's encoder soon.
+    pub(super) fn warm_up(&mut self, index: GroupIndex) {
+        if let Some(Some(group)) = self.groups.get_mut(usize::from(index.0)) {
+            group.warms_up = true;
+        }
+    }
+
     /// A new frame was mixed; `pcm_of` gives what a band hears. An encoder with a long memory takes
     /// every frame, whether it is asked for or not: a member that goes over to it must find it
     /// where its own was.
     pub(super) fn renew<'a>(&mut self, pcm_of: impl Fn(Band, Heard) -> &'a [i16]) {
         for group in self.groups.iter_mut().flatten() {
             group.is_encoded = false;
-            if EncoderMemory::of(group.format.codec) == EncoderMemory::Long {
+            let always = EncoderMemory::of(group.format.codec) == EncoderMemory::Long;
+            if std::mem::take(&mut group.warms_up) || always {
                 group.encode(pcm_of(group.band, group.heard));
                 self.encoded_frames += 1;
             }

@@ -38,6 +38,8 @@ pub(super) struct Member {
     pub(super) own_output_at: u64,
     /// Number of the frame from which on it may share others' payloads again.
     pub(super) own_until: u64,
+    /// Whether it is in the list of those that wait for that frame.
+    pub(super) settles: bool,
     pub(super) limiter: Limiter,
     pub(super) input: Box<[i16]>,
     pub(super) output: Box<[i16]>,

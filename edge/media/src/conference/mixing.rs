@@ -5,7 +5,8 @@ use super::gate::mean_magnitude;
 use super::groups::{self, EncoderMemory, GroupIndex, Heard, SharedPayloads};
 use super::member::{Member, MemberSlot};
 use super::{
-    Band, Conference, ConferenceEvent, ConferenceStats, MixOutput, OWN_FRAMES, SILENCE, WIDE_LEN,
+    Band, Conference, ConferenceEvent, ConferenceStats, MixOutput, OWN_FRAMES, SILENCE,
+    WARM_UP_FRAMES, WIDE_LEN,
 };
 use crate::audio::SampleRate;
 
@@ -73,9 +74,26 @@ impl Conference {
         self.make_own_outputs();
         self.narrow.clear();
         self.wide.clear();
+        self.settle();
         let (narrow, wide) = (&self.narrow, &self.wide);
         self.groups
             .renew(|band, heard| heard_of(narrow, wide, band, heard));
+    }
+
+    /// Sees to it that who goes over to a shared encoder soon finds it warm.
+    fn settle(&mut self) {
+        let frame = self.stats.frames;
+        let (members, groups) = (&mut self.members, &mut self.groups);
+        self.settling.retain(|&index| {
+            let Some(member) = members.at_mut(index) else {
+                return false;
+            };
+            member.settles = frame < member.own_until;
+            if member.settles && frame + WARM_UP_FRAMES >= member.own_until {
+                groups.warm_up(member.group);
+            }
+            member.settles
+        });
     }
 
     fn is_needed(&self, band: Band) -> bool {
@@ -116,6 +134,10 @@ impl Conference {
             if let Some(member) = self.members.at_mut(index) {
                 make(member);
                 member.is_heard = false;
+                let has_memory = EncoderMemory::of(member.format.codec) == EncoderMemory::Short;
+                if has_memory && !std::mem::replace(&mut member.settles, true) {
+                    self.settling.push(index);
+                }
             }
         }
     }

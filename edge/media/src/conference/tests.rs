@@ -530,6 +530,25 @@ fn g722_member_shares_while_it_is_muted_and_finds_an_encoder_that_has_heard_ever
     }
 }
 
+#[cfg(feature = "opus")]
+#[test]
+fn opus_member_keeps_its_encoder_until_it_was_silent_for_two_seconds() {
+    let mut conference = conference();
+    let opus = format(AudioCodec::Opus, 20);
+    let slot = conference.join(key(1), &opus, &part()).expect("room");
+    let frames_own = |conference: &mut Conference| {
+        (0..300)
+            .map(|_| {
+                conference.mix();
+                u32::from(!is_shared(conference, slot))
+            })
+            .sum::<u32>()
+    };
+    assert_eq!(frames_own(&mut conference), 0);
+    conference.put(slot, &voice(1, 5_000, 320));
+    assert_eq!(frames_own(&mut conference), 100);
+}
+
 #[test]
 fn recording_is_of_the_rate_asked_for() {
     let (mut conference, slots) = narrowband(2);

@@ -127,6 +127,10 @@ fn members_of_every_codec_hear_whoever_speaks_and_never_themselves() {
         format(AudioCodec::L16, 20),
         format(AudioCodec::Pcmu, 30),
         format(AudioCodec::Pcma, 60),
+        #[cfg(feature = "opus")]
+        format(AudioCodec::Opus, 20),
+        #[cfg(feature = "opus")]
+        format(AudioCodec::Opus, 60),
         format(AudioCodec::Pcmu, 20),
     ];
     let mut phones: Vec<Phone> = formats
