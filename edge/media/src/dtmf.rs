@@ -30,7 +30,7 @@ pub mod event_detector;
 pub mod event_report;
 pub mod event_sender;
 #[cfg(test)]
-mod test_line;
+pub(crate) mod test_line;
 pub mod tone_detector;
 pub mod tone_sender;
 pub mod tone_suppressor;

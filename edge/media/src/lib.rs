@@ -23,11 +23,13 @@
 //! | [`jitter_buffer`] | packets in, sound in time out | 3550 A.8 |
 //! | [`clocked_input`] | a leg's sound by the clock: decoded, concealed | 3389 |
 //! | [`conference`] | every member hears all others | 7667 §3.4 |
+//! | [`activity`] | who speaks, and the beeps of answering machines | |
 //! | [`packet_buf`] | a packet with room to grow | |
 //! | [`payload_table`] | payload type numbers from leg to leg | 3264 §6 |
 
 #![forbid(unsafe_code)]
 
+pub mod activity;
 pub mod audio;
 pub mod clocked_input;
 pub mod codec;
