@@ -32,7 +32,9 @@ use trunkline_edge_api::{
 };
 use trunkline_sip::InfoDigit;
 use trunkline_sip::agent::EndedBy;
-use trunkline_sip::offer_answer::{LocalDescription, MediaNegotiation, OfferAnswerError};
+use trunkline_sip::offer_answer::{
+    Conversion, LocalDescription, MediaNegotiation, OfferAnswerError,
+};
 
 use crate::cdr::{CallRecord, CallResult, EndedBySide};
 use crate::edge::{LocalPair, MediaRefused};
@@ -145,13 +147,13 @@ pub enum Output {
     OpenMedia,
     /// Tell the edge about a leg's peer; [`Input::MediaConfigured`] follows.
     ConfigureMedia(LegIndex, LegConfig),
-    /// Tell the edge what both legs' peers send and want, as far as it can be decoded, and whether
-    /// it has to convert; [`Input::MediaConfigured`] then waits for that, too.
+    /// Tell the edge what both legs' peers send and want, as far as it can be decoded.
+    /// [`Input::MediaConfigured`] waits for that where the sides hear each other through it alone.
     SetAudio {
         /// By [`LegIndex`].
         audio: Box<[Option<LegAudio>; 2]>,
-        /// Whether the sides cannot hear each other without the edge.
-        is_converting: bool,
+        /// How much of it the edge has to convert.
+        conversion: Conversion,
     },
     /// Treat a leg's digits so. Other switches stay as they are.
     SetDigits(LegIndex, LegFunctions),
@@ -568,7 +570,7 @@ impl Call {
         let negotiation = &self.setup.negotiation;
         self.outputs.push_back(Output::SetAudio {
             audio: Box::new(LegIndex::ALL.map(|leg| negotiation.leg_audio(leg))),
-            is_converting: negotiation.needs_conversion(),
+            conversion: negotiation.conversion(),
         });
         for leg in LegIndex::ALL {
             let [own, far] = [leg, leg.far()].map(|leg| self.setup.dtmf[leg.as_usize()]);

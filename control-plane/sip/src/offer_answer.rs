@@ -53,7 +53,7 @@ pub use codec::{AudioCodec, Encoding};
 pub use local::LocalDescription;
 pub use remote::RemoteAudio;
 pub use sdes::{CryptoLine, KeySource, SrtpPolicy, UnknownSrtpPolicy};
-pub use transcoding::{Transcode, TranscodingPolicy, UnknownTranscode};
+pub use transcoding::{Conversion, Transcode, TranscodingPolicy, UnknownTranscode};
 
 use codec::PayloadNumbers;
 use local::{Describer, LocalAudio, LocalRtcp};
@@ -478,9 +478,12 @@ impl MediaNegotiation {
     /// Whether a peer may send something that has no way to the far leg as it is: the edge then
     /// needs [`Self::leg_audio`] of both legs.
     #[must_use]
-    pub fn needs_conversion(&self) -> bool {
+    pub fn conversion(&self) -> Conversion {
         let [Some(a), Some(b)] = self.legs.each_ref().map(|leg| leg.agreed.as_ref()) else {
-            return false;
+            return match self.exchange {
+                Exchange::Alone => Conversion::Full,
+                _ => Conversion::None,
+            };
         };
         let is_stuck = |near: &Agreed, far: &Agreed| {
             let mut codecs = near.codecs.iter();
@@ -490,7 +493,13 @@ impl MediaNegotiation {
                     && codec::number_of(&far.codecs, codec.encoding).is_none()
             })
         };
-        is_stuck(a, b) || is_stuck(b, a)
+        if a.audio != b.audio {
+            Conversion::Full
+        } else if is_stuck(a, b) || is_stuck(b, a) {
+            Conversion::Partial
+        } else {
+            Conversion::None
+        }
     }
 
     /// Puts `offer` before the leg opposite `from`.

@@ -261,7 +261,7 @@ impl ConferenceCall {
             .push_back(Output::ConfigureMedia(LegIndex::A, config));
         self.outputs.push_back(Output::SetAudio {
             audio: Box::new([audio, None]),
-            is_converting: true,
+            conversion: negotiation.conversion(),
         });
     }
 

@@ -105,7 +105,7 @@ fn names(outputs: &[Output]) -> Vec<String> {
             matches!(
                 output,
                 Output::SetAudio {
-                    is_converting: false,
+                    conversion: Conversion::None,
                     ..
                 }
             )

@@ -158,7 +158,7 @@ fn problems_name_line_key_and_what_is_allowed() {
         ),
         (
             "[[tenant]]\nname = \"acme\"\nnane = \"x\"\n",
-            "site.toml:3: unknown key \"nane\" in [[tenant]]; allowed: name, media",
+            "site.toml:3: unknown key \"nane\" in [[tenant]]; allowed: name, media, hold_music",
         ),
         (
             "[[tenant]]\nname = \"a b\"\n",

@@ -127,12 +127,9 @@ impl Switch {
                     self.proxy.configure(session, leg, config);
                 }
             }
-            Output::SetAudio {
-                audio,
-                is_converting,
-            } => {
+            Output::SetAudio { audio, conversion } => {
                 if let Some(session) = self.calls.get(&key).and_then(|entry| entry.session) {
-                    self.proxy.set_audio(session, *audio, is_converting);
+                    self.proxy.set_audio(session, *audio, conversion);
                 }
             }
             Output::SetDigits(..)

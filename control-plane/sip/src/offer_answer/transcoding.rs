@@ -81,6 +81,18 @@ impl FromStr for Transcode {
     }
 }
 
+/// How much of what the peers send needs the edge to reach the other side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Conversion {
+    /// Everything has a way as it is.
+    #[default]
+    None,
+    /// The audio in use has; telephone events, or another format of an answer, have not.
+    Partial,
+    /// Without the edge the sides cannot hear each other.
+    Full,
+}
+
 /// What a party's side of a call may be transcoded to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TranscodingPolicy {

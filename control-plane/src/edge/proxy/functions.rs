@@ -20,6 +20,8 @@ use trunkline_edge_api::{
     RecordingTracks, Refusal, SessionId, Tone,
 };
 
+use trunkline_sip::offer_answer::Conversion;
+
 use super::commands::Subject;
 use super::{EdgeProxy, MediaEvent, Session, SessionState, entry_is_opening};
 
@@ -148,8 +150,8 @@ struct WantedPlayback {
 #[derive(Debug, Default)]
 pub(super) struct SessionWanted {
     pub(super) legs: [LegWanted; 2],
-    /// The sides have no common codec, or lack another thing that the edge must make.
-    is_converting: bool,
+    /// How much of what the peers send needs the edge to reach the other side.
+    conversion: Conversion,
     /// Something beside relaying was asked for: the edge knows the formats from then on.
     is_serving: bool,
     recording: Option<WantedRecording>,
@@ -195,21 +197,21 @@ pub(super) struct OwedRecording {
 }
 
 impl EdgeProxy {
-    /// States both legs' formats, as far as the edge can decode them. `is_converting`: what a peer
-    /// sends has to be converted, so that [`MediaEvent::Configured`] waits for the edge, and a
-    /// refusal ends the session.
+    /// States both legs' formats, as far as the edge can decode them. With [`Conversion::Full`]
+    /// [`MediaEvent::Configured`] waits for the edge to take them, and a refusal ends the session;
+    /// with [`Conversion::Partial`] a refusal costs what could be converted, say digits.
     pub fn set_audio(
         &mut self,
         session: SessionId,
         audio: [Option<LegAudio>; 2],
-        is_converting: bool,
+        conversion: Conversion,
     ) {
         let Some(entry) = self.open_entry(session) else {
             return;
         };
         let wanted = &mut entry.wanted;
-        wanted.is_converting = is_converting;
-        let is_known = is_converting || wanted.is_serving;
+        wanted.conversion = conversion;
+        let is_known = conversion != Conversion::None || wanted.is_serving;
         let mut changed = [false; 2];
         for ((leg, audio), changed) in wanted.legs.iter_mut().zip(audio).zip(&mut changed) {
             *changed = (leg.audio != audio && (is_known || leg.is_audio_said))
@@ -228,7 +230,7 @@ impl EdgeProxy {
         let entry = self.open_entry(session).ok_or(FunctionError::NoSession)?;
         let worker = entry.worker;
         let has_begun = std::mem::replace(&mut entry.wanted.is_serving, true);
-        let is_known = has_begun || entry.wanted.is_converting;
+        let is_known = has_begun || entry.wanted.conversion != Conversion::None;
         if self.commands.is_full(worker) {
             return Err(FunctionError::EdgeBusy);
         }
@@ -245,8 +247,8 @@ impl EdgeProxy {
         let Some(entry) = self.sessions.get_mut(&session) else {
             return;
         };
-        let is_known = entry.wanted.is_converting || entry.wanted.is_serving;
-        let is_awaited = entry.wanted.is_converting;
+        let is_known = entry.wanted.conversion != Conversion::None || entry.wanted.is_serving;
+        let is_awaited = entry.wanted.conversion == Conversion::Full;
         let wanted = &mut entry.wanted.legs[leg.as_usize()];
         let audio = wanted.audio.clone().filter(|_| is_known).map(Box::new);
         if audio.is_none() && !wanted.is_audio_said {

@@ -9,12 +9,12 @@ use crate::edge::PortPool;
 mod figures;
 mod ports;
 
-const NOW: MonoTime = MonoTime(1_000_000_000);
-const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(std::net::Ipv4Addr::LOCALHOST); 2];
+pub(super) const NOW: MonoTime = MonoTime(1_000_000_000);
+pub(super) const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(std::net::Ipv4Addr::LOCALHOST); 2];
 const V6: IpAddr = IpAddr::V6(std::net::Ipv6Addr::LOCALHOST);
-const WORKER: WorkerIndex = WorkerIndex(0);
+pub(super) const WORKER: WorkerIndex = WorkerIndex(0);
 
-fn workers(count: u16) -> Vec<WorkerInfo> {
+pub(super) fn workers(count: u16) -> Vec<WorkerInfo> {
     let range = PortRange::new(30_000, 30_019).expect("valid");
     (0..count)
         .map(|i| WorkerInfo {
@@ -25,7 +25,7 @@ fn workers(count: u16) -> Vec<WorkerInfo> {
         .collect()
 }
 
-fn proxy() -> EdgeProxy {
+pub(super) fn proxy() -> EdgeProxy {
     let mut proxy = EdgeProxy::new(Epoch(7), vec![LOOPBACK[0], V6]);
     proxy.handle_connected(&workers(1));
     assert_eq!(
@@ -44,7 +44,7 @@ fn pool(proxy: &EdgeProxy) -> &PortPool {
     pools.get(LOOPBACK[0]).expect("bound there")
 }
 
-fn commands(proxy: &mut EdgeProxy, worker: WorkerIndex) -> Vec<CorrelatedCommand> {
+pub(super) fn commands(proxy: &mut EdgeProxy, worker: WorkerIndex) -> Vec<CorrelatedCommand> {
     std::iter::from_fn(|| {
         let command = proxy.peek_command(worker)?.clone();
         proxy.command_sent(worker);
@@ -53,7 +53,7 @@ fn commands(proxy: &mut EdgeProxy, worker: WorkerIndex) -> Vec<CorrelatedCommand
     .collect()
 }
 
-fn answer(proxy: &mut EdgeProxy, command: &CorrelatedCommand, result: Result<(), Refusal>) {
+pub(super) fn answer(proxy: &mut EdgeProxy, command: &CorrelatedCommand, result: Result<(), Refusal>) {
     proxy.handle_event(
         NOW,
         Event::CommandDone {
@@ -63,7 +63,7 @@ fn answer(proxy: &mut EdgeProxy, command: &CorrelatedCommand, result: Result<(),
     );
 }
 
-fn opened(proxy: &mut EdgeProxy) -> (SessionId, LocalPair) {
+pub(super) fn opened(proxy: &mut EdgeProxy) -> (SessionId, LocalPair) {
     let id = proxy
         .open(NOW, LOOPBACK, [Ssrc(1), Ssrc(2)])
         .expect("ports are free");
@@ -76,7 +76,7 @@ fn opened(proxy: &mut EdgeProxy) -> (SessionId, LocalPair) {
     }
 }
 
-fn config() -> LegConfig {
+pub(super) fn config() -> LegConfig {
     LegConfig {
         remote_rtp: None,
         remote_rtcp: None,

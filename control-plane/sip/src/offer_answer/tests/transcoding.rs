@@ -155,7 +155,7 @@ type Row = (
     &'static str,
     &'static [&'static str],
     [&'static str; 2],
-    bool,
+    Conversion,
 );
 
 const SETTLED: &[Row] = &[
@@ -165,14 +165,14 @@ const SETTLED: &[Row] = &[
         "0 PCMU/8000",
         &["0=PCMU/8000"],
         ["PCMU", "PCMU"],
-        false,
+        Conversion::None,
     ),
     (
         "0 PCMU/8000, 8 PCMA/8000",
         "8 PCMA/8000, 0 PCMU/8000",
         &["8=PCMA/8000", "0=PCMU/8000"],
         ["PCMA", "PCMA"],
-        false,
+        Conversion::None,
     ),
     // The callee may send what the caller has not: converted if it comes.
     (
@@ -180,7 +180,7 @@ const SETTLED: &[Row] = &[
         "9 G722/8000, 0 PCMU/8000",
         &["0=PCMU/8000"],
         ["PCMU", "PCMU"],
-        true,
+        Conversion::Partial,
     ),
     // No common one: the cheapest pair.
     (
@@ -188,35 +188,35 @@ const SETTLED: &[Row] = &[
         "8 PCMA/8000",
         &["0=PCMU/8000"],
         ["PCMU", "PCMA"],
-        true,
+        Conversion::Full,
     ),
     (
         "0 PCMU/8000",
         "111 opus/48000/2",
         &["0=PCMU/8000"],
         ["PCMU", "opus"],
-        true,
+        Conversion::Full,
     ),
     (
         "0 PCMU/8000, 8 PCMA/8000",
         "111 opus/48000/2, 9 G722/8000",
         &["0=PCMU/8000"],
         ["PCMU", "G722"],
-        true,
+        Conversion::Full,
     ),
     (
         "96 opus/48000/2, 9 G722/8000, 8 PCMA/8000",
         "0 PCMU/8000",
         &["8=PCMA/8000"],
         ["PCMA", "PCMU"],
-        true,
+        Conversion::Full,
     ),
     (
         "18 G729/8000, 96 opus/48000/2",
         "9 G722/8000",
         &["96=opus/48000/2"],
         ["opus", "G722"],
-        true,
+        Conversion::Full,
     ),
     // What is not understood is relayed.
     (
@@ -224,14 +224,14 @@ const SETTLED: &[Row] = &[
         "18 G729/8000",
         &["18=G729/8000"],
         ["G729", "G729"],
-        false,
+        Conversion::None,
     ),
     (
         "97 speex/16000, 0 PCMU/8000",
         "97 SPEEX/16000",
         &["97=SPEEX/16000"],
         ["speex", "speex"],
-        false,
+        Conversion::None,
     ),
     // Events: routed at one clock, the edge's business at two or when one side has none.
     (
@@ -239,28 +239,28 @@ const SETTLED: &[Row] = &[
         "9 G722/8000, 101 telephone-event/8000",
         &["0=PCMU/8000", "96=telephone-event/8000"],
         ["PCMU", "G722"],
-        true,
+        Conversion::Full,
     ),
     (
         "0 PCMU/8000, 96 telephone-event/8000",
         "111 opus/48000/2, 110 telephone-event/48000",
         &["0=PCMU/8000", "96=telephone-event/8000"],
         ["PCMU", "opus"],
-        true,
+        Conversion::Full,
     ),
     (
         "0 PCMU/8000, 96 telephone-event/8000",
         "0 PCMU/8000",
         &["0=PCMU/8000", "96=telephone-event/8000"],
         ["PCMU", "PCMU"],
-        true,
+        Conversion::Partial,
     ),
     (
         "0 PCMU/8000",
         "0 PCMU/8000, 101 telephone-event/8000",
         &["0=PCMU/8000"],
         ["PCMU", "PCMU"],
-        true,
+        Conversion::Partial,
     ),
     // Comfort noise is taken where the edge makes the audio, and no reason to make it.
     (
@@ -268,14 +268,14 @@ const SETTLED: &[Row] = &[
         "0 PCMU/8000",
         &["0=PCMU/8000"],
         ["PCMU", "PCMU"],
-        false,
+        Conversion::None,
     ),
     (
         "0 PCMU/8000, 13 CN/8000",
         "9 G722/8000",
         &["0=PCMU/8000", "13=CN/8000"],
         ["PCMU", "G722"],
-        true,
+        Conversion::Full,
     ),
 ];
 
@@ -292,8 +292,8 @@ fn answers_settle_on_relay_or_on_the_cheapest_pair() {
                 && used[1].name().eq_ignore_ascii_case(audio[1]),
             "{name}: {used:?}"
         );
-        assert_eq!(media.needs_conversion(), *converts, "{name}");
-        if *converts {
+        assert_eq!(media.conversion(), *converts, "{name}");
+        if *converts != Conversion::None {
             both(&media);
         }
     }
@@ -391,7 +391,7 @@ fn relay_without_conversion_still_says_what_can_be_played_and_recorded() {
         &caller("8 PCMA/8000, 0 PCMU/8000, 101 telephone-event/8000"),
         &callee("0 PCMU/8000, 101 telephone-event/8000"),
     );
-    assert!(!media.needs_conversion());
+    assert_eq!(media.conversion(), Conversion::None);
     for audio in both(&media) {
         assert_eq!(short(&audio.send), (Codec::Pcmu, 0, 8_000));
         assert!(audio.receive_events.is_some() && audio.send_events.is_some());
@@ -405,7 +405,7 @@ fn relay_without_conversion_still_says_what_can_be_played_and_recorded() {
 fn re_offer_that_finds_a_common_codec_ends_the_conversion_and_back() {
     let mut media = converting(&ALL);
     converted(&mut media, &caller("0 PCMU/8000"), &callee("9 G722/8000"));
-    assert!(media.needs_conversion());
+    assert_ne!(media.conversion(), Conversion::None);
 
     let body = media
         .reoffer(LegIndex::B, callee("9 G722/8000, 0 PCMU/8000").as_bytes())
@@ -418,7 +418,7 @@ fn re_offer_that_finds_a_common_codec_ends_the_conversion_and_back() {
         .reanswer(LegIndex::A, caller("0 PCMU/8000").as_bytes())
         .expect("an answer");
     assert_eq!(formats(&audio_of(&body)), ["0=PCMU/8000"]);
-    assert!(!media.needs_conversion());
+    assert_eq!(media.conversion(), Conversion::None);
     assert_eq!(
         route_numbers(&media.leg_config(LegIndex::A, None)),
         [(0, 0)]
@@ -434,7 +434,7 @@ fn re_offer_that_finds_a_common_codec_ends_the_conversion_and_back() {
         .expect("an answer");
     assert_eq!(formats(&audio_of(&body)), ["111=opus/48000/2"]);
     assert_eq!(audio_of(&body).direction, Direction::RecvOnly);
-    assert!(media.needs_conversion());
+    assert_ne!(media.conversion(), Conversion::None);
     let [a, b] = LegIndex::ALL.map(|leg| media.leg_config(leg, None));
     assert_eq!(a.direction, MediaDirection::SendOnly);
     assert_eq!(b.direction, MediaDirection::ReceiveOnly);
@@ -519,7 +519,7 @@ mod properties {
                     if is_routed || matches!(codec.encoding, Encoding::ComfortNoise { .. }) {
                         continue;
                     }
-                    prop_assert!(media.needs_conversion());
+                    prop_assert_ne!(media.conversion(), Conversion::None);
                     let audio = media.leg_audio(leg);
                     let Some(audio) = audio else { continue };
                     let is_known = audio.receive.find(codec.payload_type).is_some()
@@ -557,7 +557,7 @@ fn caller_answered_alone_gets_its_favourite_of_what_the_edge_knows() {
         assert_eq!(config.direction, MediaDirection::SendReceive);
         assert!(config.routes.as_slice().is_empty());
         assert!(media.leg_audio(LegIndex::A).is_some());
-        assert!(!media.needs_conversion());
+        assert_eq!(media.conversion(), Conversion::Full);
     }
     let mut media = plain_negotiation();
     media
@@ -647,7 +647,11 @@ fn events_are_withheld_from_a_peer_whose_digits_travel_otherwise() {
             converted(&mut media, &caller(both_have), &callee(both_have));
         assert_eq!(formats(&callee_sees), to_callee, "{withheld:?}");
         assert_eq!(formats(&caller_sees), to_caller, "{withheld:?}");
-        assert!(media.needs_conversion(), "events end at the edge");
+        assert_ne!(
+            media.conversion(),
+            Conversion::None,
+            "events end at the edge"
+        );
         let audio = media.leg_audio(withheld).expect("G.711");
         assert_eq!((audio.receive_events, audio.send_events), (None, None));
         let config = media.leg_config(withheld.far(), None);
