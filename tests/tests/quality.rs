@@ -115,6 +115,50 @@ fn call_record_shows_what_was_lost_on_the_way() {
 }
 
 #[test]
+fn live_calls_show_what_their_media_is_like_now() {
+    let daemons = daemons("");
+    let hub = MediaHub::start().unwrap();
+    let (_phones, call) = call(&daemons, &hub);
+    let to_caller_leg = call.outgoing.remote_media().unwrap().rtp;
+    let to_callee_leg = call.incoming.remote_media().unwrap().rtp;
+    for n in 0..100u16 {
+        if n % 10 != 5 {
+            send(&call.caller_rtp, to_caller_leg, 7, n);
+        }
+        send(&call.callee_rtp, to_callee_leg, 8, n);
+        std::thread::sleep(PTIME / 2);
+    }
+    let ask = || -> Value {
+        let calls = daemons.control_command(&["calls".as_ref(), "--json".as_ref()]);
+        serde_json::from_str(&calls.unwrap()).unwrap()
+    };
+    let calls = ask();
+    let media = |side: &str| calls["calls"][0][format!("{side}_media")].clone();
+    let (caller, callee) = (media("caller"), media("callee"));
+    assert_eq!(number(&caller, "/rx_packets"), 90, "{calls}");
+    assert_eq!(number(&caller, "/quality/lost_packets"), 10);
+    assert_eq!(number(&callee, "/rx_packets"), 100);
+    assert_eq!(number(&callee, "/quality/lost_packets"), 0);
+    assert!(number(&caller, "/quality/mos_centi") < number(&callee, "/quality/mos_centi"));
+    for side in [&caller, &callee] {
+        assert!(number(side, "/quality/jitter_micros") > 0, "{calls}");
+    }
+    let table = daemons.control_command(&["calls".as_ref()]).unwrap();
+    assert!(table.contains("10.0/0.0"), "{table}");
+
+    // The edge is asked about each call once a second at most, and answers at once.
+    let asked = [("op", "query_session"), ("result", "done")];
+    let name = "trunkline_ring_commands_total";
+    daemons.wait_metric(name, &asked, 1.0).unwrap();
+    std::thread::sleep(Duration::from_millis(1_100));
+    ask();
+    daemons.wait_metric(name, &asked, 2.0).unwrap();
+    call.hang_up().unwrap();
+    let calls = ask();
+    assert_eq!(calls["total"], 0);
+}
+
+#[test]
 fn call_in_which_nobody_speaks_ends_by_itself() {
     let daemons = daemons("[media]\nnever_started_secs = 1\n");
     let hub = MediaHub::start().unwrap();

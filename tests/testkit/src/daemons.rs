@@ -82,7 +82,10 @@ impl Daemons {
             state_dir: directory.path().join("state"),
             log: "info".to_owned(),
             workers: 2,
-            media_addresses: vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+            media_addresses: vec![
+                IpAddr::from(Ipv4Addr::LOCALHOST).into(),
+                IpAddr::from(Ipv6Addr::LOCALHOST).into(),
+            ],
             ports: ports.media_range(),
             sip: vec![
                 SocketAddr::from((Ipv4Addr::LOCALHOST, sip_port)),

@@ -21,7 +21,7 @@ pub struct Node {
     /// `[edge] workers`. System tests run with at least two.
     pub workers: u16,
     /// `[edge] media_addresses`.
-    pub media_addresses: Vec<IpAddr>,
+    pub media_addresses: Vec<MediaAddress>,
     /// `[edge] ports`: `first-last`.
     pub ports: String,
     /// `[sip] listen`: addresses served over UDP and TCP.
@@ -46,7 +46,7 @@ impl Node {
         let media: Vec<String> = self
             .media_addresses
             .iter()
-            .map(|ip| format!("\"{ip}\""))
+            .map(MediaAddress::to_toml)
             .collect();
         format!(
             "[node]\nrun_dir = \"{}\"\nstate_dir = \"{}\"\nlog = \"{}\"\n\n\
@@ -64,6 +64,43 @@ impl Node {
             self.http,
             self.more
         )
+    }
+}
+
+/// One entry of `[edge] media_addresses`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MediaAddress {
+    /// What is bound.
+    pub address: IpAddr,
+    /// What SDP names, where that is another.
+    pub advertise: Option<IpAddr>,
+    /// What the site file calls it.
+    pub name: Option<&'static str>,
+}
+
+impl From<IpAddr> for MediaAddress {
+    fn from(address: IpAddr) -> Self {
+        Self {
+            address,
+            advertise: None,
+            name: None,
+        }
+    }
+}
+
+impl MediaAddress {
+    fn to_toml(&self) -> String {
+        let mut keys = format!("address = \"{}\"", self.address);
+        if let Some(advertise) = self.advertise {
+            let _ = write!(keys, ", advertise = \"{advertise}\"");
+        }
+        if let Some(name) = self.name {
+            let _ = write!(keys, ", name = \"{name}\"");
+        }
+        match (self.advertise, self.name) {
+            (None, None) => format!("\"{}\"", self.address),
+            _ => format!("{{ {keys} }}"),
+        }
     }
 }
 
@@ -144,6 +181,10 @@ pub struct Site {
     pub trunk_sources: Vec<String>,
     /// `srtp` of the trunk.
     pub trunk_srtp: &'static str,
+    /// `media` of the trunk, where it has one.
+    pub trunk_media: Option<&'static str>,
+    /// `media` of the tenant, where it has one.
+    pub tenant_media: Option<&'static str>,
     /// Its members, each with a DID.
     pub members: Vec<Member>,
 }
@@ -156,6 +197,8 @@ impl Site {
             tenant: "test".to_owned(),
             trunk_sources: vec!["127.0.0.2/32".to_owned()],
             trunk_srtp: "off",
+            trunk_media: None,
+            tenant_media: None,
             members,
         }
     }
@@ -170,12 +213,15 @@ impl Site {
             .map(|network| format!("\"{network}\""))
             .collect();
         let tenant = &self.tenant;
+        let media = |name: Option<_>| name.map_or(String::new(), |n| format!("media = \"{n}\"\n"));
         let mut site = format!(
-            "[[tenant]]\nname = \"{tenant}\"\n\n\
+            "[[tenant]]\nname = \"{tenant}\"\n{}\n\
              [[trunk]]\nname = \"carrier\"\ntenant = \"{tenant}\"\nsources = [{}]\n\
-             srtp = \"{}\"\n",
+             srtp = \"{}\"\n{}",
+            media(self.tenant_media),
             sources.join(", "),
             self.trunk_srtp,
+            media(self.trunk_media),
         );
         for member in &self.members {
             let secret = directory.join(format!("{}.password", member.user));

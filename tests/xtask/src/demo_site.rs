@@ -94,7 +94,7 @@ impl DemoDirectory {
             state_dir: self.0.join("state"),
             log: "info".to_owned(),
             workers: 2,
-            media_addresses: vec![sip.ip()],
+            media_addresses: vec![sip.ip().into()],
             ports: ports.to_owned(),
             sip: vec![sip],
             ring_timeout_secs: 30,
@@ -115,6 +115,8 @@ impl DemoDirectory {
             tenant: "demo".to_owned(),
             trunk_sources: vec![format!("{CARRIER}/32")],
             trunk_srtp: "off",
+            trunk_media: None,
+            tenant_media: None,
             members: members.to_vec(),
         };
         site.write(&self.0)?;
