@@ -12,6 +12,7 @@
 //! | [`sdp`] | offers and answers |
 //! | [`sip_message`] | datagrams into a SIP agent |
 //! | [`site_config`] | configuration and site files |
+//! | [`clocked_input`] | packets and time into a jitter buffer and its decoders |
 //! | [`prompt`] | files to be played |
 //! | [`recording`] | packets and time into a recording |
 //!
@@ -20,6 +21,7 @@
 //! mutations of them.
 #![forbid(unsafe_code)]
 
+mod clocked;
 mod config;
 mod files;
 mod media;
@@ -29,6 +31,7 @@ mod shared_region;
 mod signalling;
 mod wire;
 
+pub use clocked::clocked_input;
 pub use config::site_config;
 pub use files::{prompt, recording};
 pub use media::{rtcp, rtp};
@@ -47,7 +50,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 11] = [
+pub const TARGETS: [Target; 12] = [
     target("rtp", rtp),
     target("rtcp", rtcp),
     target("srtp", srtp),
@@ -57,6 +60,7 @@ pub const TARGETS: [Target; 11] = [
     target("sdp", sdp),
     target("sip_message", sip_message),
     target("site_config", site_config),
+    target("clocked_input", clocked_input),
     target("prompt", prompt),
     target("recording", recording),
 ];
