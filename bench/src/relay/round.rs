@@ -15,7 +15,7 @@ use crate::quantiles::Quantiles;
 /// Loss up to which a rate counts as sustained: 0.1 %.
 const SUSTAINED_LOSS: f64 = 0.001;
 /// The ladder's first rate, packets per second, and its step.
-const LADDER_START: f64 = 48_000.0;
+const LADDER_START: f64 = 70_000.0;
 const LADDER_STEP: f64 = 1.2;
 /// The ladder ends with the first rate that is this many times what was forwarded at most. Less
 /// would take a moment of noise for the peak.
