@@ -12,6 +12,9 @@
 //! | [`sdp`] | offers and answers |
 //! | [`sip_message`] | datagrams into a SIP agent |
 //! | [`site_config`] | configuration and site files |
+//! | [`g722`] | G.722 payloads |
+//! | [`opus`] | streams of Opus payloads, with losses |
+//! | [`transcode`] | packets into a transcoder between any two formats |
 //! | [`clocked_input`] | packets and time into a jitter buffer and its decoders |
 //! | [`prompt`] | files to be played |
 //! | [`recording`] | packets and time into a recording |
@@ -22,6 +25,7 @@
 #![forbid(unsafe_code)]
 
 mod clocked;
+mod codecs;
 mod config;
 mod files;
 mod media;
@@ -32,6 +36,7 @@ mod signalling;
 mod wire;
 
 pub use clocked::clocked_input;
+pub use codecs::{g722, opus, transcode};
 pub use config::site_config;
 pub use files::{prompt, recording};
 pub use media::{rtcp, rtp};
@@ -50,7 +55,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 12] = [
+pub const TARGETS: [Target; 15] = [
     target("rtp", rtp),
     target("rtcp", rtcp),
     target("srtp", srtp),
@@ -60,6 +65,9 @@ pub const TARGETS: [Target; 12] = [
     target("sdp", sdp),
     target("sip_message", sip_message),
     target("site_config", site_config),
+    target("g722", g722),
+    target("opus", opus),
+    target("transcode", transcode),
     target("clocked_input", clocked_input),
     target("prompt", prompt),
     target("recording", recording),
