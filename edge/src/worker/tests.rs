@@ -31,6 +31,14 @@ pub(super) fn panic_on_demand(packet: &[u8]) {
     assert!(!packet.ends_with(POISON), "asked for");
 }
 
+/// Of a session that panics when its timer runs out.
+const POISONED_SERIAL: u32 = 13;
+const POISONED: SessionId = SessionId::new(Epoch(1), POISONED_SERIAL);
+
+pub(super) fn panic_when_timed(session: SessionId) {
+    assert!(session != POISONED, "asked for");
+}
+
 /// The helpers of a single worker; their threads end with their handles.
 fn helpers() -> Helpers {
     let (_, prompts) = PromptLoader::start(1, PromptSettings::default()).expect("a thread");
@@ -213,6 +221,7 @@ fn media_started(event: &Event) -> bool {
 
 on_each_tier! {
     panicking_session_is_closed_alone,
+    session_that_panics_when_its_timer_runs_out_is_closed_alone,
     draining_worker_takes_no_new_session_and_ends_when_the_last_is_closed,
     query_of_more_sessions_than_the_ring_holds_is_answered_in_portions,
     query_of_a_control_that_has_gone_holds_up_nothing,
@@ -254,6 +263,37 @@ fn panicking_session_is_closed_alone(tier: IoTier) {
     bench.cycle();
     bench.cycle();
     assert_eq!(bench.control.counter(Counter::BuffersInFlight), 0);
+    assert_eq!(bench.control.counter(Counter::SessionsActive), 1);
+}
+
+/// Its first report of its own is due within 3.75 s (RFC 3550 §6.2).
+fn session_that_panics_when_its_timer_runs_out_is_closed_alone(tier: IoTier) {
+    let mut bench = Bench::new(tier, EVENT_RING_LEN, 4);
+    let peers = [peer(), peer(), peer(), peer()];
+    bench.call(POISONED_SERIAL, [&peers[0], &peers[1]]);
+    let sound = bench.call(1, [&peers[2], &peers[3]]);
+    let Event::SessionClosed { cause, report } = bench.event() else {
+        panic!("expected the end of the session");
+    };
+    assert_eq!(
+        (cause, report.session),
+        (CloseCause::Panicked, POISONED),
+        "{tier:?}"
+    );
+    assert_eq!(bench.control.counter(Counter::SessionsPanicked), 1);
+
+    peers[2]
+        .send_to(&rtp(b"unharmed"), sound[0])
+        .expect("loopback takes it");
+    assert!(media_started(&bench.event()));
+    bench.cycle();
+    let mut packet = [0; 64];
+    let mut relayed = || {
+        let len = peers[3].recv(&mut packet).expect("it is relayed");
+        packet[..len].ends_with(b"unharmed")
+    };
+    // A report of the sound session may come before.
+    assert!(relayed() || relayed() || relayed());
     assert_eq!(bench.control.counter(Counter::SessionsActive), 1);
 }
 

@@ -41,6 +41,8 @@ impl Worker {
             };
             let (tier, cells) = (&mut self.tier, self.end.counters());
             let judged = guarded(|| {
+                #[cfg(test)]
+                super::tests::panic_when_timed(session.id);
                 session.media.handle_timeout(now);
                 transmit_own(cells, session, now, |session, transmit, packet| {
                     tier.send_now(session.socket_of(transmit)?, transmit.dest, packet)
