@@ -166,7 +166,10 @@ impl Worker {
 
         let end = monotonic_now();
         let cells = self.end.counters();
-        let work = match (command_count + report_count, completion_count + ticked_count) {
+        let work = match (
+            command_count + report_count,
+            completion_count + ticked_count,
+        ) {
             (0, 0) => CycleWork::Idle,
             (0, _) => CycleWork::Media,
             _ => CycleWork::Commands,
@@ -350,8 +353,17 @@ impl Worker {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
-        let session = session.id;
-        self.tell_of(session, event);
+        let id = session.id;
+        if let SessionEvent::DigitReceived {
+            leg,
+            duration_millis,
+            ..
+        } = event
+            && session.media.hides_digits(leg)
+        {
+            self.hide_from_recordings(key, leg, duration_millis);
+        }
+        self.tell_of(id, event);
     }
 
     fn tell_of(&mut self, session: SessionId, event: SessionEvent) {
@@ -380,6 +392,21 @@ impl Worker {
                     source,
                 }
             }
+            SessionEvent::ActivityChanged { leg, is_speaking } => Event::ActivityChanged {
+                session,
+                leg,
+                is_speaking,
+            },
+            SessionEvent::BeepHeard {
+                leg,
+                frequency_hz,
+                duration_millis,
+            } => Event::BeepHeard {
+                session,
+                leg,
+                frequency_hz,
+                duration_millis,
+            },
             SessionEvent::DigitsSent { leg, digits } => Event::DigitsSent {
                 session,
                 leg,

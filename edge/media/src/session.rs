@@ -157,6 +157,22 @@ pub enum SessionEvent {
         /// Which string.
         digits: DigitsId,
     },
+    /// [`trunkline_edge_api::Event::ActivityChanged`].
+    ActivityChanged {
+        /// The leg that heard it.
+        leg: LegIndex,
+        /// Whether its peer speaks now.
+        is_speaking: bool,
+    },
+    /// [`trunkline_edge_api::Event::BeepHeard`].
+    BeepHeard {
+        /// The leg that heard it.
+        leg: LegIndex,
+        /// Its frequency, Hz.
+        frequency_hz: u16,
+        /// How long it lasted, milliseconds.
+        duration_millis: u32,
+    },
     /// [`trunkline_edge_api::Event::PlaybackEnded`].
     PlaybackEnded {
         /// The leg whose peer heard it.
@@ -306,7 +322,7 @@ impl MediaSession {
                     .as_mut()
                     .ok_or(Refusal::NoSuchLeg)?
                     .configure(now, config)?;
-                self.arrange_live_formats()
+                self.arrange(now)
             }
             SessionCommand::CloseLeg(leg) => {
                 self.legs[leg.as_usize()] = None;
@@ -404,14 +420,14 @@ fn handle_rtp(
     let Ok(header) = RtpHeader::parse(packet) else {
         return Verdict::Drop(DropReason::MalformedRtp);
     };
-    let arrival = functions::Arrival {
+    let arrival = functions::incoming::Arrival {
         now,
         leg,
         source: meta.source,
         len,
         header,
     };
-    functions::handle_rtp(&arrival, near, far, packet)
+    functions::incoming::handle_rtp(&arrival, near, far, packet)
 }
 
 /// Says how long the packet has become, and where it goes.

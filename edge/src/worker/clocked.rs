@@ -80,7 +80,8 @@ impl Clocked {
         if now < self.next_at {
             return None;
         }
-        let is_late = self.next_at != MonoTime(0) && now.nanos_since(self.next_at) >= 2 * TICK_NANOS;
+        let is_late =
+            self.next_at != MonoTime(0) && now.nanos_since(self.next_at) >= 2 * TICK_NANOS;
         self.next_at = MonoTime((now.0 / TICK_NANOS + 1) * TICK_NANOS);
         Some(Tick { is_late })
     }
@@ -100,7 +101,9 @@ mod tests {
         clocked.remove(3);
         clocked.remove(6);
         clocked.insert(9);
-        let mut met: Vec<u32> = (0..clocked.len()).filter_map(|n| clocked.slot_at(n)).collect();
+        let mut met: Vec<u32> = (0..clocked.len())
+            .filter_map(|n| clocked.slot_at(n))
+            .collect();
         met.sort_unstable();
         assert_eq!(met, [0, 5, 7]);
         for slot in met {

@@ -109,7 +109,13 @@ impl Worker {
             .and_then(|session| session.media.seat_format(leg))
             .ok_or(Refusal::AudioNotConfigured)?;
         let joined = self.take_seat(key, (session, leg), &format, membership);
-        if joined.is_err() && !self.functions.conferences.seats.contains_key(&(session, leg)) {
+        if joined.is_err()
+            && !self
+                .functions
+                .conferences
+                .seats
+                .contains_key(&(session, leg))
+        {
             // The leg was relayed before and is relayed again.
             let _ = self.on_session(now, session, SessionCommand::SetSeated(leg, false));
         }

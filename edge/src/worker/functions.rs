@@ -28,6 +28,10 @@ const RECORDINGS_PER_SESSION_MAX: usize = 4;
 /// three ends of an event, and what a worker that was away has to catch up with.
 const PACKETS_AT_ONCE_MAX: usize = 32;
 
+/// Between a digit's end and its recognition lie the jitter buffer that it is heard through, at
+/// most 200 ms deep, and the packets that the recognition takes.
+const HIDDEN_BEFORE_MILLIS: u64 = 260;
+
 /// The helpers of a worker; see their modules.
 pub(crate) struct Helpers {
     pub(crate) prompts: PromptHandle,
@@ -139,7 +143,9 @@ impl Worker {
                 leg,
                 digits,
             } => (session, SessionCommand::SendDigits(leg, digits)),
-            Command::SetFork { session, leg, fork } => (session, SessionCommand::SetFork(leg, fork)),
+            Command::SetFork { session, leg, fork } => {
+                (session, SessionCommand::SetFork(leg, fork))
+            }
             Command::LoadPrompt { prompt, path, raw } => {
                 let asked = self.functions.prompts.load(correlation, prompt, &path, raw);
                 return asked.map_or_else(|refusal| Err(refusal).into(), |()| Answer::Later);
@@ -419,7 +425,11 @@ impl Worker {
         let is_recorded = |session: &crate::session_table::Session| {
             !session.recordings.is_empty() && session.media.local(leg).is_some()
         };
-        if self.sessions.get_mut(key).is_some_and(|session| is_recorded(session)) {
+        if self
+            .sessions
+            .get_mut(key)
+            .is_some_and(|session| is_recorded(session))
+        {
             // Of a leg that is open it is never refused.
             let _ = self.command_session(now, key, SessionCommand::SetTapped(leg, true));
         }
@@ -464,6 +474,26 @@ impl Worker {
         }
     }
 
+    /// A digit of `leg`'s peer that nobody is to hear ended just now.
+    pub(super) fn hide_from_recordings(
+        &mut self,
+        key: SessionKey,
+        leg: LegIndex,
+        duration_millis: u32,
+    ) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let now = trunkline_ring::monotonic_now();
+        let since_millis = u64::from(duration_millis) + HIDDEN_BEFORE_MILLIS;
+        let from = MonoTime(now.0.saturating_sub(since_millis * 1_000_000));
+        for running in &session.recordings {
+            self.functions
+                .recorder
+                .suppress(running.slot, leg, (from, now), now);
+        }
+    }
+
     /// A recording that control did not ask about a session, but a conference.
     pub(super) fn start_mix_recording(
         &mut self,
@@ -491,6 +521,8 @@ impl Worker {
             self.leave_closed(session.id, leg);
         }
         let concealed = session.media.concealed_millis() / 20;
-        self.end.counters().add(Counter::PacketsConcealed, concealed);
+        self.end
+            .counters()
+            .add(Counter::PacketsConcealed, concealed);
     }
 }

@@ -96,8 +96,8 @@ impl Bench {
             orphan_timeout_secs: 60,
         };
         let end = WorkerEnd::new(region, doorbells);
-        let (worker, fallback) =
-            Worker::new(end, settings, Arc::clone(&shared), helpers()).expect("the tier works here");
+        let (worker, fallback) = Worker::new(end, settings, Arc::clone(&shared), helpers())
+            .expect("the tier works here");
         assert!(fallback.is_none());
         let region = Region::open(fd.as_fd()).expect("sound");
         Self {

@@ -11,39 +11,33 @@
 //!
 //! A leg that only relays has none of this: a null pointer is all that its packets meet.
 
-use std::net::SocketAddr;
-
 use trunkline_edge_api::{
-    AudioFormat, ClockRateHz, DigitMethod, DigitSource, DigitString, DigitsId, DigitsToSend,
-    DropReason, LegAudio, LegFunctions, LegIndex, MediaFork, MonoTime, PayloadRoute, PayloadType,
-    PlaybackEnd, PlaybackId, Refusal,
+    AudioFormat, DigitMethod, DigitSource, DigitString, DigitsId, DigitsToSend, LegAudio,
+    LegFunctions, LegIndex, MediaFork, MonoTime, PlaybackEnd, PlaybackId, Refusal,
 };
 
-use super::leg::Leg;
-use super::{
-    MediaSession, SessionCommand, SessionEvent, TRANSMIT_LEN_MAX, Transmit, Verdict, Wants,
-};
-use crate::demux::MediaKind;
+use super::SessionEvent;
 use crate::dtmf::{DigitEvent, EventDetector, EventSender, HeardDigit};
 use crate::outbox::Outbox;
-use crate::packet_buf::PacketBuf;
-use crate::rewrite::{OutgoingStream, Position};
-use crate::rtp::{HEADER_LEN_MIN, RtpHeader};
 
+mod ears;
 mod fork;
+pub(super) mod incoming;
 mod live;
 mod made;
+mod of_session;
+mod outgoing;
 mod pace;
 mod player;
 mod seat;
 mod tap;
 mod tones;
 
+use ears::{Ears, Filtered};
 use fork::Fork;
-use live::{Change, LiveFormat};
-use made::{Feed, Made};
+use live::LiveFormat;
+use player::Player;
 pub use player::PreparedPlayback;
-use player::{Played, Player};
 pub use seat::MixFrame;
 use seat::Seat;
 use tap::Tap;
@@ -83,48 +77,12 @@ pub(super) struct LegMedia {
     seat: Option<Seat>,
     /// Seats that the leg has had.
     seats: u32,
+    ears: Option<Box<Ears>>,
+    /// What the ears listen for, and whether the far peer is told digits in another form.
+    ears_wanted: (LegFunctions, bool),
+    /// What the far leg's ears let through; `None` while all goes by them.
+    filtered: Option<Box<Filtered>>,
     told: Outbox<SessionEvent, EVENTS_MAX>,
-}
-
-/// What a packet of the leg's peer is, and by which clock it is stamped.
-#[derive(Clone, Copy)]
-enum Kind {
-    Audio(ClockRateHz),
-    Event(ClockRateHz),
-    ComfortNoise(ClockRateHz),
-}
-
-impl Kind {
-    /// `None` for what was not agreed on.
-    fn of(
-        payload_type: PayloadType,
-        media: Option<&LegMedia>,
-        route: Option<PayloadRoute>,
-    ) -> Option<Self> {
-        let of_route = route.map(|route| Kind::Audio(route.clock_rate));
-        let Some(audio) = media.and_then(|media| media.audio.as_ref()) else {
-            return of_route;
-        };
-        if let Some(events) = audio.receive_events
-            && events.payload_type == payload_type
-        {
-            return Some(Kind::Event(events.clock_rate));
-        }
-        if audio.comfort_noise == Some(payload_type) {
-            let clock_rate = route.map_or(ClockRateHz::NARROWBAND, |route| route.clock_rate);
-            return Some(Kind::ComfortNoise(clock_rate));
-        }
-        let format = audio.receive.find(payload_type);
-        format
-            .map(|format| Kind::Audio(format.clock_rate))
-            .or(of_route)
-    }
-
-    fn clock_rate(self) -> ClockRateHz {
-        match self {
-            Kind::Audio(rate) | Kind::Event(rate) | Kind::ComfortNoise(rate) => rate,
-        }
-    }
 }
 
 /// Digits that have ended.
@@ -148,13 +106,19 @@ impl LegMedia {
             tap: None,
             seat: None,
             seats: 0,
+            ears: None,
+            ears_wanted: (LegFunctions::default(), false),
+            filtered: None,
             told: Outbox::new(),
         }
     }
 
     /// RTP clock of what the edge makes, while it makes all that the leg sends.
     pub(super) fn sent_clock_hz(&self) -> Option<u32> {
-        let makes_all = self.player.is_some() || self.seat.is_some() || !self.live.is_empty();
+        let makes_all = self.player.is_some()
+            || self.seat.is_some()
+            || self.filtered.is_some()
+            || !self.live.is_empty();
         let audio = self.audio.as_ref().filter(|_| makes_all)?;
         Some(audio.send.clock_rate.get())
     }
@@ -181,6 +145,9 @@ impl LegMedia {
             (Some(_), Some(audio)) => Some(self.new_seat(audio)?),
             _ => None,
         };
+        self.ears = None;
+        self.ears_wanted = (LegFunctions::default(), false);
+        self.filtered = None;
         self.tone_player = tone_player;
         self.event_sender = audio
             .as_ref()
@@ -315,22 +282,86 @@ impl LegMedia {
     fn has_output(&self) -> bool {
         self.live.iter().any(LiveFormat::has_output)
             || self.fork.as_ref().is_some_and(Fork::has_copy)
+            || self
+                .filtered
+                .as_ref()
+                .is_some_and(|filtered| filtered.has_output())
     }
 
     /// Whether time has to be told to the leg every few milliseconds.
     pub(super) fn is_clocked(&self) -> bool {
-        self.player.is_some() || self.is_sending_digits() || self.detector.poll_timeout().is_some()
+        self.player.is_some()
+            || self.ears.is_some()
+            || self.is_sending_digits()
+            || self.detector.poll_timeout().is_some()
     }
 
-    pub(super) fn handle_tick(&mut self, now: MonoTime, leg: LegIndex) {
+    /// Lets time pass for what the leg's peer says; what the far leg has to do with it goes there.
+    fn handle_tick(&mut self, now: MonoTime, leg: LegIndex, far: Option<&mut Self>) {
         self.detector.handle_timeout(now);
         self.take_heard(leg);
+        let Some(ears) = &mut self.ears else {
+            return;
+        };
+        let filters = ears.filters();
+        let (_, converts) = self.ears_wanted;
+        let mut far = far;
+        while let Some(frame) = ears.listen(now) {
+            if let (true, Some(filtered)) =
+                (filters, far.as_mut().and_then(|far| far.filtered.as_mut()))
+            {
+                filtered.take(frame);
+            }
+        }
+        while let Some(event) = ears.poll_event(leg) {
+            let _ = self.told.push(event);
+        }
+        while let Some(event) = self.ears.as_mut().and_then(|ears| ears.poll_digit()) {
+            let Some(heard) = self.note_digit(leg, event, ears::SOURCE) else {
+                continue;
+            };
+            if let (true, false, Some(far)) = (converts, self.switches.hides_digits, &mut far) {
+                far.convert_digit(&heard);
+            }
+        }
+    }
+
+    /// Makes the ears fit for what is wanted of the leg and of its far leg.
+    fn set_ears(&mut self, now: MonoTime, converts: bool) -> Result<(), Refusal> {
+        let wanted = (self.switches, converts);
+        let Some(audio) = &self.audio else {
+            return Ok(());
+        };
+        if self.ears_wanted != wanted {
+            self.ears = Ears::wanted(now, audio, self.switches, converts)?.map(Box::new);
+            self.ears_wanted = wanted;
+        }
+        Ok(())
+    }
+
+    /// Makes ready to send on what the far leg's ears let through, or ceases to.
+    fn set_filtered(&mut self, is_filtered: bool) -> Result<(), Refusal> {
+        let Some(audio) = &self.audio else {
+            return Ok(());
+        };
+        match (is_filtered, &self.filtered) {
+            (true, None) => self.filtered = Some(Box::new(Filtered::new(&audio.send)?)),
+            (false, Some(_)) => self.filtered = None,
+            _ => {}
+        }
+        Ok(())
     }
 
     /// The leg ends: what its peer pressed last counts.
     pub(super) fn handle_close(&mut self, leg: LegIndex) {
         self.detector.finish();
         self.take_heard(leg);
+        if let Some(ears) = &mut self.ears {
+            ears.finish();
+        }
+        while let Some(event) = self.ears.as_mut().and_then(|ears| ears.poll_digit()) {
+            self.note_digit(leg, event, ears::SOURCE);
+        }
         self.stop_playing(leg, PlaybackEnd::Stopped);
     }
 
@@ -339,24 +370,37 @@ impl LegMedia {
     fn take_heard(&mut self, leg: LegIndex) -> HeardDigits {
         let mut ended = HeardDigits::new();
         while let Some(event) = self.detector.poll_event() {
-            match event {
-                DigitEvent::Began(_) => {
-                    if self.player.as_ref().is_some_and(Player::ends_on_digit) {
-                        self.stop_playing(leg, PlaybackEnd::Digit);
-                    }
-                }
-                DigitEvent::Ended(heard) => {
-                    self.tell(SessionEvent::DigitReceived {
-                        leg,
-                        digit: heard.digit,
-                        duration_millis: heard.duration_millis,
-                        source: DigitSource::Event,
-                    });
-                    let _ = ended.push(heard);
-                }
+            if let Some(heard) = self.note_digit(leg, event, DigitSource::Event) {
+                let _ = ended.push(heard);
             }
         }
         ended
+    }
+
+    /// Ends what a digit ends and tells one that has ended, which is returned.
+    fn note_digit(
+        &mut self,
+        leg: LegIndex,
+        event: DigitEvent,
+        source: DigitSource,
+    ) -> Option<HeardDigit> {
+        match event {
+            DigitEvent::Began(_) => {
+                if self.player.as_ref().is_some_and(Player::ends_on_digit) {
+                    self.stop_playing(leg, PlaybackEnd::Digit);
+                }
+                None
+            }
+            DigitEvent::Ended(heard) => {
+                self.tell(SessionEvent::DigitReceived {
+                    leg,
+                    digit: heard.digit,
+                    duration_millis: heard.duration_millis,
+                    source,
+                });
+                Some(heard)
+            }
+        }
     }
 
     fn tell(&mut self, event: SessionEvent) {
@@ -372,481 +416,6 @@ impl LegMedia {
 impl Default for LegMedia {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-/// An RTP packet that has passed the gate and is open.
-pub(super) struct Arrival {
-    pub(super) now: MonoTime,
-    /// The leg it arrived on.
-    pub(super) leg: LegIndex,
-    pub(super) source: SocketAddr,
-    /// Its length as it arrived.
-    pub(super) len: usize,
-    pub(super) header: RtpHeader,
-}
-
-/// The RTP of a session in which one leg at least does more than relaying.
-#[cold]
-pub(super) fn handle_rtp(
-    arrival: &Arrival,
-    near: &mut Leg,
-    far: &mut Option<Leg>,
-    packet: &mut PacketBuf<'_>,
-) -> Verdict {
-    let Arrival { now, header, .. } = arrival;
-    let route = near.route(header.payload_type);
-    let media = near.media.as_deref();
-    let Some(kind) = Kind::of(header.payload_type, media, route) else {
-        near.hear_stranger(*now, header.payload_type);
-        return Verdict::Drop(DropReason::PayloadTypeNotNegotiated);
-    };
-    near.hear_rtp(*now, arrival.source, header, kind.clock_rate(), arrival.len);
-    if !near.direction().receives() {
-        return Verdict::Drop(DropReason::DirectionInactive);
-    }
-    let mut digits = HeardDigits::new();
-    if let Some(media) = &mut near.media {
-        if let Kind::Event(clock_rate) = kind {
-            let payload = payload_of(header, packet);
-            media.detector.handle_packet(
-                *now,
-                clock_rate,
-                header.timestamp,
-                header.marker,
-                payload,
-            );
-            digits = media.take_heard(arrival.leg);
-            if media.switches.hides_digits {
-                return Verdict::Consumed;
-            }
-        }
-        if media.switches.muted {
-            return Verdict::Drop(DropReason::MediaReplaced);
-        }
-        if let Some(fork) = &mut media.fork {
-            fork.copy(header, packet);
-        }
-        if let Some(tap) = &mut media.tap {
-            let receive = media.audio.as_ref().map(|audio| &audio.receive);
-            let format = receive.and_then(|formats| formats.find(header.payload_type));
-            tap.keep(format.copied(), packet);
-        }
-        if let Some(seat) = &mut media.seat {
-            seat.receive(*now, header, payload_of(header, packet));
-            return Verdict::Consumed;
-        }
-    }
-    let Some(far) = far else {
-        return Verdict::Drop(DropReason::NoDestination);
-    };
-    if !far.direction().sends() {
-        return Verdict::Drop(DropReason::DirectionInactive);
-    }
-    if far.destination(MediaKind::Rtp).is_none() {
-        return Verdict::Drop(DropReason::NoDestination);
-    }
-    hand_over(arrival, far, kind, route, digits, packet)
-}
-
-/// Lets the far leg do with a packet what it does with its far peer's media.
-fn hand_over(
-    arrival: &Arrival,
-    far: &mut Leg,
-    kind: Kind,
-    route: Option<PayloadRoute>,
-    digits: HeardDigits,
-    packet: &mut PacketBuf<'_>,
-) -> Verdict {
-    let Arrival { now, header, .. } = arrival;
-    let leg = arrival.leg.far();
-    let Some(media) = &mut far.media else {
-        return match route {
-            Some(route) => far.relay(*now, leg, header, route, packet),
-            None => Verdict::Drop(DropReason::PayloadTypeNotNegotiated),
-        };
-    };
-    let route = match (kind, route) {
-        // Beside audio that is encoded anew an event's clock and numbering are nobody's: it is
-        // said again when it has ended.
-        (Kind::Event(_), route) if route.is_none() || !media.live.is_empty() => {
-            media.take_digits(header, digits);
-            return Verdict::Consumed;
-        }
-        (_, Some(route)) => route,
-        (Kind::Event(_) | Kind::ComfortNoise(_), None) => {
-            media.pass_over(header);
-            return Verdict::Consumed;
-        }
-        (Kind::Audio(clock_rate), None) => {
-            if media.is_replaced() {
-                return Verdict::Drop(DropReason::MediaReplaced);
-            }
-            match media.take_audio(header, packet) {
-                None => return Verdict::Drop(DropReason::PayloadTypeNotNegotiated),
-                Some((Change::TakenIn, _)) => return Verdict::Consumed,
-                Some((Change::Unreadable, _)) => return Verdict::Drop(DropReason::BadAudioFrame),
-                Some((Change::InPlace, to)) => PayloadRoute {
-                    from: header.payload_type,
-                    to,
-                    clock_rate,
-                },
-            }
-        }
-    };
-    if media.is_replaced() {
-        return Verdict::Drop(DropReason::MediaReplaced);
-    }
-    far.relay(*now, leg, header, route, packet)
-}
-
-impl LegMedia {
-    /// Digits of the far peer that this leg's peer is to be told in its own way.
-    fn take_digits(&mut self, header: &RtpHeader, mut digits: HeardDigits) {
-        self.pass_over(header);
-        while let Some(digit) = digits.pop() {
-            self.convert_digit(&digit);
-        }
-    }
-
-    /// A packet of the far peer without audio.
-    fn pass_over(&mut self, header: &RtpHeader) {
-        for live in &mut self.live {
-            live.handle_other(header);
-        }
-    }
-
-    /// Audio of the far peer that no route takes here, and the number under which it leaves.
-    fn take_audio(
-        &mut self,
-        header: &RtpHeader,
-        packet: &mut [u8],
-    ) -> Option<(Change, PayloadType)> {
-        let to = self.audio.as_ref()?.send.payload_type;
-        let live = self
-            .live
-            .iter_mut()
-            .find(|live| live.payload_type() == header.payload_type)?;
-        Some((live.handle_packet(header, packet), to))
-    }
-}
-
-fn payload_of<'p>(header: &RtpHeader, packet: &'p [u8]) -> &'p [u8] {
-    packet
-        .get(header.header_len..)
-        .and_then(|rest| rest.get(..header.payload_len))
-        .unwrap_or_default()
-}
-
-impl Leg {
-    /// The next packet that the edge makes for this leg's peer, or copies of what it says.
-    pub(super) fn poll_media(
-        &mut self,
-        now: MonoTime,
-        index: LegIndex,
-        out: &mut [u8],
-    ) -> Option<Transmit> {
-        // Each turn sends, ends or skips something that was due, so the turns are bounded by it.
-        loop {
-            let made = match self.media.as_mut()?.next(now, index, &self.stream, out)? {
-                Next::Made(made) => made,
-                Next::Copy(transmit) => return Some(transmit),
-                Next::Again => continue,
-            };
-            if let Some(transmit) = self.send_made(now, index, made, out) {
-                return Some(transmit);
-            }
-        }
-    }
-}
-
-enum Next {
-    Made(Made),
-    Copy(Transmit),
-    /// Something came to an end; there may be more.
-    Again,
-}
-
-impl LegMedia {
-    fn next(
-        &mut self,
-        now: MonoTime,
-        leg: LegIndex,
-        stream: &OutgoingStream,
-        out: &mut [u8],
-    ) -> Option<Next> {
-        if let Some(copy) = self.fork.as_mut().and_then(|fork| fork.poll(leg, out)) {
-            return Some(Next::Copy(copy));
-        }
-        let audio = self.audio.as_ref()?;
-        if let (Some(sender), Some(events)) = (&mut self.event_sender, audio.send_events) {
-            let clock = events.clock_rate;
-            let stream_now = stream.timestamp_at(now, clock.get()).unwrap_or_default();
-            if let Some(packet) = sender.poll(now, stream_now) {
-                out.get_mut(HEADER_LEN_MIN..)?
-                    .get_mut(..packet.payload.len())?
-                    .copy_from_slice(&packet.payload);
-                let sequence = self.event_sequence;
-                self.event_sequence = sequence.wrapping_add(1);
-                return Some(Next::Made(Made {
-                    feed: Feed::Events,
-                    position: Position {
-                        sequence,
-                        timestamp: packet.timestamp,
-                    },
-                    marker: packet.marker,
-                    payload_type: events.payload_type,
-                    clock_rate: clock,
-                    payload_len: packet.payload.len(),
-                }));
-            }
-            if let Some(id) = sender.poll_done() {
-                self.tell_sent(leg, id);
-                return Some(Next::Again);
-            }
-        }
-        if let Some(player) = &mut self.tone_player {
-            if let Some(made) = player.poll(now, out) {
-                return Some(Next::Made(made));
-            }
-            if let Some(id) = player.poll_done() {
-                self.tell_sent(leg, id);
-                return Some(Next::Again);
-            }
-        }
-        let is_silenced = self.is_sending_digits();
-        if let Some(player) = &mut self.player {
-            return match player.poll(now, out)? {
-                Played::Packet(made) if !is_silenced => Some(Next::Made(made)),
-                Played::Packet(_) | Played::Nothing => Some(Next::Again),
-                Played::Ended => {
-                    self.stop_playing(leg, PlaybackEnd::Completed);
-                    Some(Next::Again)
-                }
-            };
-        }
-        let to = &self.audio.as_ref()?.send;
-        self.live
-            .iter_mut()
-            .zip(0u8..)
-            .find_map(|(live, index)| live.poll_packet(index, to, out))
-            .map(Next::Made)
-    }
-
-    fn tell_sent(&mut self, leg: LegIndex, id: DigitsId) {
-        if id.0 & CONVERTED == 0 {
-            self.tell(SessionEvent::DigitsSent { leg, digits: id });
-        }
-    }
-}
-
-impl MediaSession {
-    /// What the session waits for, beside packets.
-    #[must_use]
-    pub fn wants(&self) -> Wants {
-        if !self.has_functions {
-            return Wants::default();
-        }
-        let media = || {
-            self.legs
-                .iter()
-                .flatten()
-                .filter_map(|leg| leg.media.as_deref())
-        };
-        Wants {
-            transmit: media().any(LegMedia::has_output),
-            ticks: media().any(LegMedia::is_clocked),
-            tapped: media().any(|media| media.tap.is_some()),
-        }
-    }
-
-    /// Tells the session the time; what is due is then to be had from [`Self::poll_transmit`] and
-    /// [`Self::poll_event`].
-    pub fn handle_tick(&mut self, now: MonoTime) {
-        for (index, leg) in LegIndex::ALL.into_iter().zip(&mut self.legs) {
-            if let Some(media) = leg.as_mut().and_then(|leg| leg.media.as_deref_mut()) {
-                media.handle_tick(now, index);
-            }
-        }
-    }
-
-    /// The packet of `leg`'s peer that was handled last, if the leg is tapped and nobody took it.
-    pub fn take_tapped(&mut self, leg: LegIndex) -> Option<Tapped<'_>> {
-        if !self.has_functions {
-            return None;
-        }
-        let leg = self.legs[leg.as_usize()].as_mut()?;
-        leg.media.as_mut()?.tap.as_mut()?.take()
-    }
-
-    /// What the peer of `leg` is sent in a conference; `None` while it is in none.
-    #[must_use]
-    pub fn seat_format(&self, leg: LegIndex) -> Option<AudioFormat> {
-        let media = self.legs[leg.as_usize()].as_ref()?.media.as_ref()?;
-        media.seat.as_ref().map(|seat| *seat.format())
-    }
-
-    /// What the peer of `leg`, which is in a conference, says now: as many samples as `out` holds,
-    /// at the rate of [`crate::conference::Conference::rate_for`]. `false`: it is silent, or not
-    /// to be heard.
-    pub fn hear(&mut self, now: MonoTime, leg: LegIndex, out: &mut [i16]) -> bool {
-        let leg = self.legs[leg.as_usize()].as_mut();
-        let seat = leg.and_then(|leg| leg.media.as_mut()?.seat.as_mut());
-        seat.is_some_and(|seat| seat.hear(now, out))
-    }
-
-    /// Makes a packet for the peer of `leg`, which is in a conference; `None` when it is sent
-    /// something else now, or nothing.
-    pub fn send_mix(
-        &mut self,
-        now: MonoTime,
-        leg: LegIndex,
-        frame: MixFrame<'_>,
-        out: &mut [u8; TRANSMIT_LEN_MAX],
-    ) -> Option<Transmit> {
-        let side = self.legs[leg.as_usize()].as_mut()?;
-        let media = side.media.as_mut()?;
-        let is_silenced = media.player.is_some() || media.is_sending_digits();
-        let made = media.seat.as_mut()?.send(frame, is_silenced, out)?;
-        side.send_made(now, leg, made, out)
-    }
-
-    /// Playbacks that run.
-    #[must_use]
-    pub fn playback_count(&self) -> usize {
-        let media = self
-            .legs
-            .iter()
-            .flatten()
-            .filter_map(|leg| leg.media.as_deref());
-        media.filter(|media| media.player.is_some()).count()
-    }
-
-    /// Milliseconds of audio that were made up for what did not come.
-    #[must_use]
-    pub fn concealed_millis(&self) -> u64 {
-        let media = self
-            .legs
-            .iter()
-            .flatten()
-            .filter_map(|leg| leg.media.as_deref());
-        let live = media.flat_map(|media| &media.live);
-        live.map(LiveFormat::concealed_millis).sum()
-    }
-
-    /// What the peer of `leg` is sent when the edge encodes; `None` while control has not said.
-    #[must_use]
-    pub fn send_format(&self, leg: LegIndex) -> Option<AudioFormat> {
-        let media = self.legs[leg.as_usize()].as_ref()?.media.as_ref()?;
-        media.audio.as_ref().map(|audio| audio.send)
-    }
-
-    pub(super) fn handle_function(
-        &mut self,
-        now: MonoTime,
-        command: SessionCommand,
-    ) -> Result<(), Refusal> {
-        match command {
-            SessionCommand::SetAudio(leg, audio) => {
-                self.media_mut(leg)?
-                    .set_audio(leg, audio.map(|audio| *audio))?;
-                self.arrange_live_formats()
-            }
-            SessionCommand::SetFunctions(leg, switches) => {
-                self.media_mut(leg)?.switches = switches;
-                Ok(())
-            }
-            SessionCommand::Play(leg, prepared) => self.media_mut(leg)?.play(now, leg, prepared),
-            SessionCommand::StopPlaying(leg) => {
-                self.media_mut(leg)?.stop_playing(leg, PlaybackEnd::Stopped);
-                Ok(())
-            }
-            SessionCommand::SendDigits(leg, digits) => self.media_mut(leg)?.send_digits(&digits),
-            SessionCommand::SetFork(leg, fork) => {
-                if let Some(fork) = fork
-                    && !self.leg(leg)?.can_reach(fork.to)
-                {
-                    return Err(Refusal::AddressMismatch);
-                }
-                self.media_mut(leg)?.set_fork(fork);
-                Ok(())
-            }
-            SessionCommand::SetTapped(leg, is_tapped) => {
-                let tap = &mut self.media_mut(leg)?.tap;
-                match (is_tapped, &tap) {
-                    (true, None) => *tap = Some(Tap::new()),
-                    (false, Some(_)) => *tap = None,
-                    _ => {}
-                }
-                Ok(())
-            }
-            SessionCommand::SetSeated(leg, is_seated) => self.media_mut(leg)?.set_seated(is_seated),
-            SessionCommand::OpenLeg(..)
-            | SessionCommand::ConfigureLeg(..)
-            | SessionCommand::CloseLeg(_) => self.handle_command(now, command),
-        }
-    }
-
-    fn leg(&self, leg: LegIndex) -> Result<&Leg, Refusal> {
-        self.legs[leg.as_usize()].as_ref().ok_or(Refusal::NoSuchLeg)
-    }
-
-    /// The leg's functions, which it has from now on.
-    fn media_mut(&mut self, leg: LegIndex) -> Result<&mut LegMedia, Refusal> {
-        let leg = self.legs[leg.as_usize()]
-            .as_mut()
-            .ok_or(Refusal::NoSuchLeg)?;
-        self.has_functions = true;
-        Ok(leg.media.get_or_insert_default())
-    }
-
-    /// Makes each leg ready for those formats of its far peer that no route takes there.
-    pub(super) fn arrange_live_formats(&mut self) -> Result<(), Refusal> {
-        if !self.has_functions {
-            return Ok(());
-        }
-        let mut arranged = Ok(());
-        for index in LegIndex::ALL {
-            let [a, b] = &mut self.legs;
-            let (leg, far) = match index {
-                LegIndex::A => (a, b),
-                LegIndex::B => (b, a),
-            };
-            let Some(media) = leg.as_mut().and_then(|leg| leg.media.as_deref_mut()) else {
-                continue;
-            };
-            let unrouted: Vec<AudioFormat> = far
-                .iter()
-                .filter_map(|far| Some((far, far.media.as_ref()?.audio.as_ref()?)))
-                .flat_map(|(far, audio)| {
-                    let is_unrouted =
-                        |format: &&AudioFormat| far.route(format.payload_type).is_none();
-                    audio.receive.as_slice().iter().filter(is_unrouted)
-                })
-                .copied()
-                .collect();
-            arranged = arranged.and(media.set_live_formats(&unrouted));
-        }
-        arranged
-    }
-
-    pub(super) fn take_told(&mut self) -> Option<SessionEvent> {
-        if !self.has_functions {
-            return None;
-        }
-        self.legs
-            .iter_mut()
-            .flatten()
-            .find_map(|leg| leg.media.as_deref_mut()?.poll_event())
-    }
-
-    /// The session ends: what its legs were about to tell is told.
-    pub(super) fn close_functions(&mut self) {
-        for (index, leg) in LegIndex::ALL.into_iter().zip(&mut self.legs) {
-            if let Some(media) = leg.as_mut().and_then(|leg| leg.media.as_deref_mut()) {
-                media.handle_close(index);
-            }
-        }
     }
 }
 

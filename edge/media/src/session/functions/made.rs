@@ -20,6 +20,8 @@ pub(super) enum Feed {
     Tones(u32),
     /// A conference, in which of the leg's seats.
     Mix(u32),
+    /// The far peer's audio without its digits.
+    Filtered,
     /// The far peer's audio in this of its formats, encoded anew.
     Transcoded(u8),
 }
@@ -32,7 +34,8 @@ impl Feed {
             Feed::Events => (2, 0),
             Feed::Tones(row) => (3, row),
             Feed::Mix(row) => (4, row),
-            Feed::Transcoded(index) => (5, index.into()),
+            Feed::Filtered => (5, 0),
+            Feed::Transcoded(index) => (6, index.into()),
         };
         Ssrc(mix(mix(u64::from(own.0)) ^ kind << 32 ^ u64::from(number)) as u32)
     }

@@ -6,9 +6,19 @@ use trunkline_edge_api::{
     SourcePolicy, Ssrc, TelephoneEventFormat, Tone, ToneSegment,
 };
 
+use trunkline_edge_api::{ClockRateHz, DropReason, PayloadRoute, PayloadType};
+
+mod listening;
+
 use super::*;
 use crate::codec::g711::Law;
-use crate::session::{RxMeta, SocketKind, TICK_MILLIS, TRANSMIT_LEN_MAX};
+use crate::demux::MediaKind;
+use crate::packet_buf::PacketBuf;
+use crate::rtp::RtpHeader;
+use crate::session::{
+    MediaSession, RxMeta, SessionCommand, SocketKind, TICK_MILLIS, TRANSMIT_LEN_MAX, Transmit,
+    Verdict,
+};
 
 const A: LegIndex = LegIndex::A;
 const B: LegIndex = LegIndex::B;
