@@ -16,6 +16,8 @@
 //! | [`opus`] | streams of Opus payloads, with losses |
 //! | [`transcode`] | packets into a transcoder between any two formats |
 //! | [`clocked_input`] | packets and time into a jitter buffer and its decoders |
+//! | [`telephone_event`] | payloads of telephone events |
+//! | [`heard_audio`] | audio into the detectors of digits, beeps and speech |
 //! | [`prompt`] | files to be played |
 //! | [`recording`] | packets and time into a recording |
 //!
@@ -27,6 +29,7 @@
 mod clocked;
 mod codecs;
 mod config;
+mod digits;
 mod files;
 mod media;
 mod packets;
@@ -38,6 +41,7 @@ mod wire;
 pub use clocked::clocked_input;
 pub use codecs::{g722, opus, transcode};
 pub use config::site_config;
+pub use digits::{heard_audio, telephone_event};
 pub use files::{prompt, recording};
 pub use media::{rtcp, rtp};
 pub use session::{session, srtp};
@@ -55,7 +59,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 15] = [
+pub const TARGETS: [Target; 17] = [
     target("rtp", rtp),
     target("rtcp", rtcp),
     target("srtp", srtp),
@@ -69,6 +73,8 @@ pub const TARGETS: [Target; 15] = [
     target("opus", opus),
     target("transcode", transcode),
     target("clocked_input", clocked_input),
+    target("telephone_event", telephone_event),
+    target("heard_audio", heard_audio),
     target("prompt", prompt),
     target("recording", recording),
 ];
