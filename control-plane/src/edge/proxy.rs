@@ -26,6 +26,7 @@ use trunkline_edge_api::{
 
 use super::ports::PortPools;
 
+mod busy;
 mod commands;
 mod functions;
 mod vocabulary;
@@ -64,6 +65,8 @@ const FIGURES_AGE_MAX_MS: u64 = 1_000;
 struct Worker {
     info: WorkerInfo,
     ports: PortPools,
+    /// It has refused a session for want of time; until then others are asked first.
+    busy_until: MonoTime,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +77,8 @@ enum LegState {
         attempts: u8,
     },
     Open,
+    /// The worker is past its capacity, and the other leg's answer is awaited.
+    Busy,
     /// The session has one leg alone.
     Absent,
 }
@@ -294,6 +299,7 @@ impl EdgeProxy {
             .map(|&info| Worker {
                 info,
                 ports: PortPools::new(&self.addresses, info.ports),
+                busy_until: MonoTime(0),
             })
             .collect();
         for (index, worker) in self.workers.iter_mut().enumerate() {
@@ -396,7 +402,7 @@ impl EdgeProxy {
         worker: Option<usize>,
     ) -> Result<SessionId, MediaRefused> {
         let taken = match worker {
-            None => self.candidates([ip, ip]).and_then(|candidates| {
+            None => self.candidates(now, [ip, ip]).and_then(|candidates| {
                 let mut candidates = candidates.into_iter();
                 let taken = candidates
                     .find_map(|index| Some((index, self.workers[index].ports.take(now, ip)?)));
@@ -446,16 +452,16 @@ impl EdgeProxy {
         now: MonoTime,
         ips: [IpAddr; 2],
     ) -> Result<(usize, [SocketAddr; 2]), MediaRefused> {
-        let candidates = self.candidates(ips)?;
+        let candidates = self.candidates(now, ips)?;
         candidates
             .into_iter()
             .find_map(|index| Some((index, self.workers[index].ports.take_both(now, ips)?)))
             .ok_or(MediaRefused::NoPorts)
     }
 
-    /// Workers that could take a session on these addresses, the one with the most room first.
-    /// All of them: one without free ports may have some whose time aside is over.
-    fn candidates(&self, ips: [IpAddr; 2]) -> Result<Vec<usize>, MediaRefused> {
+    /// Workers that could take a session on these addresses, the one with the most room first, and
+    /// busy ones last. All of them: one without free ports may have some whose time aside is over.
+    fn candidates(&self, now: MonoTime, ips: [IpAddr; 2]) -> Result<Vec<usize>, MediaRefused> {
         if !self.is_connected || self.workers.is_empty() {
             return Err(MediaRefused::EdgeAway);
         }
@@ -465,7 +471,10 @@ impl EdgeProxy {
         if candidates.is_empty() {
             return Err(MediaRefused::EdgeBusy);
         }
-        candidates.sort_by_key(|&index| std::cmp::Reverse(self.workers[index].ports.room(ips)));
+        candidates.sort_by_key(|&index| {
+            let worker = &self.workers[index];
+            (worker.is_busy(now), std::cmp::Reverse(worker.ports.room(ips)))
+        });
         Ok(candidates)
     }
 
@@ -614,6 +623,9 @@ impl EdgeProxy {
         match result {
             Ok(()) => {
                 entry.state = LegState::Open;
+                if session.legs.iter().any(|leg| leg.state == LegState::Busy) {
+                    return self.settle_busy(now, id);
+                }
                 let is_bound = |leg: &Leg| !matches!(leg.state, LegState::Opening { .. });
                 let all_open = session.legs.iter().all(is_bound);
                 if session.state == SessionState::Opening && all_open {
@@ -645,6 +657,10 @@ impl EdgeProxy {
                     entry.local.rtp.set_port(0);
                     self.refuse(id, Refusal::AddressInUse);
                 }
+            }
+            Err(Refusal::WorkerBusy) if session.state == SessionState::Opening => {
+                entry.state = LegState::Busy;
+                self.settle_busy(now, id);
             }
             Err(refusal) => self.refuse(id, refusal),
         }

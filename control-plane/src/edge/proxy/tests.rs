@@ -6,6 +6,7 @@ use trunkline_edge_api::{
 
 use crate::edge::PortPool;
 
+mod busy;
 mod figures;
 mod ports;
 
