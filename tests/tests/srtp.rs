@@ -5,11 +5,14 @@
     reason = "a failed unwrap is a failed test, in helpers too"
 )]
 
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use trunkline_testkit::daemons::Daemons;
 use trunkline_testkit::phone::{EndCause, Phone};
-use trunkline_testkit::rtp::{MediaHub, RtpEndpoint};
+use trunkline_testkit::rtp::{MediaHub, PTIME, RtpEndpoint, SentPacket};
 use trunkline_testkit::sdp::AudioDescription;
 use trunkline_testkit::site::{Member, Site};
 use trunkline_testkit::srtp::{CryptoLine, Protection};
@@ -232,6 +235,7 @@ fn plain_packets_and_those_of_another_key_are_dropped_counted_and_cost_the_call_
             call.callee_rtp.send_raw(target, &packet).unwrap();
             let forged = stranger.protect(&packet).unwrap();
             call.callee_rtp.send_raw(target, &forged).unwrap();
+            std::thread::sleep(PTIME / 4);
         }
         std::thread::sleep(Duration::from_millis(300));
         assert_eq!(call.caller_rtp.received_count(), 0, "{suite}");
@@ -258,6 +262,8 @@ fn recorded_packets_played_again_are_dropped_and_counted() {
     call.caller_rtp.clear();
     for packet in &recorded {
         call.callee_rtp.send_raw(target, &packet.datagram).unwrap();
+        // A socket holds only so much for a worker that is late.
+        std::thread::sleep(PTIME / 4);
     }
     daemons
         .wait_metric(DROPPED, &[("reason", "srtp_replayed")], FRAMES as f64)
@@ -266,6 +272,160 @@ fn recorded_packets_played_again_are_dropped_and_counted() {
     let heard = call.talk(FRAMES).unwrap();
     assert!(heard.is_perfect(), "{heard:?}");
     call.hang_up().unwrap();
+}
+
+/// Packets that each attacking socket sends at each leg while that leg's peer sends one.
+const ATTACK_FACTOR: u64 = 10;
+/// Bounds an attack whose call hangs: a minute's worth.
+const ATTACK_TICKS_MAX: u64 = 3_000;
+
+/// Somebody who hears the call and can write the phones' addresses on packets, but has no key.
+struct Forger {
+    suite: &'static str,
+    /// An address that nobody named.
+    stranger: UdpSocket,
+    is_over: AtomicBool,
+    sent: AtomicU64,
+}
+
+impl Forger {
+    fn new(suite: &'static str) -> Self {
+        let stranger = UdpSocket::bind((Ipv4Addr::new(127, 0, 0, 66), 0)).unwrap();
+        stranger.set_nonblocking(true).unwrap();
+        Self {
+            suite,
+            stranger,
+            is_over: AtomicBool::new(false),
+            sent: AtomicU64::new(0),
+        }
+    }
+
+    /// Sprays until told to stop: at each leg, from its phone's own socket and from the stranger's.
+    fn run(&self, legs: [(&RtpEndpoint, SocketAddr); 2]) {
+        let line = CryptoLine::random(1, self.suite).unwrap();
+        let mut other_key = Protection::new(&line, &line).unwrap();
+        for tick in 0..ATTACK_TICKS_MAX {
+            if self.is_over.load(Ordering::Relaxed) {
+                return;
+            }
+            for (phone, leg) in legs {
+                let Some(heard) = phone.sent().pop() else {
+                    continue;
+                };
+                for number in 0..ATTACK_FACTOR {
+                    let number = tick * ATTACK_FACTOR + number;
+                    let packet = forged(number, &heard, &mut other_key);
+                    let sends = [
+                        phone.send_raw(leg, &packet),
+                        self.stranger.send_to(&packet, leg).map(|_| ()),
+                    ];
+                    let sent = sends.into_iter().filter(Result::is_ok).count();
+                    self.sent.fetch_add(sent as u64, Ordering::Relaxed);
+                }
+            }
+            std::thread::sleep(PTIME);
+        }
+    }
+
+    /// Datagrams that the stranger was sent.
+    fn leaked(&self) -> usize {
+        let mut buffer = [0; 2048];
+        // A connected socket answers the stranger with ICMP, which shows as errors in between.
+        let is_empty = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
+        std::iter::repeat_with(|| self.stranger.recv(&mut buffer))
+            .take_while(|heard| !heard.as_ref().is_err_and(is_empty))
+            .filter(Result::is_ok)
+            .count()
+    }
+}
+
+struct SetWhenDropped<'a>(&'a AtomicBool);
+
+impl Drop for SetWhenDropped<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Everything that can be made of what the phone sent last without its key.
+fn forged(number: u64, heard: &SentPacket, other_key: &mut Protection) -> Vec<u8> {
+    let ssrc = heard.header.ssrc.to_be_bytes();
+    let ahead = heard.header.sequence.wrapping_add(1 + number as u16 % 50);
+    let mut plain = vec![0x80, heard.header.payload_type];
+    plain.extend_from_slice(&ahead.to_be_bytes());
+    plain.extend_from_slice(&heard.header.timestamp.to_be_bytes());
+    plain.extend_from_slice(&ssrc);
+    plain.extend_from_slice(&[0xff; 160]);
+    let goodbye = [&[0x80, 201, 0, 1][..], &ssrc, &[0x81, 203, 0, 1], &ssrc].concat();
+    let mut replayed = heard.datagram.clone();
+    let end = replayed.len();
+    match number % 8 {
+        0 => plain,
+        1 => other_key.protect(&plain).unwrap(),
+        2 => replayed,
+        3 => {
+            replayed.truncate(end - 1);
+            replayed
+        }
+        4 => {
+            replayed.truncate(12);
+            replayed
+        }
+        5 => {
+            replayed[2..4].copy_from_slice(&ahead.to_be_bytes());
+            replayed
+        }
+        6 => goodbye,
+        _ => other_key.protect_rtcp(&goodbye).unwrap(),
+    }
+}
+
+#[test]
+fn protected_calls_that_are_sprayed_with_forgeries_hear_none_and_lose_nothing() {
+    let daemons = daemons("required", "required");
+    let hub = MediaHub::start().unwrap();
+    let (carrier, phone) = (daemons.carrier().unwrap(), daemons.member_phone(0).unwrap());
+    let mut sent = 0;
+    for suite in OFFERED {
+        let ours = CryptoLine::random(1, suite).unwrap();
+        let phones = (&carrier, &phone);
+        let call = place_protected(&hub, &daemons, phones, Some(&ours), Some(suite));
+        let forger = Forger::new(suite);
+        let legs = [
+            (&call.caller_rtp, call.outgoing.remote_media().unwrap().rtp),
+            (&call.callee_rtp, call.incoming.remote_media().unwrap().rtp),
+        ];
+        std::thread::scope(|scope| {
+            scope.spawn(|| forger.run(legs));
+            // Also when an assertion fails, or the scope would wait for the attack's own end.
+            let _over = SetWhenDropped(&forger.is_over);
+            let heard = call.talk(2 * FRAMES).unwrap();
+            assert!(
+                heard.is_perfect(),
+                "{suite}: {heard:?}\n{}",
+                dropped(&daemons)
+            );
+        });
+        for (rtp, _) in legs {
+            assert_eq!(rtp.unparsable_count(), 0, "{suite}");
+            let reports = rtp.received_rtcp();
+            let ends = |report: &Vec<u8>| report.windows(2).any(|w| w == [0x81, 203]);
+            assert!(!reports.iter().any(ends), "{suite}: a forged goodbye");
+        }
+        assert_eq!(forger.leaked(), 0, "{suite}: bled");
+        let heard = call.talk(10).unwrap();
+        assert!(heard.is_perfect(), "{suite}, afterwards: {heard:?}");
+        call.hang_up().unwrap();
+        sent += forger.sent.load(Ordering::Relaxed);
+    }
+    // Two seconds of each call, two legs, two attacking sockets.
+    let least = OFFERED.len() as u64 * 80 * 2 * 2 * ATTACK_FACTOR;
+    assert!(sent > least, "only {sent} packets were sprayed");
+    for reason in ["srtp_auth_failed", "srtp_replayed"] {
+        let count = daemons.metric(DROPPED, &[("reason", reason)]).unwrap();
+        assert!(count > 1_000.0, "{reason}: {count}");
+    }
+    wait_idle(&daemons, LIMIT).unwrap();
 }
 
 #[test]
