@@ -1,13 +1,20 @@
 //! SRTP alone: what protecting and opening one packet costs per suite, without the kernel and
-//! without a session around it. Times by criterion (for comparison between two builds), and a
-//! report of nanoseconds and allocations per packet in `bench/results/srtp.*`.
+//! without a session around it, beside the bare primitives of the suites in the same run. Times by
+//! criterion (for comparison between two builds), and a report of nanoseconds and allocations per
+//! packet in `bench/results/srtp.*`.
 
 use std::hint::black_box;
-use std::time::Duration;
 
-use criterion::{Criterion, Throughput};
-use rustix::time::{ClockId, clock_gettime};
+use aes::Aes128Enc;
+use aes::cipher::generic_array::GenericArray;
+use aes::cipher::{InnerIvInit, KeyInit, StreamCipherCore};
+use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use ctr::CtrCore;
+use ctr::flavors::Ctr128BE;
 use serde_json::json;
+use sha1::compress;
+use sha1::digest::block_buffer::EagerBuffer;
+use sha1::digest::consts::U64;
 use trunkline_bench::allocation_counter::CountingAllocator;
 use trunkline_bench::report::Report;
 use trunkline_edge_api::Ssrc;
@@ -15,17 +22,21 @@ use trunkline_edge_api::crypto::{SrtpKey, SrtpSuite};
 use trunkline_media::PacketBuf;
 use trunkline_media::srtp::{OVERHEAD_MAX, OpenContext, SealContext};
 
+mod per_packet;
+
+use per_packet::{BURST, PerPacket};
+
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator::new();
 
-/// 20 ms of G.711 behind a bare RTP header.
-const RTP_LEN: usize = 12 + 160;
-/// Packets that lie ready when the clock starts.
-const BURST: usize = 256;
-/// Bursts per batch of the report.
-const BATCH_BURSTS: usize = 100;
-/// Batches of the report; the median of their means is reported.
-const BATCHES: usize = 101;
+/// Bytes of a bare RTP header.
+const HEADER_LEN: usize = 12;
+/// 20 ms of G.711 behind it.
+const RTP_LEN: usize = HEADER_LEN + 160;
+/// Bytes of a SHA-1 block.
+const BLOCK_LEN: usize = 64;
+/// Bytes of a GCM tag.
+const TAG_LEN: usize = 16;
 
 const SSRC: Ssrc = Ssrc(0xfeed_beef);
 
@@ -37,41 +48,89 @@ fn target_nanos(suite: SrtpSuite) -> u32 {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
-    Protect,
-    Open,
+type Buffer = [u8; RTP_LEN + OVERHEAD_MAX];
+const _: () = assert!(RTP_LEN + OVERHEAD_MAX == 3 * BLOCK_LEN);
+
+/// What is done with each packet.
+enum Work {
+    Protect(Box<SealContext>),
+    Open {
+        seal: Box<SealContext>,
+        open: Box<OpenContext>,
+    },
+    /// The hashing of an HMAC-SHA1.
+    BareHash,
+    /// AES-128 in counter mode over the payload, and the same hashing.
+    BareCounterMode(Box<Aes128Enc>),
+    /// AES-128-GCM.
+    BareGcm(LessSafeKey),
 }
 
 struct Case {
     name: String,
-    suite: SrtpSuite,
-    way: Way,
-    seal: SealContext,
-    open: OpenContext,
-    packets: Vec<([u8; RTP_LEN + OVERHEAD_MAX], usize)>,
+    target: Option<u32>,
+    work: Work,
+    packets: Vec<(Buffer, usize)>,
     sequence: u16,
 }
 
 impl Case {
-    fn new(suite: SrtpSuite, way: Way) -> Self {
-        let bytes: Vec<u8> = (0..suite.key_len() + suite.salt_len())
-            .map(|n| (n * 29) as u8)
-            .collect();
-        let key = SrtpKey::new(suite, &bytes).expect("the suite's length");
-        let verb = match way {
-            Way::Protect => "protect",
-            Way::Open => "open",
-        };
+    fn new(name: String, target: Option<u32>, work: Work) -> Self {
         Self {
-            name: format!("{}, {verb}", suite.sdes_name()),
-            suite,
-            way,
-            seal: SealContext::new(suite, &key, SSRC),
-            open: OpenContext::new(suite, &key),
+            name,
+            target,
+            work,
             packets: vec![([0xd5; RTP_LEN + OVERHEAD_MAX], RTP_LEN); BURST],
             sequence: 0,
         }
+    }
+}
+
+fn key(suite: SrtpSuite) -> SrtpKey {
+    let len = suite.key_len() + suite.salt_len();
+    let bytes: Vec<u8> = (0..len).map(|n| (n * 29) as u8).collect();
+    SrtpKey::new(suite, &bytes).expect("the suite's length")
+}
+
+fn cases() -> impl Iterator<Item = Case> {
+    let suites = SrtpSuite::ALL.into_iter().flat_map(|suite| {
+        let seal = || Box::new(SealContext::new(suite, &key(suite), SSRC));
+        let open = Box::new(OpenContext::new(suite, &key(suite)));
+        let name = suite.sdes_name();
+        [
+            Case::new(
+                format!("{name}, protect"),
+                Some(target_nanos(suite)),
+                Work::Protect(seal()),
+            ),
+            Case::new(
+                format!("{name}, open"),
+                None,
+                Work::Open { seal: seal(), open },
+            ),
+        ]
+    });
+    let aes = Aes128Enc::new(GenericArray::from_slice(&[7; 16]));
+    let gcm = UnboundKey::new(&AES_128_GCM, &[7; 16]).expect("16 bytes");
+    let bare = [
+        Case::new("bare SHA-1, four blocks".to_owned(), None, Work::BareHash),
+        Case::new(
+            "bare AES-128-CTR, then SHA-1".to_owned(),
+            None,
+            Work::BareCounterMode(Box::new(aes)),
+        ),
+        Case::new(
+            "bare AES-128-GCM".to_owned(),
+            None,
+            Work::BareGcm(LessSafeKey::new(gcm)),
+        ),
+    ];
+    suites.chain(bare)
+}
+
+impl PerPacket for Case {
+    fn name(&self) -> &str {
+        &self.name
     }
 
     /// Writes the next headers, and seals what is to be opened.
@@ -80,57 +139,74 @@ impl Case {
             self.sequence = self.sequence.wrapping_add(1);
             packet[..2].copy_from_slice(&[0x80, 0]);
             packet[2..4].copy_from_slice(&self.sequence.to_be_bytes());
-            packet[8..12].copy_from_slice(&SSRC.0.to_be_bytes());
+            packet[8..HEADER_LEN].copy_from_slice(&SSRC.0.to_be_bytes());
             *len = RTP_LEN;
-            if self.way == Way::Open {
+            if let Work::Open { seal, .. } = &mut self.work {
                 let mut buf = PacketBuf::new(packet, RTP_LEN);
-                self.seal.seal_rtp(&mut buf).expect("a new number");
+                seal.seal_rtp(&mut buf).expect("a new number");
                 *len = buf.len();
             }
         }
+        black_box(&mut self.packets);
     }
 
-    /// Takes one burst and returns the nanoseconds of processor time it took, without its
-    /// arrival.
-    fn burst(&mut self) -> f64 {
-        self.arrive();
-        let mut done = 0;
-        let started = thread_nanos();
-        for (packet, len) in &mut self.packets {
-            let mut buf = PacketBuf::new(packet, *len);
-            let result = match self.way {
-                Way::Protect => self.seal.seal_rtp(&mut buf),
-                Way::Open => self.open.open_rtp(&mut buf),
-            };
-            done += usize::from(black_box(result).is_ok());
+    fn take(&mut self) -> usize {
+        let packets = &mut self.packets;
+        match &mut self.work {
+            Work::Protect(seal) => each(packets, |packet, len| {
+                seal.seal_rtp(&mut PacketBuf::new(packet, len)).is_ok()
+            }),
+            Work::Open { open, .. } => each(packets, |packet, len| {
+                open.open_rtp(&mut PacketBuf::new(packet, len)).is_ok()
+            }),
+            Work::BareHash => each(packets, |packet, _| {
+                black_box(bare_hash(packet));
+                true
+            }),
+            Work::BareCounterMode(aes) => each(packets, |packet, _| {
+                bare_key_stream(aes, packet);
+                black_box(bare_hash(packet));
+                true
+            }),
+            Work::BareGcm(key) => each(packets, |packet, _| bare_gcm(key, packet)),
         }
-        let spent = thread_nanos() - started;
-        // What is measured must be what the name says.
-        assert_eq!(done, BURST);
-        spent
-    }
-
-    /// Mean nanoseconds per packet of one batch, and the batch's allocations.
-    fn batch(&mut self) -> (f64, u64) {
-        let allocations = ALLOCATOR.count();
-        let spent: f64 = (0..BATCH_BURSTS).map(|_| self.burst()).sum();
-        (
-            spent / (BATCH_BURSTS * BURST) as f64,
-            ALLOCATOR.count() - allocations,
-        )
     }
 }
 
-fn cases() -> impl Iterator<Item = Case> {
-    SrtpSuite::ALL
-        .into_iter()
-        .flat_map(|suite| [Way::Protect, Way::Open].map(|way| Case::new(suite, way)))
+#[inline]
+fn each(
+    packets: &mut [(Buffer, usize)],
+    mut work: impl FnMut(&mut Buffer, usize) -> bool,
+) -> usize {
+    let done = packets.iter_mut().map(|(packet, len)| work(packet, *len));
+    done.filter(|&is_done| black_box(is_done)).count()
 }
 
-/// Processor time of this thread: what others do on the machine meanwhile is not in it.
-fn thread_nanos() -> f64 {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    time.tv_sec as f64 * 1e9 + time.tv_nsec as f64
+fn bare_key_stream(aes: &Aes128Enc, packet: &mut Buffer) {
+    let mut counter = [0; 16];
+    counter[..HEADER_LEN].copy_from_slice(&packet[..HEADER_LEN]);
+    CtrCore::<&Aes128Enc, Ctr128BE>::inner_iv_init(aes, GenericArray::from_slice(&counter))
+        .apply_keystream_partial((&mut packet[HEADER_LEN..RTP_LEN]).into());
+}
+
+/// The four blocks of an HMAC whose keyed states are kept: three that the packet and its rollover
+/// counter fill, and the outer one.
+fn bare_hash(packet: &Buffer) -> [u32; 5] {
+    let mut state = [0; 5];
+    EagerBuffer::<U64>::default().digest_blocks(packet, |blocks| compress(&mut state, blocks));
+    let mut outer = GenericArray::<u8, U64>::default();
+    outer[0] = state[0] as u8;
+    compress(&mut state, std::slice::from_ref(&outer));
+    state
+}
+
+fn bare_gcm(key: &LessSafeKey, packet: &mut Buffer) -> bool {
+    let (header, rest) = packet.split_at_mut(HEADER_LEN);
+    let (payload, rest) = rest.split_at_mut(RTP_LEN - HEADER_LEN);
+    let nonce: [u8; HEADER_LEN] = std::array::from_fn(|n| header[n]);
+    let nonce = Nonce::assume_unique_for_key(nonce);
+    key.seal_in_place_scatter(nonce, Aad::from(header), payload, &[], &mut rest[..TAG_LEN])
+        .is_ok()
 }
 
 fn report() -> anyhow::Result<()> {
@@ -146,60 +222,32 @@ fn report() -> anyhow::Result<()> {
         ],
     );
     for mut case in cases() {
-        case.batch();
-        let mut means = Vec::with_capacity(BATCHES);
-        let mut allocations = 0;
-        for _ in 0..BATCHES {
-            let (mean, count) = case.batch();
-            means.push(mean);
-            allocations += count;
-        }
-        means.sort_unstable_by(f64::total_cmp);
-        let packets = (BATCHES * BATCH_BURSTS * BURST) as f64;
-        let target = match case.way {
-            Way::Protect => format!("<= {}", target_nanos(case.suite)),
-            Way::Open => "-".to_owned(),
-        };
+        let figures = per_packet::measure(&mut case, &ALLOCATOR);
+        let target = case
+            .target
+            .map_or("-".to_owned(), |nanos| format!("<= {nanos}"));
         report.rows.push(vec![
             json!(case.name),
-            json!(means[BATCHES / 2]),
-            json!(means[0]),
+            json!(figures.median),
+            json!(figures.best),
             json!(target),
-            json!(allocations as f64 / packets),
+            json!(figures.allocations),
         ]);
     }
-    report.method = vec![
-        format!(
-            "`SealContext::seal_rtp` and `OpenContext::open_rtp` on {RTP_LEN}-byte RTP packets (160 of payload) in memory, in place, one thread, bench profile (release, fat LTO)."
-        ),
-        format!(
-            "Bursts of {BURST} packets that lie ready before the clock starts; processor time of the thread; median and best over {BATCHES} batches of {} packets.",
-            BATCH_BURSTS * BURST
-        ),
-        "Allocations are counted by a global allocator around the same loop.".to_owned(),
-    ];
+    report.method = vec![format!(
+        "`SealContext::seal_rtp` and `OpenContext::open_rtp` on {RTP_LEN}-byte RTP packets (160 of payload) in memory, in place, one thread, bench profile (release, fat LTO)."
+    )];
+    report.method.extend(per_packet::method());
+    report.method.push(
+        "The bare rows do what the suites cannot do without (key stream and hash, or GCM) on the same packets in the same run, with the same crates, and nothing else: what SRTP adds is the difference, and on a slower core both grow."
+            .to_owned(),
+    );
     report.publish()
 }
 
 fn main() {
-    let mut criterion = Criterion::default().configure_from_args();
-    let mut group = criterion.benchmark_group("srtp");
-    group.throughput(Throughput::Elements(1));
-    for mut case in cases() {
-        let name = case.name.clone();
-        group.bench_function(name, |bencher| {
-            bencher.iter_custom(|packets| {
-                let bursts = packets.div_ceil(BURST as u64);
-                let nanos: f64 = (0..bursts).map(|_| case.burst()).sum();
-                let share = packets as f64 / (bursts * BURST as u64) as f64;
-                Duration::from_nanos((nanos * share) as u64)
-            });
-        });
-    }
-    group.finish();
-    criterion.final_summary();
-    // `cargo test --benches` only wants to see that everything runs.
-    if std::env::args().any(|argument| argument == "--bench") {
+    per_packet::compare("srtp", cases());
+    if per_packet::is_measuring() {
         report().expect("bench/results is writable");
     }
 }
