@@ -373,7 +373,7 @@ proptest! {
             now = now.plus_millis(millis);
             input.read(now, &mut out);
             let stats = input.stats();
-            prop_assert!(stats.jitter.depth_millis <= 440);
+            prop_assert!(stats.jitter.depth_millis <= 320);
         }
     }
 }

@@ -503,7 +503,7 @@ proptest! {
                 }
             }
             let stats = buffer.stats();
-            prop_assert!(stats.depth_millis <= DEPTH_MAX_MILLIS + PACKET_MAX_MILLIS);
+            prop_assert!(stats.depth_millis <= DEPTH_MAX_MILLIS);
             prop_assert!((DELAY_MIN_MILLIS..=DELAY_MAX_MILLIS).contains(&stats.target_millis));
             prop_assert!(heard + stats.flushed <= taken);
         }
