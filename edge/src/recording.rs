@@ -41,6 +41,9 @@ use uring_disk::UringDisk;
 /// The recorder looks for blocks this often.
 const LOOK_ROUND: Duration = Duration::from_millis(10);
 
+/// How long jobs may go to the kernel while more blocks wait.
+const SHORTEST_WAIT: Duration = Duration::from_micros(500);
+
 /// Recordings are brought up to date this often, nanoseconds.
 const TICK_NANOS: u64 = 100_000_000;
 
@@ -238,6 +241,17 @@ fn wall_clock_nanos() -> u64 {
     u64::try_from(since_1970.as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// How far a look at the queues came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Intake {
+    /// There is more.
+    More,
+    /// Everything was taken.
+    Drained,
+    /// Everything was taken, and the recorder is to end.
+    Over,
+}
+
 /// What the thread does beside I/O.
 struct Work {
     queues: Vec<Arc<Queues>>,
@@ -249,7 +263,7 @@ impl Work {
     fn run_plain(mut self, mut deck: Deck<'_>) {
         let mut disk = PlainDisk::default();
         loop {
-            let goes_on = self.take_in(&mut deck);
+            let intake = self.take_in(&mut deck);
             let mut jobs = 0;
             while jobs < JOBS_PER_TURN
                 && let Some(job) = deck.poll_job()
@@ -258,10 +272,10 @@ impl Work {
                 jobs += 1;
             }
             self.tell_finished(&mut deck);
-            if !goes_on && deck.is_empty() {
+            if intake == Intake::Over && deck.is_empty() {
                 return;
             }
-            if jobs < JOBS_PER_TURN {
+            if jobs < JOBS_PER_TURN && intake != Intake::More {
                 sleep(LOOK_ROUND);
             }
         }
@@ -270,7 +284,7 @@ impl Work {
     async fn run_on_uring(mut self, mut deck: Deck<'_>) {
         let mut disk = UringDisk::default();
         loop {
-            let goes_on = self.take_in(&mut deck);
+            let intake = self.take_in(&mut deck);
             while let Some(done) = disk.poll_done() {
                 deck.handle_done(done);
             }
@@ -280,15 +294,20 @@ impl Work {
                 disk.submit(job);
             }
             self.tell_finished(&mut deck);
-            if !goes_on && deck.is_empty() {
+            if intake == Intake::Over && deck.is_empty() {
                 return;
             }
-            disk.wait(LOOK_ROUND).await;
+            // Jobs go to the kernel while the thread waits, if ever so shortly.
+            let pause = match intake {
+                Intake::More => SHORTEST_WAIT,
+                Intake::Drained | Intake::Over => LOOK_ROUND,
+            };
+            disk.wait(pause).await;
         }
     }
 
-    /// Takes what workers handed over; `false` when the recorder is to end.
-    fn take_in(&mut self, deck: &mut Deck<'_>) -> bool {
+    /// Takes what workers handed over.
+    fn take_in(&mut self, deck: &mut Deck<'_>) -> Intake {
         // Read first: what is handed over before this is then in the queues.
         let goes_on = !self.stop.load(Ordering::Acquire);
         let now = monotonic_now();
@@ -305,13 +324,18 @@ impl Work {
             }
             is_drained &= taken < BLOCKS_PER_TURN;
         }
-        if is_drained && !goes_on {
+        if !is_drained {
+            return Intake::More;
+        }
+        if !goes_on {
             deck.stop_all(now);
-        } else if is_drained && now.nanos_since(self.last_tick) >= TICK_NANOS {
+            return Intake::Over;
+        }
+        if now.nanos_since(self.last_tick) >= TICK_NANOS {
             self.last_tick = now;
             deck.handle_timeout(MonoTime(now.0.saturating_sub(DELIVERY_NANOS_MAX)));
         }
-        goes_on
+        Intake::Drained
     }
 
     fn tell_finished(&self, deck: &mut Deck<'_>) {

@@ -13,7 +13,7 @@ use trunkline_media::recording::Tape;
 use super::deck::{Done, ExistingFile, Job, Key, Opened, Outcome, Task};
 
 /// Owner reads and writes, the group reads: calls are nobody else's business.
-const MODE: u32 = 0o640;
+pub(super) const MODE: u32 = 0o640;
 
 /// Creates the file of a recording. Where it exists already it is opened, and looked at by the
 /// caller: it may be what an earlier life of the edge left. A symbolic link is refused, and so is

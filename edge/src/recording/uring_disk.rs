@@ -4,14 +4,16 @@
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio_uring::fs::File;
+use tokio_uring::fs::{File, OpenOptions};
 
-use super::deck::{Done, Job, Key, Outcome, Task};
-use super::disk::create;
+use super::deck::{Done, Job, Key, Opened, Outcome, Task};
+use super::disk::{MODE, create};
 
 /// Jobs under way at most. With their buffers that is 8 MB.
 const JOBS_MAX: usize = 128;
@@ -29,7 +31,8 @@ pub(super) fn runtime() -> io::Result<tokio_uring::Runtime> {
 pub(super) struct UringDisk {
     files: HashMap<Key, Rc<File>>,
     under_way: usize,
-    done: Rc<RefCell<VecDeque<Done>>>,
+    /// With the file, where one was opened.
+    done: Rc<RefCell<VecDeque<(Done, Option<File>)>>>,
     something_is_done: Rc<Notify>,
 }
 
@@ -44,31 +47,28 @@ impl UringDisk {
         let Job { key, task } = job;
         self.under_way += 1;
         let file = match task {
-            // Looking a name up takes the kernel microseconds, and io_uring would use a thread.
-            Task::Create { path } => {
-                let outcome = create(&path).map(|(file, opened)| {
-                    self.files.insert(key, Rc::new(File::from_std(file)));
-                    opened
-                });
-                self.complete(key, Outcome::Created(outcome));
-                return;
-            }
             Task::Close => self.files.remove(&key),
             _ => self.files.get(&key).cloned(),
         };
         let done = Rc::clone(&self.done);
         let something_is_done = Rc::clone(&self.something_is_done);
         tokio_uring::spawn(async move {
-            let outcome = run(file, task).await;
-            done.borrow_mut().push_back(Done { key, outcome });
+            let (outcome, opened) = match task {
+                Task::Create { path } => open(path).await,
+                task => (run(file, task).await, None),
+            };
+            done.borrow_mut().push_back((Done { key, outcome }, opened));
             something_is_done.notify_one();
         });
     }
 
     /// The next job that is done.
     pub(super) fn poll_done(&mut self) -> Option<Done> {
-        let done = self.done.borrow_mut().pop_front()?;
+        let (done, opened) = self.done.borrow_mut().pop_front()?;
         self.under_way -= 1;
+        if let Some(file) = opened {
+            self.files.insert(done.key, Rc::new(file));
+        }
         Some(done)
     }
 
@@ -76,10 +76,23 @@ impl UringDisk {
     pub(super) async fn wait(&self, timeout: Duration) {
         let _ = tokio::time::timeout(timeout, self.something_is_done.notified()).await;
     }
+}
 
-    fn complete(&mut self, key: Key, outcome: Outcome) {
-        self.done.borrow_mut().push_back(Done { key, outcome });
-        self.something_is_done.notify_one();
+/// As [`create`] does, but a new file is made without holding up the thread: journals may be slow.
+async fn open(path: PathBuf) -> (Outcome, Option<File>) {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create_new(true);
+    options.mode(MODE).custom_flags(libc::O_NOFOLLOW);
+    let created = match options.open(&path).await {
+        Ok(file) => Ok((file, Opened::New)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            create(&path).map(|(file, opened)| (File::from_std(file), opened))
+        }
+        Err(error) => Err(error),
+    };
+    match created {
+        Ok((file, opened)) => (Outcome::Created(Ok(opened)), Some(file)),
+        Err(error) => (Outcome::Created(Err(error)), None),
     }
 }
 
