@@ -6,11 +6,12 @@
 //! | 1 | it could not be done; standard error says why |
 //! | 2 | the command line, the configuration or the site file is wrong |
 //!
-//! `status` and `calls` speak to the running daemon. Everything else works on the store, whether
+//! `status`, `calls` and `call` speak to the running daemon. Everything else works on the store, whether
 //! a daemon runs or not, and tells a running one what has changed.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -20,6 +21,7 @@ use trunkline_edge_api::config::ConfigError;
 use crate::config::ControlConfig;
 use crate::logging;
 use crate::site::{Availability, Extension, Name};
+use crate::switch::{CallAction, RecordingForm, Side};
 
 mod commands;
 mod table;
@@ -83,6 +85,16 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Do something to a live call
+    Call {
+        /// Its id, as `calls` shows it
+        id: String,
+        #[command(subcommand)]
+        action: CallCommand,
+        /// Print JSON
+        #[arg(long, global = true)]
+        json: bool,
+    },
     /// List call records, the newest first
     Cdr {
         /// At most this many; 50 when not given, 100000 with --json
@@ -120,6 +132,149 @@ enum Command {
     },
     /// Print a commented configuration file with every key at its default
     ConfigReference,
+}
+
+#[derive(Debug, Subcommand)]
+enum CallCommand {
+    /// Play to one side, in place of what it hears
+    Play {
+        /// A file under [media] prompts_dir; tone:ringback, busy, congestion or sit;
+        /// tone:%(on,off,f1,f2); silence:MILLISECONDS
+        source: String,
+        /// Until stopped
+        #[arg(long = "loop")]
+        loops: bool,
+        /// a: the caller, b: the callee
+        #[arg(long, default_value = "a")]
+        leg: Side,
+    },
+    /// Play no more
+    Stop {
+        /// a: the caller, b: the callee
+        #[arg(long, default_value = "a")]
+        leg: Side,
+    },
+    /// Record the call
+    Record {
+        #[command(subcommand)]
+        command: RecordCommand,
+    },
+    /// Send digits to one side
+    Digits {
+        /// 0 to 9, *, #, A to D
+        digits: String,
+        /// a: the caller, b: the callee
+        #[arg(long, default_value = "a")]
+        leg: Side,
+        /// As tones, whatever the side takes
+        #[arg(long)]
+        inband: bool,
+    },
+    /// What a side says reaches nobody
+    Mute {
+        /// a: the caller, b: the callee
+        #[arg(long, default_value = "a")]
+        leg: Side,
+    },
+    /// It does again
+    Unmute {
+        /// a: the caller, b: the callee
+        #[arg(long, default_value = "a")]
+        leg: Side,
+    },
+    /// Copy what a side says to another address, as RTP
+    Fork {
+        /// ADDRESS:PORT, or none
+        to: ForkTarget,
+        /// a: the caller, b: the callee
+        #[arg(long, default_value = "a")]
+        leg: Side,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum RecordCommand {
+    /// Begin
+    Start {
+        /// A file under [media] recordings_dir that does not exist
+        path: String,
+        /// Caller left, callee right (the default)
+        #[arg(long, conflicts_with_all = ["mixed", "pcap"])]
+        stereo: bool,
+        /// Both added up
+        #[arg(long, conflicts_with = "pcap")]
+        mixed: bool,
+        /// The packets
+        #[arg(long)]
+        pcap: bool,
+    },
+    /// End
+    Stop,
+    /// Leave out what comes next
+    Pause,
+    /// Go on after a pause
+    Resume,
+}
+
+/// Where a copy goes.
+#[derive(Debug, Clone, Copy)]
+struct ForkTarget(Option<SocketAddr>);
+
+impl std::str::FromStr for ForkTarget {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "none" => Ok(Self(None)),
+            _ => text
+                .parse()
+                .map(|to| Self(Some(to)))
+                .map_err(|_| "must be ADDRESS:PORT or none".to_owned()),
+        }
+    }
+}
+
+impl CallCommand {
+    fn action(&self) -> CallAction {
+        match self {
+            Self::Play { source, loops, leg } => CallAction::Play {
+                source: source.clone(),
+                leg: *leg,
+                loops: *loops,
+            },
+            Self::Stop { leg } => CallAction::Stop { leg: *leg },
+            Self::Record { command } => match command {
+                RecordCommand::Start {
+                    path, mixed, pcap, ..
+                } => CallAction::RecordStart {
+                    path: path.clone(),
+                    form: match (mixed, pcap) {
+                        (true, _) => RecordingForm::Mixed,
+                        (_, true) => RecordingForm::Pcap,
+                        _ => RecordingForm::Stereo,
+                    },
+                },
+                RecordCommand::Stop => CallAction::RecordStop,
+                RecordCommand::Pause => CallAction::RecordPause,
+                RecordCommand::Resume => CallAction::RecordResume,
+            },
+            Self::Digits {
+                digits,
+                leg,
+                inband,
+            } => CallAction::Digits {
+                digits: digits.clone(),
+                leg: *leg,
+                inband: *inband,
+            },
+            Self::Mute { leg } => CallAction::Mute { leg: *leg },
+            Self::Unmute { leg } => CallAction::Unmute { leg: *leg },
+            Self::Fork { to, leg } => CallAction::Fork {
+                to: to.0,
+                leg: *leg,
+            },
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -224,6 +379,9 @@ fn dispatch(
         }
         Some(Command::Status { json }) => commands::status(&config, *json, out),
         Some(Command::Calls { limit, json }) => commands::calls(&config, *limit, *json, out),
+        Some(Command::Call { id, action, json }) => {
+            commands::act(&config, id, action.action(), *json, out)
+        }
         Some(Command::Cdr { limit, since, json }) => {
             let shown = if *json {
                 RECORDS_PRINTED

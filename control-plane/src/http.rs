@@ -1,10 +1,11 @@
-//! `/healthz`, `/readyz` and `/metrics`, on a thread of their own.
+//! `/healthz`, `/readyz`, `/metrics` and the API, on a thread of their own.
 //!
 //! | path | answers |
 //! |---|---|
 //! | `/healthz` | 200 while the call thread goes round, else 503: restart the daemon |
 //! | `/readyz` | 200 when calls can be taken, else 503; JSON with each check |
 //! | `/metrics` | Prometheus text format |
+//! | `/api/v1/calls…` | live calls, and what is to be done to one: [`api`] |
 //!
 //! Loopback only; the configuration refuses anything else. A connection carries one request and
 //! is cut after `CONNECTION_LIFE_MAX`; there are at most `CONNECTION_COUNT_MAX` of them.
@@ -20,15 +21,17 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::Serialize;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use trunkline_ring::monotonic_now;
 
 use crate::cdr::CdrStatus;
 use crate::config::HttpConfig;
 use crate::health::Health;
 use crate::metrics::Metrics;
+use crate::operator::OperatorRequest;
 use crate::store::StoreHandle;
 
+mod api;
 mod listener;
 #[cfg(test)]
 mod tests;
@@ -58,6 +61,8 @@ pub struct HttpSources {
     pub store: StoreHandle,
     /// The CDR writer's word.
     pub cdr: Arc<CdrStatus>,
+    /// To the call thread. Bounded; when it is full the answer is 503.
+    pub calls: mpsc::Sender<OperatorRequest>,
 }
 
 /// A running server.
@@ -126,6 +131,7 @@ async fn serve(
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
+        .merge(api::routes())
         .layer(axum::middleware::map_response(one_request_per_connection))
         .with_state(sources);
     let (drain, drained) = oneshot::channel::<()>();

@@ -38,7 +38,7 @@ use crate::transport::{Inbound, Transport, TransportLimits};
 
 mod answers;
 
-use answers::CallsAsked;
+use answers::{ActionsAsked, CallsAsked};
 
 /// Heartbeats and gauges. Five times a second, so that who looks after a change sees it; one round
 /// costs a few microseconds.
@@ -78,15 +78,16 @@ pub fn run(config: &ControlConfig) -> anyhow::Result<()> {
         .name_interfaces(interfaces.map(|entry| entry.name.clone()).collect());
     metrics.watch_cdr(cdr.status())?;
     let health = Arc::new(Health::default());
+    let (calls, operator_requests) = mpsc::channel(OPERATOR_QUEUE_LEN);
     let sources = HttpSources {
         metrics: Arc::clone(&metrics),
         health: Arc::clone(&health),
         store: store.clone(),
         cdr: cdr.status(),
+        calls: calls.clone(),
     };
     let http = http::spawn(&config.http, sources)?;
     let routing = store.routing();
-    let (calls, operator_requests) = mpsc::channel(OPERATOR_QUEUE_LEN);
     let operator_sources = OperatorSources {
         node: config.node.name.clone(),
         calls,
@@ -107,6 +108,7 @@ pub fn run(config: &ControlConfig) -> anyhow::Result<()> {
             routing,
             operator_requests,
             calls_asked: VecDeque::new(),
+            actions_asked: ActionsAsked::default(),
             cdr,
             call_metrics: metrics.call_metrics()?,
             workers: metrics.workers(),
@@ -197,6 +199,7 @@ struct CallThread {
     operator_requests: mpsc::Receiver<OperatorRequest>,
     /// In the order of their time; no more than have connections to the operator socket.
     calls_asked: VecDeque<CallsAsked>,
+    actions_asked: ActionsAsked,
     cdr: CdrWriter,
     call_metrics: CallMetrics,
     workers: Arc<WorkerPage>,
@@ -237,6 +240,7 @@ impl CallThread {
     /// Waits for one thing, handles it, and carries away what came of it. `true`: time to stop.
     async fn turn(&mut self) -> bool {
         self.answer_calls(monotonic_now());
+        self.answer_actions();
         self.carry_away();
         let wake = self.wait().await;
         let (now, unix_ms) = (monotonic_now(), unix_ms());

@@ -30,7 +30,7 @@ mod tests;
 pub use client::{AskError, ask};
 pub use server::{OperatorServer, OperatorSources, spawn};
 
-use crate::switch::CallView;
+use crate::switch::{CallAction, CallView};
 
 /// Longest request line, bytes.
 const REQUEST_LEN_MAX: u64 = 4096;
@@ -57,6 +57,32 @@ pub enum OperatorRequest {
         /// Where the answer goes.
         reply: oneshot::Sender<CallsReport>,
     },
+    /// Do something to a live call.
+    Act {
+        /// Its id.
+        call_id: String,
+        /// What.
+        action: CallAction,
+        /// Where the answer goes: `Ok` when the edge does it, else why not.
+        reply: oneshot::Sender<Result<(), ActFailed>>,
+    },
+}
+
+/// Why something was not done to a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ActFailed {
+    /// No live call has the id.
+    NoSuchCall(String),
+    /// It cannot be done, or the edge refused.
+    Refused(String),
+}
+
+impl std::fmt::Display for ActFailed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NoSuchCall(text) | Self::Refused(text) => f.write_str(text),
+        }
+    }
 }
 
 /// The call thread's part of [`StatusReport`].
@@ -158,7 +184,7 @@ pub struct CallsReport {
 }
 
 /// A line to the daemon.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "snake_case")]
 pub enum Request {
     /// How the daemon is.
@@ -170,6 +196,13 @@ pub enum Request {
     },
     /// Another process changed the store: read the routing data again.
     Reload,
+    /// Do something to a live call.
+    Act {
+        /// Its id.
+        call_id: String,
+        /// What.
+        action: CallAction,
+    },
 }
 
 /// A line from the daemon.
@@ -180,7 +213,7 @@ pub enum Reply {
     Status(Box<StatusReport>),
     /// To [`Request::Calls`].
     Calls(CallsReport),
-    /// To [`Request::Reload`].
+    /// To [`Request::Reload`] and [`Request::Act`].
     Done,
     /// It could not be done.
     Error {

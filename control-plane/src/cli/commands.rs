@@ -13,7 +13,7 @@ use crate::config::ControlConfig;
 use crate::operator::{self, AskError, Reply, Request, StatusReport};
 use crate::site::{Availability, Extension, Name, Site};
 use crate::store::{self, ApplyOptions, Plan, RecordQuery, StoreError, StoreHandle, StoreOptions};
-use crate::switch::CallView;
+use crate::switch::{CallAction, CallView};
 
 const UNEXPECTED_REPLY: &str = "the daemon answered something else; is it of another release?";
 
@@ -246,7 +246,7 @@ pub(super) fn calls(
                 or_dash(call.did.as_deref()),
                 or_dash(call.callee.as_deref()),
                 or_dash(call.trunk.as_deref()),
-                or_dash(call.codec.as_deref()),
+                codecs(call),
                 quality(call, |media| {
                     let mos = media.quality.mos_centi;
                     (mos > 0).then(|| format!("{:.1}", f64::from(mos) / 100.0))
@@ -283,11 +283,43 @@ pub(super) fn calls(
     Ok(writeln!(out, "{} of {} calls", rows.len(), report.total)?)
 }
 
+pub(super) fn act(
+    config: &ControlConfig,
+    call_id: &str,
+    action: CallAction,
+    json: bool,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
+    let request = Request::Act {
+        call_id: call_id.to_owned(),
+        action,
+    };
+    let Reply::Done = operator::ask(&config.node.control_socket(), request)? else {
+        bail!(UNEXPECTED_REPLY);
+    };
+    if json {
+        return write_json(
+            out,
+            &serde_json::json!({ "call_id": call_id, "done": true }),
+        );
+    }
+    Ok(writeln!(out, "done")?)
+}
+
 /// One figure of both legs, the caller's first; a dash where it is not known.
 fn quality(call: &CallView, figure: impl Fn(&LegMedia) -> Option<String>) -> String {
     let [caller, callee] = [&call.caller_media, &call.callee_media]
         .map(|media| or_dash(media.as_ref().and_then(&figure).as_deref()));
     format!("{caller}/{callee}")
+}
+
+/// The codec of both sides, or of each where the edge converts.
+fn codecs(call: &CallView) -> String {
+    let caller = or_dash(call.codec.as_deref());
+    match &call.callee_codec {
+        Some(callee) if *callee != caller => format!("{caller}/{callee}"),
+        _ => caller,
+    }
 }
 
 /// How much of what the leg's peer sent never arrived.

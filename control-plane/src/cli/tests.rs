@@ -302,3 +302,75 @@ fn reader_that_has_seen_enough_is_no_error() {
     assert_eq!(execute(arguments, &mut Closed, &mut err, |_| Ok(())), 0);
     assert!(err.is_empty());
 }
+
+#[test]
+fn every_action_on_a_call_has_its_words() {
+    use crate::switch::{CallAction, RecordingForm, Side};
+    let parse = |words: &str| {
+        let all = ["trunkline-control", "call", "1-0"].into_iter();
+        let parsed = Arguments::try_parse_from(all.chain(words.split(' ')));
+        match parsed.map(|arguments| arguments.command) {
+            Ok(Some(Command::Call { id, action, .. })) if id == "1-0" => Some(action.action()),
+            _ => None,
+        }
+    };
+    let play = CallAction::Play {
+        source: "hold.wav".to_owned(),
+        leg: Side::B,
+        loops: true,
+    };
+    let record = |form| CallAction::RecordStart {
+        path: "a.wav".to_owned(),
+        form,
+    };
+    let rows = [
+        ("play hold.wav --loop --leg b", Some(play)),
+        ("stop", Some(CallAction::Stop { leg: Side::A })),
+        ("record start a.wav", Some(record(RecordingForm::Stereo))),
+        (
+            "record start a.wav --stereo",
+            Some(record(RecordingForm::Stereo)),
+        ),
+        (
+            "record start a.wav --mixed",
+            Some(record(RecordingForm::Mixed)),
+        ),
+        (
+            "record start a.wav --pcap",
+            Some(record(RecordingForm::Pcap)),
+        ),
+        ("record start a.wav --pcap --mixed", None),
+        ("record stop", Some(CallAction::RecordStop)),
+        ("record pause", Some(CallAction::RecordPause)),
+        ("record resume", Some(CallAction::RecordResume)),
+        (
+            "digits 123# --leg b",
+            Some(CallAction::Digits {
+                digits: "123#".to_owned(),
+                leg: Side::B,
+                inband: false,
+            }),
+        ),
+        ("mute", Some(CallAction::Mute { leg: Side::A })),
+        ("unmute --leg b", Some(CallAction::Unmute { leg: Side::B })),
+        (
+            "fork 192.0.2.9:4000",
+            Some(CallAction::Fork {
+                to: Some("192.0.2.9:4000".parse().expect("an address")),
+                leg: Side::A,
+            }),
+        ),
+        (
+            "fork none",
+            Some(CallAction::Fork {
+                to: None,
+                leg: Side::A,
+            }),
+        ),
+        ("fork somewhere", None),
+        ("sing", None),
+    ];
+    for (words, expected) in rows {
+        assert_eq!(parse(words), expected, "{words}");
+    }
+}

@@ -30,6 +30,7 @@ impl Fixture {
             health: Arc::clone(&health),
             store,
             cdr: writer.status(),
+            calls: answering_call_thread(),
         };
         let config = HttpConfig {
             listen: "127.0.0.1:0".parse().expect("address"),
@@ -49,8 +50,20 @@ impl Fixture {
 
     /// Status line and headers, then the body.
     fn get(&self, path: &str) -> (String, String) {
+        self.ask(&format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"))
+    }
+
+    fn post(&self, path: &str, kind: &str, body: &str) -> (String, String) {
+        self.ask(&format!(
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        ))
+    }
+
+    fn ask(&self, request: &str) -> (String, String) {
         let mut stream = self.connect();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("sent");
+        stream.write_all(request.as_bytes()).expect("sent");
         let mut answer = String::new();
         stream
             .read_to_string(&mut answer)
@@ -58,6 +71,90 @@ impl Fixture {
         let (head, body) = answer.split_once("\r\n\r\n").expect("head and body");
         (head.to_owned(), body.to_owned())
     }
+}
+
+/// Knows the call 1-0, of which it can do everything but record.
+fn answering_call_thread() -> mpsc::Sender<OperatorRequest> {
+    use crate::operator::{ActFailed, CallsReport};
+    use crate::switch::CallAction;
+    let (calls, mut requests) = mpsc::channel(4);
+    std::thread::spawn(move || {
+        while let Some(request) = requests.blocking_recv() {
+            match request {
+                OperatorRequest::Status(_) => {}
+                OperatorRequest::Calls { limit, reply } => {
+                    let _ = reply.send(CallsReport {
+                        total: limit,
+                        calls: Vec::new(),
+                    });
+                }
+                OperatorRequest::Act {
+                    call_id,
+                    action,
+                    reply,
+                } => {
+                    let _ = reply.send(match (call_id.as_str(), action) {
+                        ("1-0", CallAction::RecordStop) => {
+                            Err(ActFailed::Refused("not recording".to_owned()))
+                        }
+                        ("1-0", _) => Ok(()),
+                        _ => Err(ActFailed::NoSuchCall("no such call".to_owned())),
+                    });
+                }
+            }
+        }
+    });
+    calls
+}
+
+#[test]
+fn actions_on_calls_are_carried_out_or_refused_with_the_reason() {
+    let fixture = Fixture::new();
+    let json = "application/json";
+    let play = r#"{"action":"play","source":"tone:ringback","loop":true}"#;
+    let rows = [
+        ("1-0", json, play, "204", ""),
+        (
+            "1-0",
+            json,
+            r#"{"action":"fork","to":"192.0.2.9:4000","leg":"b"}"#,
+            "204",
+            "",
+        ),
+        ("1-1", json, play, "404", "no such call"),
+        (
+            "1-0",
+            json,
+            r#"{"action":"record_stop"}"#,
+            "409",
+            "not recording",
+        ),
+        (
+            "1-0",
+            json,
+            r#"{"action":"sing"}"#,
+            "422",
+            "unknown variant",
+        ),
+        ("1-0", json, r#"{"action":"play"}"#, "422", "missing field"),
+        ("1-0", json, r#"{"action":"#, "400", "parse"),
+        // What a page of another origin could send without asking.
+        ("1-0", "text/plain", play, "415", ""),
+    ];
+    for (call, kind, body, status, reason) in rows {
+        let (head, answer) = fixture.post(&format!("/api/v1/calls/{call}/actions"), kind, body);
+        assert!(
+            head.starts_with(&format!("HTTP/1.1 {status}")),
+            "{body}: {head}"
+        );
+        assert!(answer.contains(reason), "{body}: {answer}");
+    }
+    let large = format!(r#"{{"action":"play","source":"{}"}}"#, "x".repeat(5_000));
+    let (head, _) = fixture.post("/api/v1/calls/1-0/actions", json, &large);
+    assert!(head.starts_with("HTTP/1.1 413"), "{head}");
+    let (_, body) = fixture.get("/api/v1/calls?limit=3");
+    let body: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+    assert_eq!(body["total"], 3);
 }
 
 #[test]

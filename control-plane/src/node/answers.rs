@@ -1,13 +1,16 @@
 //! What operators ask of the call thread.
 
+use std::collections::BTreeMap;
+
 use tokio::sync::oneshot;
 use trunkline_edge_api::{Counter, MonoTime};
 
 use super::{CallThread, EdgeState};
-use crate::edge::PortPool;
+use crate::edge::{PortPool, Ticket};
 use crate::operator::{
-    CallThreadStatus, CallsReport, InterfaceStatus, OperatorRequest, WorkerStatus,
+    ActFailed, CallThreadStatus, CallsReport, InterfaceStatus, OperatorRequest, WorkerStatus,
 };
+use crate::switch::ActionError;
 
 /// How long the edge may take to say what its calls are like, milliseconds, before they are listed
 /// without. A worker answers within a duty cycle; only one that is away or stuck does not.
@@ -18,6 +21,31 @@ pub(super) struct CallsAsked {
     limit: usize,
     reply: oneshot::Sender<CallsReport>,
     pub(super) answer_at: MonoTime,
+}
+
+/// Those who wait for what the edge says to an action. Who has gone away is forgotten with the
+/// next that comes, so there are no more than the operator socket and HTTP have connections.
+#[derive(Default)]
+pub(super) struct ActionsAsked {
+    waiting: BTreeMap<Ticket, oneshot::Sender<Result<(), ActFailed>>>,
+    last: u64,
+}
+
+impl ActionsAsked {
+    fn admit(&mut self, reply: oneshot::Sender<Result<(), ActFailed>>) -> Ticket {
+        self.waiting.retain(|_, reply| !reply.is_closed());
+        self.last += 1;
+        let ticket = Ticket(self.last);
+        self.waiting.insert(ticket, reply);
+        ticket
+    }
+
+    fn answer(&mut self, ticket: Ticket, result: Result<(), ActFailed>) {
+        if let Some(reply) = self.waiting.remove(&ticket) {
+            // A client that has gone away wants no answer.
+            let _ = reply.send(result);
+        }
+    }
 }
 
 impl CallThread {
@@ -35,6 +63,29 @@ impl CallThread {
                     answer_at: now.plus_millis(FIGURES_PATIENCE_MS),
                 });
             }
+            OperatorRequest::Act {
+                call_id,
+                action,
+                reply,
+            } => {
+                let ticket = self.actions_asked.admit(reply);
+                if let Err(error) = self.switch.act(now, &call_id, action, ticket) {
+                    let text = error.to_string();
+                    let failed = match error {
+                        ActionError::NoSuchCall(_) => ActFailed::NoSuchCall(text),
+                        _ => ActFailed::Refused(text),
+                    };
+                    self.actions_asked.answer(ticket, Err(failed));
+                }
+            }
+        }
+    }
+
+    /// Tells those who asked what the edge said.
+    pub(super) fn answer_actions(&mut self) {
+        while let Some((ticket, result)) = self.switch.poll_outcome() {
+            let result = result.map_err(|refusal| ActFailed::Refused(refusal.to_string()));
+            self.actions_asked.answer(ticket, result);
         }
     }
 

@@ -193,6 +193,21 @@ async fn answer(request: Request, sources: &OperatorSources) -> Reply {
                 )),
             }
         }
+        Request::Act { call_id, action } => {
+            let asked = ask_call_thread(sources, |reply| OperatorRequest::Act {
+                call_id,
+                action,
+                reply,
+            });
+            match asked.await {
+                Some(Ok(())) => Reply::Done,
+                Some(Err(failed)) => refused(failed.to_string()),
+                None => refused(format!(
+                    "no answer within {} s; `trunkline-control status` tells of the edge",
+                    CALL_THREAD_PATIENCE.as_secs()
+                )),
+            }
+        }
         Request::Reload => match timeout(STORE_PATIENCE, sources.store.reload()).await {
             Ok(Ok(())) => Reply::Done,
             Ok(Err(error)) => refused(error.to_string()),

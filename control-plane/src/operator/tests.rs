@@ -61,6 +61,11 @@ impl Fixture {
                     calls: Vec::new(),
                 });
             }
+            OperatorRequest::Act { call_id, reply, .. } => {
+                let known = call_id == "1-0";
+                let failed = ActFailed::NoSuchCall(format!("no {call_id}"));
+                let _ = reply.send(if known { Ok(()) } else { Err(failed) });
+            }
         })
     }
 
@@ -100,6 +105,21 @@ fn calls_are_asked_of_the_call_thread_with_a_bounded_limit() {
     };
     assert_eq!(total(7), 7);
     assert_eq!(total(usize::MAX), CALLS_LIMIT_MAX);
+}
+
+#[test]
+fn actions_are_asked_of_the_call_thread_and_its_reasons_told() {
+    let fixture = Fixture::answering();
+    let act = |call_id: &str| Request::Act {
+        call_id: call_id.to_owned(),
+        action: CallAction::RecordPause,
+    };
+    assert!(matches!(ask(&fixture.path(), act("1-0")), Ok(Reply::Done)));
+    let refused = ask(&fixture.path(), act("1-9")).expect_err("refused");
+    assert_eq!(refused.to_string(), "no 1-9");
+    let line = fixture
+        .exchange(b"{\"request\":\"act\",\"call_id\":\"1-0\",\"action\":{\"action\":\"mute\"}}\n");
+    assert_eq!(line, "{\"reply\":\"done\"}\n");
 }
 
 #[test]

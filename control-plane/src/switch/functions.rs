@@ -85,7 +85,7 @@ impl Switch {
                     None => tracing::error!(
                         session,
                         path,
-                        "recording ended with the edge process; it goes on in another file"
+                        "the edge process ended with this recording unfinished; the file holds what it wrote"
                     ),
                 }
             }

@@ -561,6 +561,30 @@ impl Call {
         }
     }
 
+    /// Sends INFO with `body` and returns the status of the final response.
+    pub fn info(&self, content_type: &str, body: &str, limit: Duration) -> Result<u16> {
+        let branch = self.shared.act(|core| {
+            let call = core.calls.get(&self.id).context("the call is gone")?;
+            let to = call.next_hop().unwrap_or(core.server);
+            let mut draft = core
+                .in_dialog(&self.id, "INFO", Some(body.to_owned()))
+                .context("the call is gone")?;
+            draft
+                .headers
+                .push(("Content-Type".to_owned(), content_type.to_owned()));
+            anyhow::Ok(core.start(Instant::now(), draft, to, Some(self.id.clone())))
+        })?;
+        self.shared.wait_final(&branch, limit)
+    }
+
+    /// Waits for INFO requests and returns the bodies of all that have come, `count` at least.
+    pub fn wait_infos(&self, count: usize, limit: Duration) -> Result<Vec<String>> {
+        self.wait(limit, |call| {
+            (call.infos.len() >= count).then(|| call.infos.clone())
+        })
+        .with_context(|| format!("fewer than {count} INFO requests came"))
+    }
+
     fn failure(&self, wanted: &str) -> String {
         format!(
             "waited for {wanted}; the call is {:?} after provisional responses {:?}",

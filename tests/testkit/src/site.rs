@@ -140,6 +140,8 @@ pub struct Member {
     pub availability: Availability,
     /// `srtp` of the site file.
     pub srtp: &'static str,
+    /// Further lines of its section.
+    pub more: String,
 }
 
 impl Member {
@@ -154,7 +156,15 @@ impl Member {
             did: format!("+1555010{index:04}"),
             availability: Availability::Online,
             srtp: "off",
+            more: String::new(),
         }
+    }
+
+    /// The same with further lines in its section of the site file.
+    #[must_use]
+    pub fn with_more(mut self, lines: &str) -> Self {
+        self.more = lines.to_owned();
+        self
     }
 
     /// The same with another availability.
@@ -187,6 +197,8 @@ pub struct Site {
     pub tenant_media: Option<&'static str>,
     /// Its members, each with a DID.
     pub members: Vec<Member>,
+    /// Whole sections more, as they are to stand in the file.
+    pub more: String,
 }
 
 impl Site {
@@ -200,6 +212,7 @@ impl Site {
             trunk_media: None,
             tenant_media: None,
             members,
+            more: String::new(),
         }
     }
 
@@ -230,7 +243,7 @@ impl Site {
                 site,
                 "\n[[member]]\ntenant = \"{tenant}\"\nextension = \"{}\"\nname = \"{}\"\n\
                  sip_user = \"{}\"\npassword_file = \"{}\"\navailability = \"{}\"\n\
-                 srtp = \"{}\"\n\
+                 srtp = \"{}\"\n{}\n\
                  \n[[did]]\nnumber = \"{}\"\ntenant = \"{tenant}\"\nmember = \"{}\"\n",
                 member.extension,
                 member.user,
@@ -238,10 +251,12 @@ impl Site {
                 secret.display(),
                 member.availability.as_str(),
                 member.srtp,
+                member.more,
                 member.did,
                 member.extension,
             );
         }
+        site.push_str(&self.more);
         let path = directory.join("site.toml");
         fs::write(&path, site).with_context(|| format!("cannot write {}", path.display()))?;
         Ok(path)

@@ -110,6 +110,7 @@ impl DemoDirectory {
             did: did.to_owned(),
             availability: Availability::Online,
             srtp: "off",
+            more: String::new(),
         });
         let site = Site {
             tenant: "demo".to_owned(),
@@ -118,6 +119,7 @@ impl DemoDirectory {
             trunk_media: None,
             tenant_media: None,
             members: members.to_vec(),
+            more: String::new(),
         };
         site.write(&self.0)?;
         self.write_credentials(sip, &site)?;

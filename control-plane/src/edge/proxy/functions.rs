@@ -7,7 +7,7 @@
 //! | what | on a fresh edge |
 //! |---|---|
 //! | a playback | begins anew, once its files are loaded there |
-//! | a recording | goes on in another file, whose name has a number: the first one exists |
+//! | a recording | goes on in its file; one of packets in another, whose name has a number |
 //! | digits to send | are not sent again |
 //!
 //! A request may carry a [`Ticket`]; its outcome is then told in a
@@ -306,14 +306,6 @@ impl EdgeProxy {
             };
             self.ask(entry.worker, command, What::Change, ticket);
         }
-    }
-
-    /// Has the edge tell the digits of the session's peers.
-    ///
-    /// # Errors
-    /// [`FunctionError::NoSession`], [`FunctionError::EdgeBusy`].
-    pub fn hear_digits(&mut self, session: SessionId) -> Result<(), FunctionError> {
-        self.serve(session)
     }
 
     /// Plays to a leg's peer, in place of whatever it hears.
@@ -787,35 +779,58 @@ impl EdgeProxy {
 
     // ---- replay ---------------------------------------------------------------------------------
 
-    /// What was said to the last edge process of `worker` is gone with it.
+    /// What was said to the last edge process of `worker` is gone with it. A WAV file goes on where
+    /// it ended when its recording is said again; packets need a file of their own.
     pub(super) fn renew_functions(&mut self, worker: usize) {
-        self.prompts.unloaded();
-        let lost = self
-            .recordings
-            .extract_if(|_, owed| owed.worker == worker)
-            .map(|(_, owed)| MediaEvent::RecordingEnded {
-                session: owed.session,
-                path: owed.path,
-                outcome: None,
-            });
-        self.events.extend(lost);
-        let recorded: Vec<SessionId> = self
-            .sessions
-            .iter()
-            .filter(|(_, session)| session.worker == worker && session.wanted.recording.is_some())
-            .map(|(&id, _)| id)
-            .collect();
-        for session in recorded {
+        let is_cut = |session: &Session| {
+            let wanted = session.wanted.recording.as_ref();
+            let format = wanted.map(|wanted| wanted.recording.format);
+            session.worker == worker && format == Some(RecordingFormat::Pcap)
+        };
+        let cut = self.sessions.iter().filter(|(_, session)| is_cut(session));
+        let cut: Vec<SessionId> = cut.map(|(&id, _)| id).collect();
+        for session in cut {
             let id = self.recording_id();
-            if let Some(entry) = self.sessions.get_mut(&session) {
-                let wanted = &mut entry.wanted.recording;
-                let is_renewed = wanted.as_mut().and_then(|wanted| wanted.renew(id));
-                if is_renewed.is_none() {
-                    *wanted = None;
-                }
+            let Some(entry) = self.sessions.get_mut(&session) else {
+                continue;
+            };
+            let Some(mut wanted) = entry.wanted.recording.take() else {
+                continue;
+            };
+            let last = wanted.recording.id;
+            entry.wanted.recording = wanted.renew(id).map(|()| wanted);
+            if let Some(owed) = self.recordings.remove(&last) {
+                self.events.push_back(MediaEvent::RecordingEnded {
+                    session: owed.session,
+                    path: owed.path,
+                    outcome: None,
+                });
             }
         }
-        self.renew_conferences(worker);
+        // Those that were being stopped will not be told of.
+        let sessions = &self.sessions;
+        let is_wanted = |id: RecordingId, owed: &OwedRecording| {
+            let session = owed.session.and_then(|session| sessions.get(&session));
+            match owed.session {
+                Some(_) => session.is_some_and(|entry| entry.wanted.is_recording_as(id)),
+                None => true,
+            }
+        };
+        let lost: Vec<RecordingId> = self
+            .recordings
+            .iter()
+            .filter(|(id, owed)| owed.worker == worker && !is_wanted(**id, owed))
+            .map(|(&id, _)| id)
+            .collect();
+        for id in lost {
+            if let Some(owed) = self.recordings.remove(&id) {
+                self.events.push_back(MediaEvent::RecordingEnded {
+                    session: owed.session,
+                    path: owed.path,
+                    outcome: None,
+                });
+            }
+        }
     }
 
     /// Says again what one leg does, after its sockets and its peer were said.

@@ -453,6 +453,17 @@ impl Core {
                 };
                 self.respond(now, from, &request, status, None, None);
             }
+            Method::Info => {
+                let status = match self.calls.get_mut(&id) {
+                    Some(call) => {
+                        let body = String::from_utf8_lossy(request.body()).into_owned();
+                        call.infos.push(body);
+                        200
+                    }
+                    None => 481,
+                };
+                self.respond(now, from, &request, status, None, None);
+            }
             Method::Options => self.respond(now, from, &request, 200, None, None),
             _ => self.respond(now, from, &request, 405, None, None),
         }

@@ -84,6 +84,8 @@ pub(super) struct CallRecord {
     pub(super) remote_media: Option<AudioDescription>,
     /// Bodies of the re-INVITEs that came in.
     pub(super) reoffers: Vec<AudioDescription>,
+    /// Bodies of the INFO requests that came in.
+    pub(super) infos: Vec<String>,
     /// ACK to the latest 2xx, sent again for each repeated 2xx (RFC 3261 §13.2.2.4).
     pub(super) ack: Option<(SocketAddr, Bytes)>,
     /// 2xx sent and not yet acknowledged (RFC 3261 §13.3.1.4).
@@ -115,6 +117,7 @@ impl CallRecord {
             local_media,
             remote_media: None,
             reoffers: Vec::new(),
+            infos: Vec::new(),
             ack: None,
             unconfirmed: None,
             final_headers: None,

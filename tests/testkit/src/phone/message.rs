@@ -17,6 +17,7 @@ pub(super) struct Draft {
     pub(super) cseq: u32,
     pub(super) routes: Vec<String>,
     pub(super) headers: Vec<(String, String)>,
+    /// The body; SDP unless a header says otherwise.
     pub(super) sdp: Option<String>,
 }
 
@@ -88,7 +89,7 @@ fn push_header(text: &mut String, name: &str, value: &str) {
 
 fn push_body(text: &mut String, sdp: Option<&str>) {
     let body = sdp.unwrap_or_default();
-    if sdp.is_some() {
+    if sdp.is_some() && !text.contains("\r\nContent-Type:") {
         push_header(text, "Content-Type", "application/sdp");
     }
     push_header(text, "Content-Length", &body.len().to_string());

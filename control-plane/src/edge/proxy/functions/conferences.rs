@@ -4,19 +4,17 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use trunkline_edge_api::{
-    Command, ConferenceId, ConferenceSettings, FilePath, LegIndex, Membership, MonoTime, Recording,
+    Command, ConferenceId, ConferenceSettings, LegIndex, Membership, MonoTime, Recording,
     SessionId, Ssrc,
 };
 
-use super::{FunctionError, OwedRecording, RecordingPlan, Ticket, What, numbered};
+use super::{FunctionError, OwedRecording, RecordingPlan, Ticket, What};
 use crate::edge::proxy::{EdgeProxy, MediaRefused};
 
 #[derive(Debug)]
 struct Conference {
     worker: usize,
     settings: ConferenceSettings,
-    /// Its recording's file as it was asked for, and how many edges it was begun on.
-    path: Option<(FilePath, u32)>,
 }
 
 /// Every conference that has members or is about to.
@@ -48,7 +46,6 @@ impl EdgeProxy {
         if known.is_none()
             && let Some(worker) = self.sessions.get(&session).map(|entry| entry.worker)
         {
-            let path = recording.as_ref().map(|plan| (plan.path.clone(), 1));
             let recording = recording.map(|plan| Recording {
                 id: self.recording_id(),
                 path: plan.path,
@@ -60,11 +57,7 @@ impl EdgeProxy {
                 announces,
                 recording,
             };
-            let entry = Conference {
-                worker,
-                settings,
-                path,
-            };
+            let entry = Conference { worker, settings };
             self.conferences.by_id.insert(conference, entry);
             self.send_conference(conference);
         }
@@ -146,27 +139,6 @@ impl EdgeProxy {
             settings: Box::new(entry.settings.clone()),
         };
         self.ask(worker, command, What::Change, None);
-    }
-
-    pub(super) fn renew_conferences(&mut self, worker: usize) {
-        let ids = self.conferences_on(worker);
-        for conference in ids {
-            let id = self.recording_id();
-            let Some(entry) = self.conferences.by_id.get_mut(&conference) else {
-                continue;
-            };
-            let Some((path, part)) = &mut entry.path else {
-                continue;
-            };
-            *part += 1;
-            let next = numbered(path, *part);
-            let recording = entry.settings.recording.take();
-            entry.settings.recording = recording.zip(next).map(|(recording, path)| Recording {
-                id,
-                path,
-                ..recording
-            });
-        }
     }
 
     /// Says the conferences of a worker again, before their members.

@@ -87,9 +87,14 @@ fn music() -> PlayList {
 }
 
 fn plan(file: &str) -> RecordingPlan {
+    let format = if file.ends_with(".pcap") {
+        RecordingFormat::Pcap
+    } else {
+        RecordingFormat::Wav8k
+    };
     RecordingPlan {
         path: path(file),
-        format: RecordingFormat::Wav8k,
+        format,
         tracks: RecordingTracks::Stereo,
     }
 }
@@ -114,10 +119,24 @@ fn restart(
 fn relayed_session_is_not_told_its_formats_until_a_function_needs_them() {
     let (mut proxy, id) = talking(Conversion::None);
     assert_eq!(settle(&mut proxy), ["configure", "configure"]);
-    proxy.hear_digits(id).expect("open");
-    assert_eq!(settle(&mut proxy), ["audio", "audio"]);
-    proxy.hear_digits(id).expect("open");
-    assert_eq!(settle(&mut proxy), [""; 0]);
+    let muted = LegFunctions {
+        muted: true,
+        ..LegFunctions::default()
+    };
+    let hears_tones = LegFunctions {
+        detects_tones: true,
+        ..LegFunctions::default()
+    };
+    for (functions, expected) in [
+        (muted, &["switches"][..]),
+        (hears_tones, &["audio", "audio", "switches"]),
+        (hears_tones, &["switches"]),
+    ] {
+        proxy
+            .set_functions(id, LegIndex::A, functions, None)
+            .expect("open");
+        assert_eq!(settle(&mut proxy), expected);
+    }
 }
 
 #[test]
@@ -237,8 +256,15 @@ fn file_that_cannot_be_loaded_is_told_to_whoever_asked_and_tried_again_later() {
     assert_eq!(settle(&mut proxy), ["load"]);
 }
 
+fn recorded_into(asked: &[trunkline_edge_api::command::CorrelatedCommand]) -> Option<&str> {
+    asked.iter().find_map(|command| match &command.command {
+        Command::StartRecording { recording, .. } => Some(recording.path.as_str()),
+        _ => None,
+    })
+}
+
 #[test]
-fn fresh_edge_is_told_everything_and_records_into_another_file() {
+fn fresh_edge_is_told_everything() {
     let (mut proxy, id) = talking(Conversion::None);
     proxy
         .play(NOW, id, LegIndex::A, music(), None)
@@ -273,32 +299,34 @@ fn fresh_edge_is_told_everything_and_records_into_another_file() {
             "record"
         ]
     );
-    let recorded = asked.iter().find_map(|command| match &command.command {
-        Command::StartRecording { recording, .. } => Some(recording.path.as_str()),
-        _ => None,
-    });
-    assert_eq!(recorded, Some("/recordings/a-2.wav"));
-    assert_eq!(
-        events(&mut proxy),
-        [MediaEvent::RecordingEnded {
-            session: Some(id),
-            path: path("/recordings/a.wav"),
-            outcome: None
-        }]
-    );
+    assert_eq!(recorded_into(&asked), Some("/recordings/a.wav"));
     for command in &asked {
         answer(&mut proxy, command, Ok(()));
     }
     assert_eq!(settle(&mut proxy), ["play"], "once its file is there");
+}
 
-    // The same process, asked again: nothing is new.
-    proxy.handle_resync(WORKER);
-    let again = commands(&mut proxy, WORKER);
-    let recorded = again.iter().find_map(|command| match &command.command {
-        Command::StartRecording { recording, .. } => Some(recording.path.as_str()),
-        _ => None,
-    });
-    assert_eq!(recorded, Some("/recordings/a-2.wav"));
+#[test]
+fn recording_of_packets_goes_on_in_another_file_on_a_fresh_edge() {
+    let (mut proxy, id) = talking(Conversion::None);
+    proxy
+        .record(id, plan("/recordings/a.pcap"), None)
+        .expect("open");
+    settle(&mut proxy);
+    events(&mut proxy);
+    for (generation, expected) in [(2, "/recordings/a-2.pcap"), (3, "/recordings/a-3.pcap")] {
+        let asked = restart(&mut proxy, generation);
+        assert_eq!(recorded_into(&asked), Some(expected));
+        let told = events(&mut proxy);
+        assert!(
+            matches!(told[..], [MediaEvent::RecordingEnded { outcome: None, .. }]),
+            "{told:?}"
+        );
+        // The same process, asked again: nothing is new.
+        proxy.handle_resync(WORKER);
+        let again = commands(&mut proxy, WORKER);
+        assert_eq!(recorded_into(&again), Some(expected));
+    }
 }
 
 #[test]
