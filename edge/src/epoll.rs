@@ -243,6 +243,7 @@ impl EpollTier {
             return Some(Completion::Sent {
                 session: sent.session,
                 transmit: sent.transmit,
+                is_made: false,
                 result: sent.result,
             });
         }

@@ -60,6 +60,8 @@ pub(crate) enum Completion {
     Sent {
         session: SessionKey,
         transmit: Transmit,
+        /// The edge made it ([`Tier::send_made`]); nothing arrived for it.
+        is_made: bool,
         result: Result<(), DropReason>,
     },
     /// A socket is closed.
@@ -236,6 +238,27 @@ impl Tier {
         match self {
             Self::Uring(tier) => tier.send(buffer, socket, session, transmit),
             Self::Epoll(tier) => tier.send(buffer, socket, session, transmit),
+        }
+    }
+
+    /// Sends a copy of `packet`, which the edge made, as `transmit` says. On io_uring with all else
+    /// of this cycle, and [`Completion::Sent`] follows; on epoll at once. Returns whether that
+    /// follows.
+    ///
+    /// # Errors
+    /// As [`Self::send`] and [`Self::send_now`].
+    pub(crate) fn send_made(
+        &mut self,
+        packet: &[u8],
+        socket: SocketId,
+        session: SessionKey,
+        transmit: Transmit,
+    ) -> Result<bool, DropReason> {
+        match self {
+            Self::Uring(tier) => tier
+                .send_made(packet, socket, session, transmit)
+                .map(|()| true),
+            Self::Epoll(tier) => tier.send_now(socket, transmit.dest, packet).map(|()| false),
         }
     }
 

@@ -86,6 +86,8 @@ struct SendInFlight {
     transmit: Transmit,
     /// A stored ICMP error has refused it once.
     is_repeated: bool,
+    /// The edge made it; no packet that arrived.
+    is_made: bool,
 }
 
 impl UringTier {
@@ -101,7 +103,8 @@ impl UringTier {
     ) -> Result<Self, UringError> {
         let sockets_max = settings.sockets_max;
         // Every receive can end at once, beside what all buffers can bring.
-        let cq_entries = (2 * u32::from(buffers::COUNT) + sockets_max).next_power_of_two();
+        let sends_max = u32::from(buffers::COUNT) + u32::from(buffers::SPARE);
+        let cq_entries = (u32::from(buffers::COUNT) + sends_max + sockets_max).next_power_of_two();
         let ring = IoUring::builder()
             .dontfork()
             .setup_single_issuer()
@@ -135,7 +138,7 @@ impl UringTier {
             to_arm: VecDeque::with_capacity(sockets_max as usize),
             to_cancel: VecDeque::with_capacity(sockets_max as usize),
             sends: std::iter::repeat_with(|| None)
-                .take(usize::from(buffers::COUNT))
+                .take(usize::from(buffers::TOTAL))
                 .collect(),
             closed: VecDeque::with_capacity(sockets_max as usize),
             batch: Batch::default(),
@@ -256,13 +259,44 @@ impl UringTier {
             self.release(buffer);
             return Err(DropReason::NoDestination);
         }
-        let send = SendInFlight {
+        self.begin_send(SendInFlight {
             buffer,
             socket,
             session,
             transmit,
             is_repeated: false,
-        };
+            is_made: false,
+        })
+    }
+
+    /// As [`crate::tier::Tier::send_made`].
+    pub(crate) fn send_made(
+        &mut self,
+        packet: &[u8],
+        socket: SocketId,
+        session: SessionKey,
+        transmit: Transmit,
+    ) -> Result<(), DropReason> {
+        let is_open = |socket: &&mut Socket| socket.closing.is_none();
+        if self.sockets.get_mut(socket).filter(is_open).is_none() {
+            return Err(DropReason::NoDestination);
+        }
+        let buffer = self
+            .buffers
+            .fill_spare(packet)
+            .ok_or(DropReason::Overload)?;
+        self.begin_send(SendInFlight {
+            buffer,
+            socket,
+            session,
+            transmit,
+            is_repeated: false,
+            is_made: true,
+        })
+    }
+
+    fn begin_send(&mut self, send: SendInFlight) -> Result<(), DropReason> {
+        let socket = send.socket;
         match self.push_send(send) {
             Ok(()) => {
                 self.counters.buffers_in_flight += 1;
@@ -481,6 +515,7 @@ impl UringTier {
         Some(Completion::Sent {
             session: send.session,
             transmit: send.transmit,
+            is_made: send.is_made,
             result: result.map_err(send_failure),
         })
     }

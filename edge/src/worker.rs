@@ -263,9 +263,11 @@ impl Worker {
             Completion::Sent {
                 session,
                 transmit,
+                is_made,
                 result,
             } => match result {
                 Ok(()) => publish::count_sent(self.end.counters(), transmit.kind, transmit.len),
+                Err(reason) if is_made => self.handle_own_send_failure(session, &transmit, reason),
                 Err(reason) => self.handle_send_failure(session, &transmit, reason),
             },
             Completion::Closed(ticket) => self.arrive(ticket),

@@ -29,6 +29,13 @@ pub(super) const GROUP: u16 = 0;
 /// processor's cache.
 pub(super) const COUNT: u16 = 1024;
 
+/// Buffers that the kernel never picks, for packets that the edge makes: a frame of a full
+/// conference and what else one duty cycle brings. When none is left such a packet is dropped.
+pub(super) const SPARE: u16 = 2048;
+
+/// All buffers; the spare ones have the higher ids.
+pub(super) const TOTAL: u16 = COUNT + SPARE;
+
 /// Bytes of one buffer: an Ethernet frame's datagram, what the kernel puts before it, and room.
 const LEN: usize = 2048;
 
@@ -43,7 +50,7 @@ const PAYLOAD_OFFSET: usize = NAME_OFFSET + NAME_LEN;
 
 const PAGE_LEN: usize = 4096;
 const ENTRIES_LEN: usize = COUNT as usize * size_of::<BufRingEntry>();
-const REGION_LEN: usize = ENTRIES_LEN + COUNT as usize * LEN;
+const REGION_LEN: usize = ENTRIES_LEN + TOTAL as usize * LEN;
 
 const _: () = {
     assert!(COUNT.is_power_of_two());
@@ -68,6 +75,8 @@ pub(super) struct BufferRing {
     tail: u16,
     /// Buffers that the kernel can pick.
     available: u16,
+    /// Ids of the spare buffers that nobody owns.
+    spare: Vec<u16>,
 }
 
 impl BufferRing {
@@ -82,6 +91,7 @@ impl BufferRing {
             region,
             tail: 0,
             available: 0,
+            spare: (COUNT..TOTAL).collect(),
         };
         for id in 0..COUNT {
             ring.publish(id);
@@ -116,6 +126,18 @@ impl BufferRing {
         PacketBuf::new(&mut self.bytes_mut(buffer)[PAYLOAD_OFFSET..], len)
     }
 
+    /// A spare buffer that holds `packet`; `None` when all are in use, or the packet is longer than
+    /// any can hold.
+    pub(super) fn fill_spare(&mut self, packet: &[u8]) -> Option<RxBuffer> {
+        if packet.len() > LEN - PAYLOAD_OFFSET {
+            return None;
+        }
+        let mut buffer = RxBuffer::filled(self.spare.pop()?, packet.len() as u16);
+        let room = &mut self.bytes_mut(&mut buffer)[PAYLOAD_OFFSET..];
+        room[..packet.len()].copy_from_slice(packet);
+        Some(buffer)
+    }
+
     /// Prepares `len` bytes from where the datagram began for `dest`: the pointers and lengths
     /// that a send needs. They stay valid until [`Self::give_back`].
     pub(super) fn prepare_send(
@@ -136,9 +158,12 @@ impl BufferRing {
         }
     }
 
-    /// Hands the buffer back to the kernel.
+    /// Hands the buffer back to the kernel, or puts it to the spare ones.
     pub(super) fn give_back(&mut self, buffer: RxBuffer) {
-        self.publish(buffer.id());
+        match buffer.id() {
+            id if id < COUNT => self.publish(id),
+            id => self.spare.push(id),
+        }
     }
 
     /// Buffers that the kernel can pick.
@@ -171,8 +196,8 @@ impl BufferRing {
     }
 
     fn buffer_ptr(&self, id: u16) -> *mut u8 {
-        let index = usize::from(id & (COUNT - 1));
-        // SAFETY: `index` is below COUNT, so the offset lies inside the region.
+        let index = usize::from(id.min(TOTAL - 1));
+        // SAFETY: `index` is below TOTAL, so the offset lies inside the region.
         unsafe { self.region.as_ptr().add(ENTRIES_LEN + index * LEN) }
     }
 

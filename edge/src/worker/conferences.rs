@@ -313,10 +313,12 @@ impl Worker {
                 let bytes = packet.get(..transmit.len).unwrap_or_default();
                 let sent = session
                     .socket_of(&transmit)
-                    .and_then(|socket| tier.send_now(socket, transmit.dest, bytes));
+                    .and_then(|socket| tier.send_made(bytes, socket, member.session, transmit));
                 match sent {
-                    Ok(()) => {
-                        publish::count_sent(cells, MediaKind::Rtp, transmit.len);
+                    Ok(is_told_later) => {
+                        if !is_told_later {
+                            publish::count_sent(cells, MediaKind::Rtp, transmit.len);
+                        }
                         cells.add(Counter::PacketsEncoded, 1);
                     }
                     Err(reason) => {

@@ -4,11 +4,11 @@
 use std::collections::VecDeque;
 
 use trunkline_edge_api::{
-    Command, Correlation, Counter, Event, LegIndex, MonoTime, PlaySource, Playback, Recording,
-    RecordingId, Refusal, SessionId,
+    Command, Correlation, Counter, DropReason, Event, LegIndex, MonoTime, PlaySource, Playback,
+    Recording, RecordingId, Refusal, SessionId,
 };
 use trunkline_media::session::{PreparedPlayback, TRANSMIT_LEN_MAX};
-use trunkline_media::{MediaKind, SessionCommand};
+use trunkline_media::{MediaKind, SessionCommand, Transmit};
 
 use super::clocked::Clocked;
 use super::conferences::Conferences;
@@ -233,10 +233,12 @@ impl Worker {
                 let bytes = packet.get(..transmit.len).unwrap_or_default();
                 let sent = session
                     .socket_of(&transmit)
-                    .and_then(|socket| tier.send_now(socket, transmit.dest, bytes));
+                    .and_then(|socket| tier.send_made(bytes, socket, key, transmit));
                 match sent {
-                    Ok(()) => {
-                        publish::count_sent(cells, transmit.kind, transmit.len);
+                    Ok(is_told_later) => {
+                        if !is_told_later {
+                            publish::count_sent(cells, transmit.kind, transmit.len);
+                        }
                         cells.add(
                             match transmit.kind {
                                 MediaKind::Rtp => Counter::PacketsEncoded,
@@ -262,6 +264,21 @@ impl Worker {
             }
         }
         self.tell_all(key);
+    }
+
+    /// The kernel did not take what a session made.
+    pub(super) fn handle_own_send_failure(
+        &mut self,
+        key: SessionKey,
+        transmit: &Transmit,
+        reason: DropReason,
+    ) {
+        publish::count_dropped(self.end.counters(), reason);
+        if let Some(session) = self.sessions.get_mut(key)
+            && guarded(|| session.media.handle_own_send_failure(transmit)).is_err()
+        {
+            self.close_panicked(key);
+        }
     }
 
     /// Once in each duty cycle: the clock, and what other threads have done. Returns how many
