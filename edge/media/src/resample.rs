@@ -118,12 +118,9 @@ fn bessel_i0(x: f64) -> f64 {
     sum
 }
 
-fn dot(samples: &[i16], taps: &Taps) -> i32 {
-    samples
-        .iter()
-        .zip(taps)
-        .map(|(&sample, &tap)| i32::from(sample) * i32::from(tap))
-        .sum()
+fn dot(samples: &Taps, taps: &Taps) -> i32 {
+    let products = samples.iter().zip(taps);
+    products.map(|(&s, &t)| i32::from(s) * i32::from(t)).sum()
 }
 
 fn saturate(value: i32) -> i16 {
@@ -194,16 +191,15 @@ impl Resampler {
     /// Converts all of `input` into `out` and returns how many samples that made. What finds no
     /// room in `out` is lost.
     pub fn process(&mut self, input: &[i16], out: &mut [i16]) -> usize {
-        let (factor, window, step) = match self.direction {
+        let (window, step) = match self.direction {
             Direction::Same => {
                 let len = input.len().min(out.len());
                 out[..len].copy_from_slice(&input[..len]);
                 return len;
             }
-            Direction::Up { factor } => (factor, PHASE_TAPS, 1),
-            Direction::Down { factor } => (factor, PHASE_TAPS * factor, factor),
+            Direction::Up { .. } => (PHASE_TAPS, 1),
+            Direction::Down { factor } => (PHASE_TAPS * factor, factor),
         };
-        let filter = Filter::between(factor);
         let mut made = 0;
         let mut rest = input;
         while !rest.is_empty() {
@@ -211,37 +207,48 @@ impl Resampler {
             rest = later;
             self.buffer[self.filled..self.filled + piece.len()].copy_from_slice(piece);
             self.filled += piece.len();
-            let mut at = 0;
-            while at + window <= self.filled {
-                let samples = &self.buffer[at..at + window];
-                at += step;
-                match self.direction {
-                    Direction::Up { .. } => {
-                        for taps in &filter.up[..factor] {
-                            let sum = dot(samples, taps) + (1 << (UP_SHIFT - 1));
-                            if let Some(sample) = out.get_mut(made) {
-                                *sample = saturate(sum >> UP_SHIFT);
-                                made += 1;
-                            }
-                        }
-                    }
-                    _ => {
-                        let sum: i64 = samples
-                            .chunks_exact(PHASE_TAPS)
-                            .zip(&filter.down)
-                            .map(|(samples, taps)| i64::from(dot(samples, taps)))
-                            .sum();
-                        if let Some(sample) = out.get_mut(made) {
-                            *sample =
-                                saturate(((sum + (1 << (DOWN_SHIFT - 1))) >> DOWN_SHIFT) as i32);
-                            made += 1;
-                        }
-                    }
-                }
-            }
-            self.buffer.copy_within(at..self.filled, 0);
-            self.filled -= at;
+            let samples = &self.buffer[..self.filled];
+            made += match self.direction {
+                Direction::Down { factor } => lower(samples, factor, &mut out[made..]),
+                Direction::Up { factor } => raise(samples, factor, &mut out[made..]),
+                Direction::Same => 0,
+            };
+            let windows = (self.filled + step).saturating_sub(window) / step;
+            self.buffer.copy_within(windows * step..self.filled, 0);
+            self.filled -= windows * step;
         }
         made
     }
+}
+
+/// One sample for each phase of the filter against each window; returns how many that made.
+fn raise(samples: &[i16], factor: usize, out: &mut [i16]) -> usize {
+    let phases = &Filter::between(factor).up[..factor];
+    let mut made = 0;
+    for (window, new) in samples.array_windows().zip(out.chunks_mut(factor)) {
+        for (sample, taps) in new.iter_mut().zip(phases) {
+            let sum = dot(window, taps) + (1 << (UP_SHIFT - 1));
+            *sample = saturate(sum >> UP_SHIFT);
+        }
+        made += new.len();
+    }
+    made
+}
+
+/// One sample for the whole filter against each window that begins a factor after the one before;
+/// returns how many that made.
+fn lower(samples: &[i16], factor: usize, out: &mut [i16]) -> usize {
+    let blocks = &Filter::between(factor).down[..factor];
+    let windows = samples.windows(PHASE_TAPS * factor).step_by(factor);
+    let mut made = 0;
+    for (window, sample) in windows.zip(out) {
+        let (window, _) = window.as_chunks();
+        let sums = window.iter().zip(blocks);
+        let sum: i64 = sums
+            .map(|(samples, taps)| i64::from(dot(samples, taps)))
+            .sum();
+        *sample = saturate(((sum + (1 << (DOWN_SHIFT - 1))) >> DOWN_SHIFT) as i32);
+        made += 1;
+    }
+    made
 }

@@ -20,6 +20,8 @@ mod tests;
 /// Every second coefficient of the 24-tap quadrature mirror filter (G.722 table 11), units of
 /// 1/8192; the others are the same in reverse.
 const QMF: [i16; 12] = [3, -11, 12, 32, -210, 951, 3876, -805, 362, -156, 53, -11];
+/// The others.
+const QMF_REVERSED: [i16; 12] = [-11, 53, -156, 362, -805, 3876, 951, -210, 32, 12, -11, 3];
 const HALF: usize = QMF.len();
 
 /// Bytes that are coded at once: 10 ms.
@@ -48,18 +50,10 @@ impl Branch {
         self.0[HALF - 1 + index] = sample;
     }
 
-    /// The filter over the twelve samples that end at `index`, in coefficient order.
-    fn forward(&self, index: usize) -> i32 {
-        let samples = &self.0[index..index + HALF];
-        let products = samples.iter().zip(&QMF);
-        products.map(|(&x, &c)| i32::from(x) * i32::from(c)).sum()
-    }
-
-    /// The same against the coefficients in reverse.
-    fn backward(&self, index: usize) -> i32 {
-        let samples = &self.0[index..index + HALF];
-        let products = samples.iter().zip(QMF.iter().rev());
-        products.map(|(&x, &c)| i32::from(x) * i32::from(c)).sum()
+    /// The filter over the twelve samples that end at `index`.
+    fn filter(&self, index: usize, coefficients: &[i16; HALF]) -> i32 {
+        let samples = self.0[index..index + HALF].iter().zip(coefficients);
+        samples.map(|(&x, &c)| i32::from(x) * i32::from(c)).sum()
     }
 
     /// Keeps what the next piece's first samples need.
@@ -102,8 +96,8 @@ impl Decoder {
                 self.differences.set(n, saturate(low - high));
             }
             for (n, pair) in (0..codes.len()).zip(out.chunks_exact_mut(2)) {
-                pair[0] = saturate(self.differences.backward(n) >> 11);
-                pair[1] = saturate(self.sums.forward(n) >> 11);
+                pair[0] = saturate(self.differences.filter(n, &QMF_REVERSED) >> 11);
+                pair[1] = saturate(self.sums.filter(n, &QMF) >> 11);
                 made += 2;
             }
             self.sums.keep(codes.len());
@@ -141,8 +135,8 @@ impl Encoder {
                 self.second.set(n, pair[1]);
             }
             for (n, byte) in (0..samples.len() / 2).zip(&mut *out) {
-                let first = self.first.forward(n);
-                let second = self.second.backward(n);
+                let first = self.first.filter(n, &QMF);
+                let second = self.second.filter(n, &QMF_REVERSED);
                 // Within 15 bits: the magnitudes of all coefficients sum to less than 2 * 8192.
                 let low = self.low.encode(saturate((first + second) >> 14));
                 let high = self.high.encode(saturate((second - first) >> 14));
