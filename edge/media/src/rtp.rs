@@ -190,6 +190,25 @@ mod tests {
             }
         }
 
+        /// The usual header is read without `rtp-rs`, and must be what that reads.
+        #[test]
+        fn parse_agrees_with_rtp_rs(
+            first in prop_oneof![Just(0x80u8), 0x80u8..0xc0, any::<u8>()],
+            rest in proptest::collection::vec(any::<u8>(), 0..80),
+        ) {
+            let packet = [&[first], &rest[..]].concat();
+            let theirs = RtpReader::new(&packet).ok().map(|reader| RtpHeader {
+                marker: reader.mark(),
+                payload_type: PayloadType::new(reader.payload_type()).expect("seven bits"),
+                sequence: reader.sequence_number().into(),
+                timestamp: reader.timestamp(),
+                ssrc: Ssrc(reader.ssrc()),
+                header_len: reader.payload_offset(),
+                payload_len: reader.payload().len(),
+            });
+            prop_assert_eq!(RtpHeader::parse(&packet).ok(), theirs);
+        }
+
         #[test]
         fn edit_reads_back(
             pt in 0u8..128, sequence: u16, timestamp: u32, ssrc: u32, marker: bool,
