@@ -223,14 +223,15 @@ impl Resampler {
 
 /// One sample for each phase of the filter against each window; returns how many that made.
 fn raise(samples: &[i16], factor: usize, out: &mut [i16]) -> usize {
-    let phases = &Filter::between(factor).up[..factor];
-    let mut made = 0;
-    for (window, new) in samples.array_windows().zip(out.chunks_mut(factor)) {
-        for (sample, taps) in new.iter_mut().zip(phases) {
+    let windows = samples.array_windows();
+    let made = out.len().min(windows.len() * factor);
+    // Phase by phase, so that its coefficients stay in registers.
+    for (phase, taps) in Filter::between(factor).up[..factor].iter().enumerate() {
+        let of_phase = out[phase.min(made)..made].iter_mut().step_by(factor);
+        for (sample, window) in of_phase.zip(windows.clone()) {
             let sum = dot(window, taps) + (1 << (UP_SHIFT - 1));
             *sample = saturate(sum >> UP_SHIFT);
         }
-        made += new.len();
     }
     made
 }
