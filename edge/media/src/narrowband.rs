@@ -18,15 +18,18 @@ const TAPS_MAX: usize = TAPS_PER_STEP * STEP_MAX;
 /// Edge of the low-pass, Hz: half between what must pass and what must not fold onto it.
 const CUTOFF_HZ: f64 = 3_600.0;
 
+/// Input samples that are worked on at once: 5 ms at the highest rate.
+const CHUNK_MAX: usize = 240;
+
 /// A decimator with its history.
 #[derive(Debug, Clone)]
 pub(crate) struct Narrowband {
     /// Input samples per output sample.
     step: usize,
     taps: [f32; TAPS_MAX],
-    history: [f32; TAPS_MAX],
-    /// Input samples since the last output.
-    waiting: usize,
+    /// What the next output samples are made of, the oldest first.
+    waiting: [f32; TAPS_MAX + CHUNK_MAX],
+    waiting_len: usize,
 }
 
 impl Narrowband {
@@ -35,8 +38,9 @@ impl Narrowband {
         Self {
             step,
             taps: low_pass(step),
-            history: [0.0; TAPS_MAX],
-            waiting: 0,
+            waiting: [0.0; TAPS_MAX + CHUNK_MAX],
+            // Silence came before.
+            waiting_len: step * TAPS_PER_STEP - step,
         }
     }
 
@@ -46,18 +50,37 @@ impl Narrowband {
             pcm.iter().for_each(|&sample| each(f32::from(sample)));
             return;
         }
-        let len = self.step * TAPS_PER_STEP;
-        for &sample in pcm {
-            self.history[len - self.step + self.waiting] = f32::from(sample);
-            self.waiting += 1;
-            if self.waiting == self.step {
-                self.waiting = 0;
-                let products = self.history[..len].iter().zip(&self.taps[..len]);
-                each(products.map(|(sample, tap)| sample * tap).sum());
-                self.history.copy_within(self.step..len, 0);
+        let taps_len = self.step * TAPS_PER_STEP;
+        for chunk in pcm.chunks(CHUNK_MAX) {
+            let room = &mut self.waiting[self.waiting_len..];
+            for (slot, &sample) in room.iter_mut().zip(chunk) {
+                *slot = f32::from(sample);
             }
+            self.waiting_len += chunk.len();
+            let mut begins = 0;
+            while begins + taps_len <= self.waiting_len {
+                let samples = &self.waiting[begins..begins + taps_len];
+                each(dot_product(samples, &self.taps[..taps_len]));
+                begins += self.step;
+            }
+            self.waiting.copy_within(begins..self.waiting_len, 0);
+            self.waiting_len -= begins;
         }
     }
+}
+
+/// Eight sums side by side, for a sum in order cannot be made in vectors. The length is a multiple
+/// of eight, as that of the low-pass is for every step above 1.
+fn dot_product(samples: &[f32], taps: &[f32]) -> f32 {
+    let (samples, _) = samples.as_chunks::<8>();
+    let (taps, _) = taps.as_chunks::<8>();
+    let mut sums = [0.0; 8];
+    for (samples, taps) in samples.iter().zip(taps) {
+        for (sum, (sample, tap)) in sums.iter_mut().zip(samples.iter().zip(taps)) {
+            *sum += sample * tap;
+        }
+    }
+    sums.iter().sum()
 }
 
 /// A sinc of the cut-off under a Hamming window, of unit gain at 0 Hz.

@@ -83,7 +83,7 @@ struct Receiver {
     /// Windows in a row that are of one digit, the newest of them.
     run: Option<Run>,
     state: State,
-    suspicion: Suspicion,
+    is_suspicious: bool,
     outbox: Outbox<DigitEvent, OUTBOX_LEN>,
 }
 
@@ -105,17 +105,6 @@ struct Sounding {
     absent_hops: u32,
     /// Windows in a row that were not of it.
     strange_windows: u32,
-}
-
-/// Whether the newest audio may be of a digit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Suspicion {
-    /// It is not.
-    None,
-    /// The newest 5 ms may be, and the 20 ms before them.
-    Possible,
-    /// The newest 5 ms are, or a digit ended in them.
-    Certain,
 }
 
 impl ToneDetector {
@@ -145,10 +134,11 @@ impl ToneDetector {
         self.receiver.outbox.pop()
     }
 
-    /// What the newest whole hop of [`HOP_MILLIS`] is held for.
+    /// Whether the newest whole hop of [`HOP_MILLIS`] is part of a digit, or may be with the 20 ms
+    /// before it.
     #[must_use]
-    pub fn suspicion(&self) -> Suspicion {
-        self.receiver.suspicion
+    pub fn is_suspicious(&self) -> bool {
+        self.receiver.is_suspicious
     }
 }
 
@@ -162,7 +152,7 @@ impl Receiver {
             hops: [Hop::SILENT; HISTORY],
             run: None,
             state: State::Silent,
-            suspicion: Suspicion::None,
+            is_suspicious: false,
             outbox: Outbox::new(),
         }
     }
@@ -200,11 +190,9 @@ impl Receiver {
         {
             self.recognise(run.digit, run.pair);
         }
-        self.suspicion = match (&self.state, finding) {
-            (State::Sounding(sounding), _) if sounding.absent_hops <= 1 => Suspicion::Certain,
-            (_, Finding::Nothing) => Suspicion::None,
-            (_, Finding::Suspect | Finding::Digit(..)) => Suspicion::Possible,
-        };
+        // The hop in which a digit ends holds the last of it.
+        let sounds = matches!(&self.state, State::Sounding(sounding) if sounding.absent_hops <= 1);
+        self.is_suspicious = sounds || !matches!(finding, Finding::Nothing);
     }
 
     /// There were enough windows of `digit` in a row.

@@ -9,7 +9,7 @@
 //! Speech that looks like a digit for a moment loses that moment: some 30 ms at a time.
 
 use super::DigitEvent;
-use super::tone_detector::{HOP_MILLIS, Suspicion, ToneDetector};
+use super::tone_detector::{HOP_MILLIS, ToneDetector};
 use crate::audio::SampleRate;
 
 /// By how much the audio is late: a window of the detector, and the hop in which a tone begins.
@@ -45,7 +45,7 @@ impl ToneSuppressor {
     pub fn handle_audio(&mut self, audio: &mut [i16]) {
         for hop in audio.chunks_mut(self.hop_len) {
             self.detector.handle_audio(hop);
-            if self.detector.suspicion() != Suspicion::None {
+            if self.detector.is_suspicious() {
                 self.held.fill(0);
                 hop.fill(0);
             }
