@@ -19,6 +19,20 @@ impl Needed {
     }
 }
 
+/// To build libopus; without them, and without the feature `opus`, the edge has no Opus.
+pub(crate) const LIBOPUS: [Needed; 2] = [
+    Needed {
+        program: "cmake",
+        package: "cmake",
+        what_for: "building libopus",
+    },
+    Needed {
+        program: "make",
+        package: "make",
+        what_for: "building libopus",
+    },
+];
+
 /// For the system tests.
 pub(crate) const SIPP: Needed = Needed {
     program: "sipp",

@@ -149,10 +149,10 @@ pub(crate) fn test(arguments: &TestArguments) -> Result<ExitCode> {
 
 /// A step that cannot even begin has failed once.
 fn run_step(step: &Step) -> steps::Outcome {
-    let prepared = if step.name == "system" {
-        packages::ensure(&[packages::SIPP])
-    } else {
-        Ok(())
+    let prepared = match step.name {
+        "fmt" => Ok(()),
+        "system" => packages::ensure(&[packages::SIPP]),
+        _ => packages::ensure(&packages::LIBOPUS),
     };
     prepared
         .and_then(|()| (step.command)())

@@ -5,6 +5,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::packages;
+
 /// The checkout this program was built from.
 pub(crate) fn root() -> PathBuf {
     // tests/xtask lies two levels below the root.
@@ -34,10 +36,13 @@ pub(crate) fn cargo() -> Command {
 /// Builds both daemons in the dev profile.
 pub(crate) fn build_daemons() -> Result<()> {
     require_c_compiler()?;
-    let status = cargo()
-        .args(["build", "-p", "trunkline-edge", "-p", "trunkline-control"])
-        .status()
-        .context("cannot start cargo")?;
+    let mut build = cargo();
+    build.args(["build", "-p", "trunkline-edge", "-p", "trunkline-control"]);
+    if let Err(error) = packages::ensure(&packages::LIBOPUS) {
+        println!("{error:#}\nbuilding without Opus: such audio is relayed, but not converted");
+        build.arg("--no-default-features");
+    }
+    let status = build.status().context("cannot start cargo")?;
     if !status.success() {
         bail!("the daemons do not build; see the messages above");
     }
