@@ -40,6 +40,7 @@ mod timeouts;
 use capacity::{Capacity, CycleWork};
 use command::QueryAll;
 pub(crate) use connections::Connection;
+use connections::connect_leg;
 use functions::Functions;
 pub(crate) use functions::{Helpers, RunningRecording};
 
@@ -301,11 +302,15 @@ impl Worker {
             return;
         };
         let cells = self.end.counters();
-        let mut connects = false;
         if let (true, Protocol::Media(kind)) = (verdict.accepts(), protocol) {
             publish::count_received(cells, kind, len);
-            connects = owner.socket == SocketKind::Rtp
-                && session.connections[owner.leg.as_usize()].hear(meta.source);
+            // Before the packet goes on: who has it may be sure that strangers are turned away.
+            if owner.socket == SocketKind::Rtp
+                && session.connections[owner.leg.as_usize()].hear(meta.source)
+            {
+                let timers = &mut self.connection_timers;
+                connect_leg(&mut self.tier, timers, session, owner, now, meta.source);
+            }
         }
         match verdict {
             Verdict::Forward(transmit) => {
@@ -327,9 +332,6 @@ impl Worker {
                 publish::count_dropped(cells, reason);
                 self.tier.release(buffer);
             }
-        }
-        if connects {
-            self.connect_leg(now, owner, meta.source);
         }
         if let Some(event) = event {
             self.tell(owner.session, event);

@@ -19,7 +19,9 @@ use trunkline_edge_api::{LegConfig, LegIndex, MonoTime, SourcePolicy};
 use trunkline_media::SocketKind;
 
 use super::Worker;
-use crate::session_table::{SessionKey, SocketOwner};
+use crate::session_table::{Session, SessionKey, SocketOwner};
+use crate::tier::Tier;
+use crate::timer_wheel::TimerWheel;
 
 /// How often a connected leg is asked whether its peer was heard. A connection is dissolved after
 /// at least this much silence, and at most twice as much.
@@ -69,29 +71,32 @@ impl Connection {
     }
 }
 
-impl Worker {
-    /// The peer of a leg that awaits it was heard: its first packet was accepted.
-    #[cold]
-    pub(super) fn connect_leg(&mut self, now: MonoTime, owner: SocketOwner, peer: SocketAddr) {
-        let Some(session) = self.sessions.get_mut(owner.session) else {
-            return;
-        };
-        let leg = owner.leg.as_usize();
-        let socket = session.sockets[leg][SocketKind::Rtp as usize];
-        let is_connected = socket.is_some_and(|socket| self.tier.connect(socket, peer));
-        // What the kernel refuses once it would refuse for each packet.
-        session.connections[leg] = if is_connected {
-            let deadline = now.plus_secs(SILENCE_SECS);
-            self.connection_timers.arm(owner.session.slot(), deadline);
-            Connection::Connected {
-                peer,
-                is_heard: true,
-            }
-        } else {
-            Connection::Unfit
-        };
-    }
+/// Connects a leg whose peer was heard: its first packet was accepted.
+#[cold]
+pub(super) fn connect_leg(
+    tier: &mut Tier,
+    timers: &mut TimerWheel,
+    session: &mut Session,
+    owner: SocketOwner,
+    now: MonoTime,
+    peer: SocketAddr,
+) {
+    let leg = owner.leg.as_usize();
+    let socket = session.sockets[leg][SocketKind::Rtp as usize];
+    let is_connected = socket.is_some_and(|socket| tier.connect(socket, peer));
+    // What the kernel refuses once it would refuse for each packet.
+    session.connections[leg] = if is_connected {
+        timers.arm(owner.session.slot(), now.plus_secs(SILENCE_SECS));
+        Connection::Connected {
+            peer,
+            is_heard: true,
+        }
+    } else {
+        Connection::Unfit
+    };
+}
 
+impl Worker {
     /// To be called before the session takes `config`: from then on it lets in whom that names.
     pub(super) fn reconfigure_connection(
         &mut self,
