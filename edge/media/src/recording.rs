@@ -142,6 +142,14 @@ impl Tape {
         }
     }
 
+    /// Packets that arrived shortly before `now` were dropped on their way here. Their time becomes
+    /// silence: to conceal it would take a recorder that is behind ten times as long as the packets.
+    pub fn handle_drop(&mut self, now: MonoTime) {
+        if let Self::Wav(tape) = self {
+            tape.handle_drop(now);
+        }
+    }
+
     /// Pauses, or goes on. Saying it again changes nothing.
     pub fn pause(&mut self, now: MonoTime, paused: bool) {
         match self {

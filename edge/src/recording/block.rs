@@ -41,6 +41,8 @@ pub(super) enum What {
         leg: LegIndex,
         arrival: MonoTime,
         format: Option<AudioFormat>,
+        /// Packets before this one were dropped for want of room.
+        follows_drop: bool,
         /// Where it stands in the block's bytes.
         start: u32,
         len: u32,
@@ -81,6 +83,7 @@ impl Block {
         &mut self,
         slot: u32,
         (leg, arrival, format): (LegIndex, MonoTime, Option<AudioFormat>),
+        follows_drop: bool,
         parts: [&[u8]; 2],
     ) {
         let start = self.bytes.len();
@@ -91,6 +94,7 @@ impl Block {
             leg,
             arrival,
             format,
+            follows_drop,
             start: start as u32,
             len: (self.bytes.len() - start) as u32,
         };

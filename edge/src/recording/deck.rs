@@ -154,9 +154,13 @@ impl<'a> Deck<'a> {
                 leg,
                 arrival,
                 format,
+                follows_drop,
                 ..
             } => {
                 self.counters.packets_taken.add(1);
+                if follows_drop {
+                    recorded.tape.handle_drop(arrival);
+                }
                 recorded.tape.handle_packet(&TappedPacket {
                     arrival,
                     leg,

@@ -85,6 +85,8 @@ struct Slot {
     generation: u32,
     recording: Option<RecordingId>,
     dropped_packets: u64,
+    /// The recorder does not know yet of the last of them.
+    drops: bool,
     owed: Owed,
     /// For samples that never were a packet.
     sequence: u16,
@@ -284,12 +286,15 @@ impl RecorderHandle {
         let now = facts.1;
         let len = parts[0].len() + parts[1].len();
         if (must_settle && !self.settle(slot.index, now)) || !self.make_room(len, now) {
-            self.slots[slot.index as usize].dropped_packets += 1;
+            let state = &mut self.slots[slot.index as usize];
+            state.dropped_packets += 1;
+            state.drops = true;
             self.counters.packets_dropped.add(1);
             return;
         }
+        let follows_drop = std::mem::take(&mut self.slots[slot.index as usize].drops);
         if let Some((block, _)) = &mut self.current {
-            block.push_packet(slot.index, facts, parts);
+            block.push_packet(slot.index, facts, follows_drop, parts);
         }
     }
 

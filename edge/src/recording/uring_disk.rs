@@ -26,13 +26,19 @@ pub(super) fn runtime() -> io::Result<tokio_uring::Runtime> {
     tokio_uring::Runtime::new(tokio_uring::builder().entries(ENTRIES))
 }
 
+/// A job that is done, and the file, where it opened one.
+#[derive(Debug)]
+struct Ended {
+    done: Done,
+    opened: Option<File>,
+}
+
 /// Jobs under way, and those that are done. Lives on one thread inside [`runtime`].
 #[derive(Debug, Default)]
 pub(super) struct UringDisk {
     files: HashMap<Key, Rc<File>>,
     under_way: usize,
-    /// With the file, where one was opened.
-    done: Rc<RefCell<VecDeque<(Done, Option<File>)>>>,
+    done: Rc<RefCell<VecDeque<Ended>>>,
     something_is_done: Rc<Notify>,
 }
 
@@ -57,14 +63,18 @@ impl UringDisk {
                 Task::Create { path } => open(path).await,
                 task => (run(file, task).await, None),
             };
-            done.borrow_mut().push_back((Done { key, outcome }, opened));
+            let done_job = Done { key, outcome };
+            done.borrow_mut().push_back(Ended {
+                done: done_job,
+                opened,
+            });
             something_is_done.notify_one();
         });
     }
 
     /// The next job that is done.
     pub(super) fn poll_done(&mut self) -> Option<Done> {
-        let (done, opened) = self.done.borrow_mut().pop_front()?;
+        let Ended { done, opened } = self.done.borrow_mut().pop_front()?;
         self.under_way -= 1;
         if let Some(file) = opened {
             self.files.insert(done.key, Rc::new(file));

@@ -313,6 +313,26 @@ fn lost_packets_take_their_time_and_are_counted() {
 }
 
 #[test]
+fn what_was_dropped_on_the_way_here_is_silence() {
+    let mut recorder = Recorder::new(RecordingFormat::Wav8k, RecordingTracks::LegA);
+    let mut sender = Sender::new(LegIndex::A);
+    for n in 0..100 {
+        if (50..53).contains(&n) {
+            sender.skip(160);
+        } else {
+            if n == 53 {
+                recorder.tape.handle_drop(at(20 * n));
+            }
+            sender.send(&mut recorder, at(20 * n));
+        }
+        recorder.tick(at(20 * n));
+    }
+    let samples = recorder.stop(at(2_000));
+    assert_eq!(loudness(&samples[8_000..8_480]), 0.0, "nothing is made up");
+    assert_eq!(loud_millis(&samples).len(), 194);
+}
+
+#[test]
 fn silence_that_was_not_sent_is_silence() {
     let mut recorder = Recorder::new(RecordingFormat::Wav8k, RecordingTracks::LegA);
     let mut sender = Sender::new(LegIndex::A);

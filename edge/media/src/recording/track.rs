@@ -56,6 +56,8 @@ pub(super) struct Track {
     /// What is silenced, samples into the file.
     silenced: std::ops::Range<u64>,
     window: Window,
+    /// Gaps before packets that arrive until then are not concealed.
+    gaps_until: MonoTime,
     /// Samples to put in (positive) or leave out (negative).
     slip: i64,
     scratch: Box<[i16]>,
@@ -94,6 +96,7 @@ impl Track {
             taken: 0,
             silenced: 0..0,
             window: Window::default(),
+            gaps_until: MonoTime(0),
             slip: 0,
             scratch: scratch(),
             stretched: scratch(),
@@ -124,6 +127,11 @@ impl Track {
             self.play(&facts, &payload, missing);
             self.reorder.recycle(payload);
         }
+    }
+
+    /// Does not conceal what is missing before packets that arrive until `until`.
+    pub(super) fn leave_gaps_until(&mut self, until: MonoTime) {
+        self.gaps_until = until;
     }
 
     /// What comes after a pause has nothing to do with what came before it.
@@ -225,7 +233,7 @@ impl Track {
                 let units = facts.timestamp.wrapping_sub(stream.next_timestamp) as i32;
                 let gap = i64::from(units) * rate / i64::from(clock_rate_hz);
                 if (0..=late.max(0) + jump).contains(&gap) {
-                    if missing > 0 {
+                    if missing > 0 && facts.arrival > self.gaps_until {
                         self.conceal(gap as u64);
                     }
                     self.cursor + gap as u64

@@ -20,6 +20,10 @@ const SUPPRESS_MARGIN_MILLIS: u64 = 60;
 /// arrival of its packet on, so the last packet ends later.
 const TAIL_MAX_MILLIS: u32 = 120;
 
+/// Gaps that show so long after packets were dropped are those packets', milliseconds: what comes
+/// behind a gap waits for 80.
+const DROP_MILLIS: u64 = 200;
+
 /// Audio becomes bytes in pieces of so many milliseconds, if nobody asks for it earlier.
 const PIECE_MILLIS: u32 = 100;
 
@@ -146,6 +150,12 @@ impl WavTape {
         };
         let payload = &packet.packet[header.header_len..][..header.payload_len];
         track.handle_packet(facts, payload);
+    }
+
+    pub(super) fn handle_drop(&mut self, now: MonoTime) {
+        for track in self.tracks.iter_mut().flatten() {
+            track.leave_gaps_until(now.plus_millis(DROP_MILLIS));
+        }
     }
 
     pub(super) fn pause(&mut self, now: MonoTime, paused: bool) {

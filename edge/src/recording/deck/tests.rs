@@ -156,7 +156,7 @@ impl<'a> Studio<'a> {
         };
         let mut block = Block::new();
         let facts = (LegIndex::A, at(20 * n), Some(format));
-        block.push_packet(slot, facts, [&packet, &[]]);
+        block.push_packet(slot, facts, false, [&packet, &[]]);
         self.deck.handle_block(0, &mut block);
     }
 
