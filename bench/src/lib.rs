@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`report`] | a measurement with machine, commit and method beside it, as JSON and Markdown |
 //! | [`allocation_counter`] | an allocator that counts |
-//! | [`relay`] | RTP through the real edge, driven over the ring: packets per second and latency |
+//! | [`relay`] | RTP through one core of the edge beside rtpengine: packets per second, overload, latency, memory |
 //! | [`setup`] | calls through both daemons with SIPp: INVITE in → INVITE out on the wire |
 //!
 //! The rewrite path alone is measured by `benches/rewrite.rs`.

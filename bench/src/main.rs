@@ -15,7 +15,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Measurement {
-    /// RTP through one worker of the real edge
+    /// RTP through one core of the edge, beside rtpengine
     Relay(relay::RelayArguments),
     /// Calls through both daemons with SIPp
     Setup(setup::SetupArguments),

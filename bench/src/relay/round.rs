@@ -197,8 +197,19 @@ impl Bench<'_> {
         resident_bytes(relay.process_id())
     }
 
+    /// Down to a rate that is sustained, then up beyond the peak: what a relay does not recover
+    /// from comes last.
     fn climb(&mut self, relay: &mut dyn Relay, round: &mut Round) -> Result<()> {
         let mut rate = LADDER_START;
+        while rate >= LOWEST_RATE {
+            let step = self.run(relay, rate, Manner::default())?;
+            round.take(step);
+            if round.sustained > 0.0 {
+                break;
+            }
+            rate /= LADDER_STEP;
+        }
+        let mut rate = LADDER_START * LADDER_STEP;
         loop {
             let step = self.run(relay, rate, Manner::default())?;
             let is_generators_end = step.offered < GENERATOR_SHARE * rate;
@@ -207,12 +218,6 @@ impl Bench<'_> {
                 break;
             }
             rate *= LADDER_STEP;
-        }
-        let mut rate = LADDER_START / LADDER_STEP;
-        while round.sustained == 0.0 && rate >= LOWEST_RATE {
-            let step = self.run(relay, rate, Manner::default())?;
-            round.take(step);
-            rate /= LADDER_STEP;
         }
         Ok(())
     }
