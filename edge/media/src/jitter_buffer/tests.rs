@@ -273,6 +273,34 @@ fn timestamps_that_stand_still_in_silence_do_not_add_delay() {
 }
 
 #[test]
+fn first_word_after_timestamps_stood_still_waits_like_any_other() {
+    for pause_frames in [20, 40, 500] {
+        let mut rig = Rig::new();
+        rig.run(100);
+        (0..pause_frames).for_each(|_| rig.tick());
+        let already_heard = rig.packets_heard().len();
+        rig.run(1);
+        assert_eq!(rig.packets_heard().len(), already_heard, "{pause_frames}");
+        rig.run(9);
+        assert_eq!(rig.concealed(), PAUSE_AFTER_MILLIS * 8, "only the pause");
+    }
+}
+
+#[test]
+fn nothing_is_shortened_while_packets_do_not_wait() {
+    let mut rig = Rig::new();
+    rig.run(300);
+    let timestamp = rig.timestamp;
+    let _ = rig.send_kind(PacketKind::Pause { units: 0 });
+    (0..8).for_each(|_| rig.tick());
+    rig.timestamp = timestamp;
+    for _ in 0..8 {
+        rig.run(1);
+        assert_ne!(rig.buffer.adjustment(20), Adjustment::Shorten);
+    }
+}
+
+#[test]
 fn timestamps_may_jump_or_never_move() {
     for jump in [1 << 31, 0x7fff_ffff, 80_000, 4_000, 0u32.wrapping_sub(500)] {
         let mut rig = Rig::new();
