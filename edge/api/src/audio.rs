@@ -64,7 +64,7 @@ impl PacketTime {
     /// `None` for anything but a multiple of ten from 10 to 60.
     #[must_use]
     pub const fn from_millis(millis: u8) -> Option<Self> {
-        if millis >= 10 && millis <= 60 && millis % 10 == 0 {
+        if millis >= 10 && millis <= 60 && millis.is_multiple_of(10) {
             Some(Self(millis))
         } else {
             None

@@ -353,10 +353,12 @@ fn silence_that_was_not_sent_is_silence() {
     assert_eq!(loud, expected);
 }
 
+type Jump = fn(u32) -> u32;
+
 #[test]
 fn timestamps_that_jump_or_stand_still_do_not_move_the_audio() {
     // Each row: what happens to the timestamps at the pause from 1 s to 3 s.
-    let rows: [(&str, fn(u32) -> u32); 4] = [
+    let rows: [(&str, Jump); 4] = [
         ("they stand still", |timestamp| timestamp),
         ("half a cycle ahead", |timestamp| timestamp ^ 0x8000_0000),
         ("back by an hour", |timestamp| {
