@@ -14,8 +14,8 @@ use crate::resample::Resampler;
 /// | bytes held, by the rate of the samples | 8 kHz | 16 kHz | 48 kHz |
 /// |---|---|---|---|
 /// | PCMU, PCMA, L16 at that rate | 2 KB | 4 KB | 10 KB |
-/// | G722 | 5 KB | 5 KB | 12 KB |
-/// | Opus | 18 KB | 18 KB | 18 KB |
+/// | G722 | 4 KB | 4 KB | 11 KB |
+/// | Opus | 19 KB | 19 KB | 19 KB |
 #[derive(Debug)]
 pub struct Decoder {
     kind: Kind,

@@ -13,7 +13,7 @@ use crate::resample::Resampler;
 
 /// Mono samples at one rate to payloads of one format, a packet time at once.
 ///
-/// It holds less than 2 KB; for Opus, 30 KB at any rate.
+/// It holds less than 2 KB; for Opus, 32 KB at any rate.
 #[derive(Debug)]
 pub struct Encoder {
     kind: Kind,
