@@ -5,12 +5,14 @@
 //! | [`report`] | a measurement with machine, commit and method beside it, as JSON and Markdown |
 //! | [`allocation_counter`] | an allocator that counts |
 //! | [`relay`] | RTP through one core of the edge beside rtpengine: packets per second, overload, latency, memory |
+//! | [`media`] | sessions that transcode, play, record, listen and confer: CPU per frame, calls through the edge |
 //! | [`setup`] | calls through both daemons with SIPp: INVITE in → INVITE out on the wire |
 //!
 //! The rewrite path alone is measured by `benches/rewrite.rs`.
 #![deny(unsafe_code)]
 
 pub mod allocation_counter;
+pub mod media;
 pub mod quantiles;
 pub mod relay;
 pub mod report;

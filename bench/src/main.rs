@@ -1,10 +1,14 @@
-//! `trunkline-bench`: the measurements that need running daemons. `cargo xtask bench` builds what
-//! they need first.
+//! `trunkline-bench`: the measurements that are programs. `cargo xtask bench` builds the daemons
+//! that some of them need first.
 #![forbid(unsafe_code)]
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use trunkline_bench::{relay, setup};
+use trunkline_bench::allocation_counter::CountingAllocator;
+use trunkline_bench::{media, relay, setup};
+
+#[global_allocator]
+static ALLOCATOR: CountingAllocator = CountingAllocator::new();
 
 /// Measures Trunkline's daemons on this machine.
 #[derive(Parser)]
@@ -15,6 +19,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Measurement {
+    /// Sessions that transcode, play, record, listen and confer
+    Media(media::MediaArguments),
     /// RTP through one core of the edge, beside rtpengine
     Relay(relay::RelayArguments),
     /// Calls through both daemons with SIPp
@@ -23,6 +29,7 @@ enum Measurement {
 
 fn main() -> Result<()> {
     match Arguments::parse().measurement {
+        Measurement::Media(arguments) => media::measure(&arguments, &ALLOCATOR),
         Measurement::Relay(arguments) => relay::measure(&arguments),
         Measurement::Setup(arguments) => setup::measure(&arguments),
     }

@@ -21,14 +21,14 @@ use trunkline_testkit::daemons::Binaries;
 
 use crate::report::Machine;
 
-mod edge;
+pub(crate) mod edge;
 mod far_end;
 mod generator;
-mod peer;
+pub(crate) mod peer;
 mod round;
 mod rtpengine;
 mod table;
-mod wire;
+pub(crate) mod wire;
 
 use edge::EdgeUnderTest;
 use far_end::FarEnd;
@@ -168,7 +168,8 @@ pub fn measure(arguments: &RelayArguments) -> Result<()> {
     report.publish()
 }
 
-fn pin(core: usize) -> Result<()> {
+/// Binds this thread, and those that it starts, to one core.
+pub(crate) fn pin(core: usize) -> Result<()> {
     let mut cores = CpuSet::new();
     cores.set(core);
     sched_setaffinity(None, &cores)?;

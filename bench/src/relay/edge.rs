@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use trunkline_edge_api::command::CorrelatedCommand;
 use trunkline_edge_api::{
-    ClockRateHz, Command, Correlation, Counter, DropReason, Epoch, Event, LegConfig, LegCrypto,
-    LegIndex, LocalMedia, MediaDirection, MediaTimeouts, PayloadRoute, PayloadRoutes, PayloadType,
-    RtcpMode, SessionId, SourcePolicy, SrtpKey, SrtpSuite, Ssrc,
+    ClockRateHz, Command, Correlation, Counter, DropReason, Epoch, Event, LegAudio, LegConfig,
+    LegCrypto, LegIndex, LocalMedia, MediaDirection, MediaTimeouts, PayloadRoute, PayloadRoutes,
+    PayloadType, RtcpMode, SessionId, SourcePolicy, SrtpKey, SrtpSuite, Ssrc,
 };
 use trunkline_ring::handshake::ControlConnection;
 use trunkline_ring::{ControlEnd, SendError, monotonic_now};
@@ -40,7 +40,7 @@ const FIGURES: [Counter; 9] = [
     Counter::SocketsConnected,
 ];
 
-pub(super) struct EdgeUnderTest {
+pub(crate) struct EdgeUnderTest {
     process: Process,
     connection: ControlConnection,
     end: ControlEnd,
@@ -52,7 +52,7 @@ pub(super) struct EdgeUnderTest {
 
 impl EdgeUnderTest {
     /// Starts the edge at the relay's end of `wire`; `io` is `[edge] io`.
-    pub(super) fn start(binaries: &Binaries, wire: &Wire, io: &str) -> Result<Self> {
+    pub(crate) fn start(binaries: &Binaries, wire: &Wire, io: &str) -> Result<Self> {
         let directory = tempfile::Builder::new()
             .prefix("trunkline-bench-")
             .tempdir()?;
@@ -87,10 +87,25 @@ impl EdgeUnderTest {
         })
     }
 
+    /// As [`Relay::open_calls`], plain RTP, between legs with that audio, which is transcoded.
+    pub(crate) fn open_transcoded(
+        &mut self,
+        count: u32,
+        peer: SocketAddr,
+        audio: &[LegAudio; 2],
+    ) -> Result<Vec<MediaLeg>> {
+        let mut legs = Vec::with_capacity(2 * count as usize);
+        for _ in 0..count {
+            self.open_call(peer, None, Some(audio), &mut legs)?;
+        }
+        Ok(legs)
+    }
+
     fn open_call(
         &mut self,
         peer: SocketAddr,
         suite: Option<SrtpSuite>,
+        audio: Option<&[LegAudio; 2]>,
         legs: &mut Vec<MediaLeg>,
     ) -> Result<()> {
         let session = SessionId::new(EPOCH, self.next_session);
@@ -115,7 +130,7 @@ impl EdgeUnderTest {
                 }),
                 _ => None,
             };
-            configs.push((leg, relay_pcmu(peer, keys.as_ref())));
+            configs.push((leg, configuration(peer, keys.as_ref(), audio.is_none())));
             legs.push(MediaLeg {
                 relay: rtp,
                 crypto: keys,
@@ -126,6 +141,13 @@ impl EdgeUnderTest {
                 session,
                 leg,
                 config,
+            })?;
+        }
+        for (leg, audio) in LegIndex::ALL.into_iter().zip(audio.into_iter().flatten()) {
+            self.command(Command::SetLegAudio {
+                session,
+                leg,
+                audio: Some(Box::new(audio.clone())),
             })?;
         }
         Ok(())
@@ -177,7 +199,7 @@ impl Relay for EdgeUnderTest {
     ) -> Result<Vec<MediaLeg>> {
         let mut legs = Vec::with_capacity(2 * count as usize);
         for _ in 0..count {
-            self.open_call(peer, suite, &mut legs)?;
+            self.open_call(peer, suite, None, &mut legs)?;
         }
         Ok(legs)
     }
@@ -237,7 +259,8 @@ fn connect(socket: &Path, process: &mut Process) -> Result<(ControlConnection, V
     }
 }
 
-fn relay_pcmu(peer: SocketAddr, keys: Option<&LegKeys>) -> LegConfig {
+/// PCMU is relayed, or nothing is: then all that has to go on is transcoded.
+fn configuration(peer: SocketAddr, keys: Option<&LegKeys>, is_relayed: bool) -> LegConfig {
     let route = PayloadRoute {
         from: PayloadType::PCMU,
         to: PayloadType::PCMU,
@@ -248,7 +271,8 @@ fn relay_pcmu(peer: SocketAddr, keys: Option<&LegKeys>) -> LegConfig {
         remote_rtcp: Some(SocketAddr::new(peer.ip(), peer.port() + 1)),
         source: SourcePolicy::Exact,
         direction: MediaDirection::SendReceive,
-        routes: PayloadRoutes::new(vec![route]).expect("one route"),
+        routes: PayloadRoutes::new(if is_relayed { vec![route] } else { Vec::new() })
+            .expect("one route at most"),
         crypto: keys.map(|keys| LegCrypto {
             suite: keys.suite,
             send: keys.from_relay.clone(),

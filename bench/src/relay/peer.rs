@@ -14,27 +14,27 @@ use super::wire::RELAY_CORE;
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// Longest time that ending may take.
-pub(super) const STOP_LIMIT: Duration = Duration::from_secs(10);
+pub(crate) const STOP_LIMIT: Duration = Duration::from_secs(10);
 
 /// A leg of a call as its peer knows it.
 #[derive(Debug)]
-pub(super) struct MediaLeg {
+pub(crate) struct MediaLeg {
     /// The relay's RTP address.
-    pub(super) relay: SocketAddr,
+    pub(crate) relay: SocketAddr,
     /// `None` for plain RTP.
-    pub(super) crypto: Option<LegKeys>,
+    pub(crate) crypto: Option<LegKeys>,
 }
 
 /// Keys of a protected leg (RFC 4568).
 #[derive(Debug)]
-pub(super) struct LegKeys {
-    pub(super) suite: SrtpSuite,
-    pub(super) to_relay: SrtpKey,
-    pub(super) from_relay: SrtpKey,
+pub(crate) struct LegKeys {
+    pub(crate) suite: SrtpSuite,
+    pub(crate) to_relay: SrtpKey,
+    pub(crate) from_relay: SrtpKey,
 }
 
 /// A relay process under test.
-pub(super) trait Relay {
+pub(crate) trait Relay {
     /// Opens `count` calls more; both peers of each are `peer`. The first leg is plain RTP, the
     /// second protected with `suite`, where there is one. Legs of one call are neighbours in what
     /// is returned. RTCP has ports of its own.
@@ -59,7 +59,7 @@ pub(super) trait Relay {
 }
 
 /// Sets the priority of all threads of a process, as nice(1) counts it.
-pub(super) fn set_priority(process_id: u32, priority: i32) -> Result<()> {
+pub(crate) fn set_priority(process_id: u32, priority: i32) -> Result<()> {
     for task in fs::read_dir(format!("/proc/{process_id}/task"))? {
         let thread: i32 = task?.file_name().to_string_lossy().parse()?;
         setpriority_process(Pid::from_raw(thread), priority)?;
@@ -68,7 +68,7 @@ pub(super) fn set_priority(process_id: u32, priority: i32) -> Result<()> {
 }
 
 /// Resident memory of a process, bytes.
-pub(super) fn resident_bytes(process_id: u32) -> Result<u64> {
+pub(crate) fn resident_bytes(process_id: u32) -> Result<u64> {
     let status = fs::read_to_string(format!("/proc/{process_id}/status"))?;
     let kilobytes: u64 = status
         .lines()
@@ -80,13 +80,13 @@ pub(super) fn resident_bytes(process_id: u32) -> Result<u64> {
 
 /// CPU time of a process so far, seconds.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct CpuTime {
-    pub(super) user: f64,
-    pub(super) system: f64,
+pub(crate) struct CpuTime {
+    pub(crate) user: f64,
+    pub(crate) system: f64,
 }
 
 /// `process` is a process id, or `self`.
-pub(super) fn cpu_time(process: &str) -> Result<CpuTime> {
+pub(crate) fn cpu_time(process: &str) -> Result<CpuTime> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
     // The command name, in parentheses, may hold spaces; utime and stime are the 12th and 13th
     // fields after it.
@@ -105,7 +105,7 @@ pub(super) fn cpu_time(process: &str) -> Result<CpuTime> {
 }
 
 /// User time of everything on all cores since boot, seconds.
-pub(super) fn user_seconds_of_all() -> Result<f64> {
+pub(crate) fn user_seconds_of_all() -> Result<f64> {
     let stat = fs::read_to_string("/proc/stat")?;
     let ticks: f64 = stat
         .lines()
@@ -121,14 +121,14 @@ pub(super) fn user_seconds_of_all() -> Result<f64> {
 
 /// What the kernel says the relay's core did since boot, in ticks.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct CoreTicks {
+pub(crate) struct CoreTicks {
     idle: u64,
     stolen: u64,
     all: u64,
 }
 
 impl CoreTicks {
-    pub(super) fn now() -> Result<Self> {
+    pub(crate) fn now() -> Result<Self> {
         let stat = fs::read_to_string("/proc/stat")?;
         let prefix = format!("cpu{RELAY_CORE} ");
         let line = stat
@@ -149,7 +149,7 @@ impl CoreTicks {
     }
 
     /// Shares since `earlier`, 0 … 1: idle, and taken by the hypervisor.
-    pub(super) fn shares_since(&self, earlier: &Self) -> (f64, f64) {
+    pub(crate) fn shares_since(&self, earlier: &Self) -> (f64, f64) {
         let all = self.all.saturating_sub(earlier.all).max(1) as f64;
         (
             self.idle.saturating_sub(earlier.idle) as f64 / all,

@@ -15,17 +15,17 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 const RELAY_NAMESPACE: &str = "tl-bench-relay";
 const GENERATOR_NAMESPACE: &str = "tl-bench-gen";
 const RELAY_END: &str = "tlb-relay";
-pub(super) const GENERATOR_END: &str = "tlb-gen";
+pub(crate) const GENERATOR_END: &str = "tlb-gen";
 /// From the block for benchmarks (RFC 2544, 198.18.0.0/15), which no host has.
-pub(super) const RELAY_IP: Ipv4Addr = Ipv4Addr::new(198, 18, 77, 1);
-pub(super) const GENERATOR_IP: Ipv4Addr = Ipv4Addr::new(198, 18, 77, 2);
+pub(crate) const RELAY_IP: Ipv4Addr = Ipv4Addr::new(198, 18, 77, 1);
+pub(crate) const GENERATOR_IP: Ipv4Addr = Ipv4Addr::new(198, 18, 77, 2);
 /// Of somebody whom no call names.
-pub(super) const ATTACKER_IP: Ipv4Addr = Ipv4Addr::new(198, 18, 77, 3);
+pub(crate) const ATTACKER_IP: Ipv4Addr = Ipv4Addr::new(198, 18, 77, 3);
 
 /// Core of the relay and all that the kernel does for it.
-pub(super) const RELAY_CORE: usize = 0;
+pub(crate) const RELAY_CORE: usize = 0;
 /// Core of the generator.
-pub(super) const GENERATOR_CORE: usize = 1;
+pub(crate) const GENERATOR_CORE: usize = 1;
 
 /// Packets that the kernel holds between driver and softirq, per core. The default of 1,000 is
 /// less than what a veth sender can hand over while the relay's core finishes one system call; a
@@ -35,7 +35,7 @@ const BACKLOG_SYSCTL: &str = "/proc/sys/net/core/netdev_max_backlog";
 
 /// One of the wire's ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Side {
+pub(crate) enum Side {
     Relay,
     Generator,
 }
@@ -57,13 +57,13 @@ impl Side {
 }
 
 /// The pair; taken down when dropped.
-pub(super) struct Wire {
+pub(crate) struct Wire {
     backlog_before: String,
 }
 
 impl Wire {
     /// Sets the pair up; needs root and iproute2.
-    pub(super) fn lay() -> Result<Self> {
+    pub(crate) fn lay() -> Result<Self> {
         take_down();
         let backlog_before = std::fs::read_to_string(BACKLOG_SYSCTL)?;
         let wire = Self { backlog_before };
@@ -118,7 +118,7 @@ impl Wire {
     }
 
     /// A command that runs `program` at the relay's end, on the relay's core.
-    pub(super) fn relay_command(&self, program: &std::ffi::OsStr) -> Command {
+    pub(crate) fn relay_command(&self, program: &std::ffi::OsStr) -> Command {
         let mut command = Command::new("taskset");
         command
             .args(["-c", &RELAY_CORE.to_string()])
@@ -128,7 +128,7 @@ impl Wire {
     }
 
     /// Runs `code` on a thread at that end. Sockets stay in the namespace that they were made in.
-    pub(super) fn inside<T: Send>(
+    pub(crate) fn inside<T: Send>(
         &self,
         side: Side,
         code: impl FnOnce() -> Result<T> + Send,
@@ -150,12 +150,21 @@ impl Wire {
     }
 
     /// A socket at the generator's side.
-    pub(super) fn generator_socket(&self, ip: Ipv4Addr) -> Result<UdpSocket> {
+    pub(crate) fn generator_socket(&self, ip: Ipv4Addr) -> Result<UdpSocket> {
         self.inside(Side::Generator, move || Ok(UdpSocket::bind((ip, 0))?))
     }
 
+    /// Has the generator's core take what reaches the generator's end. Without it the kernel's part
+    /// of a receiver would be the relay's core's.
+    pub(crate) fn steer_to_generator(&self) -> Result<()> {
+        let mask = 1 << GENERATOR_CORE;
+        let steer = format!("echo {mask} > /sys/class/net/{GENERATOR_END}/queues/rx-0/rps_cpus");
+        let command = ["netns", "exec", GENERATOR_NAMESPACE, "sh", "-c", &steer];
+        ip(&command)
+    }
+
     /// What the kernel dropped on the relay's side for want of room.
-    pub(super) fn drops(&self) -> Result<Drops> {
+    pub(crate) fn drops(&self) -> Result<Drops> {
         self.inside(Side::Relay, || {
             let snmp = std::fs::read_to_string("/proc/thread-self/net/snmp")?;
             let mut udp = snmp.lines().filter_map(|line| line.strip_prefix("Udp: "));
@@ -179,11 +188,11 @@ impl Wire {
 
 /// Totals since the wire was laid, or since boot.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Drops {
+pub(crate) struct Drops {
     /// At full receive buffers of sockets.
-    pub(super) sockets: u64,
+    pub(crate) sockets: u64,
     /// Before the relay's core took them.
-    pub(super) backlog: u64,
+    pub(crate) backlog: u64,
 }
 
 impl Drop for Wire {

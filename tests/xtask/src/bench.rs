@@ -18,6 +18,8 @@ pub(crate) struct BenchArguments {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Measurement {
+    /// Sessions that transcode, play, record, listen and confer: CPU, and calls through the edge
+    Media,
     /// Time and allocations of rewriting one packet
     Rewrite,
     /// Forwarded packets per second and latency of the real edge beside rtpengine
@@ -29,6 +31,10 @@ enum Measurement {
 pub(crate) fn bench(arguments: &BenchArguments) -> Result<ExitCode> {
     let mut command = workspace::cargo();
     match arguments.name {
+        Measurement::Media => {
+            packages::ensure(&[packages::IPROUTE])?;
+            measure(&mut command, "media", &arguments.arguments)?;
+        }
         Measurement::Rewrite => {
             command.args(["bench", "-p", "trunkline-bench", "--bench", "rewrite"]);
         }

@@ -36,7 +36,7 @@ enum Task {
     Demo(demo::DemoArguments),
     /// Everything CI runs: formatting, lints, all tests, loom, system tests, documentation
     Test(test::TestArguments),
-    /// Measure: `rewrite`, `relay` or `setup`; writes bench/results/
+    /// Measure: `media`, `rewrite`, `relay` or `setup`; writes bench/results/
     Bench(bench::BenchArguments),
     /// Look for inputs that break a parser; `test` replays what was found before
     Fuzz(fuzz::FuzzArguments),
