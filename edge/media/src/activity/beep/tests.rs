@@ -124,6 +124,18 @@ fn a_beep_at_a_progress_tones_frequency_counts_after_words_alone() {
 }
 
 #[test]
+fn two_tones_too_near_to_tell_apart_are_no_beep() {
+    for apart in [15.0, 25.0, 40.0, 60.0] {
+        let mut line = Line::new(SampleRate::Hz8000);
+        greeting(&mut line);
+        line.silence(300.0)
+            .tones(900.0, &[(1_000.0, -10.0), (1_000.0 + apart, -10.0)])
+            .silence(400.0);
+        assert_eq!(beeps(&line), [], "{apart} Hz apart");
+    }
+}
+
+#[test]
 fn digits_are_no_beeps() {
     let mut line = Line::new(SampleRate::Hz8000);
     for digit in all_digits() {

@@ -96,6 +96,15 @@ fn any_order_of_arrival_tells_a_press_once() {
 }
 
 #[test]
+fn the_longest_duration_counts_though_a_shorter_one_arrives_after_it() {
+    let mut detector = EventDetector::new();
+    let packet = |duration| (0, 7_200, false, 5, false, duration);
+    feed(&mut detector, &[packet(160), packet(480), packet(320)]);
+    detector.finish();
+    assert_eq!(detector.poll_event(), Some(ended(5, 60)));
+}
+
+#[test]
 fn duplicates_are_counted_and_not_told() {
     let mut twice = press(0, 7_200, 5);
     twice.extend(press(0, 7_200, 5));
