@@ -42,7 +42,7 @@ mod stopwatch;
 mod voice;
 
 use call::Call;
-use carried::{Climb, Ladder, climb};
+use carried::{Climb, End, Ladder, climb};
 use load::{Calls, Load, Recorded, Room, Rooms};
 use stopwatch::{BATCH_FRAMES, BATCHES, Cost, measure as measure_load};
 use voice::{Voice, format, leg_audio};
@@ -484,17 +484,18 @@ fn carry(arguments: &MediaArguments, report: &mut Report) -> Result<()> {
         eprintln!("the edge: {}", ladder.name);
         let climb = climb(ladder, &binaries, &wire)?;
         let carried = climb.carried();
-        report.findings.push(match climb.is_open_ended() {
-            false => format!(
-                "{}: one worker of the real edge carried {carried} calls with at most 0.1 % of their packets lost, and no more.",
-                ladder.name
-            ),
-            true => format!(
-                "{}: one worker of the real edge carried {carried} calls with at most 0.1 % of their packets lost; more could not be offered.",
-                ladder.name
-            ),
-        });
-        if let Some(target) = target {
+        let end = match climb.end() {
+            End::Lost => "more lost packets",
+            End::Refused => {
+                "then the worker refused more as past its capacity, having lost nothing to speak of: a lower bound"
+            }
+            End::NotReached => "more could not be offered: a lower bound",
+        };
+        report.findings.push(format!(
+            "{}: one worker of the real edge carried {carried} calls with at most 0.1 % of their packets lost; {end}.",
+            ladder.name
+        ));
+        if let (Some(target), End::Lost) = (target, climb.end()) {
             let name = format!(
                 "{}: calls through the edge over the {target} wanted",
                 ladder.name
@@ -504,13 +505,11 @@ fn carry(arguments: &MediaArguments, report: &mut Report) -> Result<()> {
         }
         climbs.push(climb);
     }
-    let carried = |name| {
-        climbs
-            .iter()
-            .find(|climb| climb.name == name)
-            .map(Climb::carried)
+    let lost_at = |name| {
+        let climb = climbs.iter().find(|climb| climb.name == name)?;
+        (climb.end() == End::Lost).then(|| climb.carried())
     };
-    if let (Some(laws), Some(relay)) = (carried(LAWS), carried(RELAY)) {
+    if let (Some(laws), Some(relay)) = (lost_at(LAWS), lost_at(RELAY)) {
         let name = format!("{LAWS} over {RELAY}: calls through the edge (0.7 wanted)");
         report
             .ratios

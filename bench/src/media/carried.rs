@@ -61,6 +61,17 @@ pub(super) struct Step {
     pub(super) is_paced: bool,
 }
 
+/// Where a ladder ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// Packets stayed away.
+    Lost,
+    /// The worker took no more calls.
+    Refused,
+    /// The generator or the ladder came to its end.
+    NotReached,
+}
+
 /// One after the other; the last is the first that was not carried, or the ladder's end.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Climb {
@@ -77,9 +88,13 @@ impl Climb {
         carried.map(|step| step.calls).max().unwrap_or(0)
     }
 
-    /// Whether more calls would have been carried, for all that is known.
-    pub(super) fn is_open_ended(&self) -> bool {
-        !self.is_refused && self.steps.last().is_none_or(Step::is_carried)
+    /// Why no more calls were added.
+    pub(super) fn end(&self) -> End {
+        match self.steps.last() {
+            Some(step) if !step.is_carried() => End::Lost,
+            _ if self.is_refused => End::Refused,
+            _ => End::NotReached,
+        }
     }
 }
 
