@@ -97,7 +97,7 @@ impl<'a> Recorded<'a> {
             self.recorder.flush(monotonic_now());
             while let Some(ended) = self.recorder.poll_finished() {
                 left -= 1;
-                lost += u64::from(ended.outcome.lost_packets);
+                lost += ended.outcome.lost_packets;
             }
             if left == 0 {
                 return Ok(lost);
