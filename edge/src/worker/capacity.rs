@@ -17,6 +17,8 @@ const IDLE_MIN: u32 = WINDOW_CYCLES / 64;
 pub(crate) struct Capacity {
     cycles: u32,
     idle: u32,
+    /// The cycle before was idle.
+    was_idle: bool,
     is_exceeded: bool,
 }
 
@@ -34,13 +36,16 @@ pub(crate) enum CycleWork {
 impl Capacity {
     /// Takes note of a cycle.
     pub(crate) fn observe(&mut self, work: CycleWork) {
+        let was_idle = std::mem::replace(&mut self.was_idle, work == CycleWork::Idle);
         match work {
             CycleWork::Commands => return,
             CycleWork::Media => {}
             CycleWork::Idle => self.idle += 1,
         }
         self.cycles += 1;
-        if self.idle >= IDLE_MIN {
+        // Two idle cycles in a row: it waited as long as it ever does, and nothing came.
+        let is_at_rest = was_idle && work == CycleWork::Idle;
+        if self.idle >= IDLE_MIN || is_at_rest {
             // Enough is known: a worker that was past its capacity says at once that it no longer
             // is.
             *self = Self::default();
@@ -95,6 +100,14 @@ mod tests {
         let busy = std::iter::repeat_n(CycleWork::Media, 5_000);
         let idle = std::iter::repeat_n(CycleWork::Idle, IDLE_MIN as usize);
         assert!(!after(busy.chain(idle)));
+    }
+
+    #[test]
+    fn load_that_ends_at_once_is_forgotten_at_once() {
+        let busy = std::iter::repeat_n(CycleWork::Media, 5_000);
+        assert!(!after(busy.chain([CycleWork::Idle, CycleWork::Idle])));
+        let busy = std::iter::repeat_n(CycleWork::Media, 5_000);
+        assert!(after(busy.chain([CycleWork::Idle, CycleWork::Media, CycleWork::Idle])));
     }
 
     #[test]
