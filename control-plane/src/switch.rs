@@ -18,7 +18,8 @@ use std::sync::Arc;
 use sipx_sip::Message;
 use sipx_sip::error::ParseError;
 use trunkline_edge_api::{
-    ConferenceId, Event, MediaTimeouts, MonoTime, SessionId, WorkerIndex, command::CorrelatedCommand,
+    ConferenceId, Event, MediaTimeouts, MonoTime, SessionId, WorkerIndex,
+    command::CorrelatedCommand,
 };
 use trunkline_sip::agent::{Agent, AgentConfig, AgentEvent, SipLegId, Transmit};
 use trunkline_sip::digest::{Algorithm, DigestConfig, DigestServer, InvalidRealm};

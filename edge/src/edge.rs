@@ -253,7 +253,10 @@ impl Edge {
         while let Some(worker) = self.workers.pop() {
             outcome_of(worker)?;
         }
-        if !self.recorder.stop(until.saturating_duration_since(Instant::now())) {
+        if !self
+            .recorder
+            .stop(until.saturating_duration_since(Instant::now()))
+        {
             warn!("recordings were still being written; their files end where they are");
         }
         info!("edge has stopped");

@@ -473,7 +473,10 @@ impl EdgeProxy {
         }
         candidates.sort_by_key(|&index| {
             let worker = &self.workers[index];
-            (worker.is_busy(now), std::cmp::Reverse(worker.ports.room(ips)))
+            (
+                worker.is_busy(now),
+                std::cmp::Reverse(worker.ports.room(ips)),
+            )
         });
         Ok(candidates)
     }

@@ -107,7 +107,11 @@ mod tests {
         let busy = std::iter::repeat_n(CycleWork::Media, 5_000);
         assert!(!after(busy.chain([CycleWork::Idle, CycleWork::Idle])));
         let busy = std::iter::repeat_n(CycleWork::Media, 5_000);
-        assert!(after(busy.chain([CycleWork::Idle, CycleWork::Media, CycleWork::Idle])));
+        assert!(after(busy.chain([
+            CycleWork::Idle,
+            CycleWork::Media,
+            CycleWork::Idle
+        ])));
     }
 
     #[test]

@@ -54,7 +54,11 @@ pub(super) fn commands(proxy: &mut EdgeProxy, worker: WorkerIndex) -> Vec<Correl
     .collect()
 }
 
-pub(super) fn answer(proxy: &mut EdgeProxy, command: &CorrelatedCommand, result: Result<(), Refusal>) {
+pub(super) fn answer(
+    proxy: &mut EdgeProxy,
+    command: &CorrelatedCommand,
+    result: Result<(), Refusal>,
+) {
     proxy.handle_event(
         NOW,
         Event::CommandDone {

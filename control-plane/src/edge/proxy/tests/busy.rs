@@ -47,7 +47,11 @@ fn session_that_a_busy_worker_refuses_tries_another() {
     let slice = workers(2)[1].ports;
     let range = slice.first()..=slice.last();
     assert!(local.iter().all(|local| range.contains(&local.rtp.port())));
-    assert_eq!(pool(&proxy).used_count(), 0, "the busy one has its ports back");
+    assert_eq!(
+        pool(&proxy).used_count(),
+        0,
+        "the busy one has its ports back"
+    );
 
     proxy
         .open(NOW, LOOPBACK, [Ssrc(3), Ssrc(4)])
