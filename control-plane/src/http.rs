@@ -5,7 +5,7 @@
 //! | `/healthz` | 200 while the call thread goes round, else 503: restart the daemon |
 //! | `/readyz` | 200 when calls can be taken, else 503; JSON with each check |
 //! | `/metrics` | Prometheus text format |
-//! | `/api/v1/calls…` | live calls, and what is to be done to one: [`api`] |
+//! | `/api/v1/calls…` | live calls, and what is to be done to one |
 //!
 //! Loopback only; the configuration refuses anything else. A connection carries one request and
 //! is cut after `CONNECTION_LIFE_MAX`; there are at most `CONNECTION_COUNT_MAX` of them.

@@ -227,10 +227,15 @@ impl Edge {
     /// # Errors
     /// [`RunError`]. The process is then of no use and should end: worker threads may still run.
     pub fn run(mut self, stop: &AtomicBool) -> Result<(), RunError> {
+        let mut recorder_is_missed = false;
         while !stop.load(Ordering::Relaxed) {
             self.look_round(LOOK_ROUND)?;
             if let Some(worker) = self.finished_worker() {
                 return Err(worker);
+            }
+            if !self.recorder.is_running() && !recorder_is_missed {
+                error!("the recorder has died: no call is recorded until the edge is restarted");
+                recorder_is_missed = true;
             }
         }
         info!("edge is stopping");

@@ -19,7 +19,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use trunkline_edge_api::command::CorrelatedCommand;
 use trunkline_edge_api::{
-    CloseCause, Command, ConferenceId, Correlation, Epoch, Event, LegConfig, LegIndex, LegReport,
+    CloseCause, Command, ConferenceId, Correlation, Epoch, LegConfig, LegIndex, LegReport,
     LocalMedia, MonoTime, RecordingId, Refusal, RtcpMode, SessionId, SessionReport, Ssrc,
     WorkerIndex,
 };
@@ -28,6 +28,7 @@ use super::ports::PortPools;
 
 mod busy;
 mod commands;
+mod events;
 mod functions;
 mod vocabulary;
 
@@ -510,7 +511,7 @@ impl EdgeProxy {
     }
 
     /// Asks the edge for a session's figures, unless [`Self::figures`] has them or they are on
-    /// their way. Past [`QUERIES_MAX`], and without an edge, nothing is asked.
+    /// their way. Past 256 of them, and without an edge, nothing is asked.
     pub fn query(&mut self, now: MonoTime, session: SessionId) {
         let may_ask = self.is_connected && self.querying.len() < QUERIES_MAX;
         if !may_ask || self.figures(now, session).is_some() {
@@ -541,172 +542,6 @@ impl EdgeProxy {
         let (at, legs) = self.sessions.get(&session)?.figures?;
         let is_fresh = now.nanos_since(at) <= FIGURES_AGE_MAX_MS * 1_000_000;
         is_fresh.then_some(legs)
-    }
-
-    /// What a worker said.
-    pub fn handle_event(&mut self, now: MonoTime, event: Event) {
-        match event {
-            Event::CommandDone {
-                correlation,
-                result,
-            } => {
-                let outcome = match result {
-                    Ok(()) => CommandResult::Done,
-                    Err(_) => CommandResult::Refused,
-                };
-                match self.commands.answered(correlation, outcome) {
-                    Some(Subject::Open(session, leg)) => {
-                        self.handle_open_answer(now, session, leg, correlation, result);
-                    }
-                    Some(Subject::Configure(session, leg)) => {
-                        self.handle_config_answer(session, leg, correlation, result);
-                    }
-                    Some(Subject::Query(session)) => {
-                        self.querying.remove(&session);
-                    }
-                    Some(Subject::Function(asked)) => {
-                        self.handle_function_answer(asked, correlation, result);
-                    }
-                    Some(Subject::Nothing) | None => {}
-                }
-            }
-            Event::SessionReported { report, .. } => {
-                if let Some(session) = self.sessions.get_mut(&report.session) {
-                    session.figures = Some((now, report.legs));
-                }
-            }
-            Event::SessionClosed { cause, report } => {
-                self.forget(report.session, Some(cause), Some(report));
-            }
-            Event::MediaTimedOut { session, leg, kind } => {
-                // What is closing is silent for good reason.
-                let is_open = |session: &Session| session.state == SessionState::Open;
-                if self.sessions.get(&session).is_some_and(is_open) {
-                    self.events
-                        .push_back(MediaEvent::TimedOut { session, leg, kind });
-                }
-            }
-            Event::DigitReceived { .. }
-            | Event::PlaybackEnded { .. }
-            | Event::RecordingEnded { .. }
-            | Event::ActivityChanged { .. }
-            | Event::BeepHeard { .. } => self.handle_function_event(event),
-            // Nobody asks for these yet.
-            Event::MediaStarted { .. }
-            | Event::DigitsSent { .. }
-            | Event::SpeakerChanged { .. } => {}
-        }
-    }
-
-    fn handle_open_answer(
-        &mut self,
-        now: MonoTime,
-        id: SessionId,
-        leg: LegIndex,
-        correlation: Correlation,
-        result: Result<(), Refusal>,
-    ) {
-        let Some(session) = self.sessions.get_mut(&id) else {
-            return;
-        };
-        if let SessionState::Closing { .. } = session.state {
-            return;
-        }
-        let entry = &mut session.legs[leg.as_usize()];
-        let LegState::Opening {
-            correlation: expected,
-            attempts,
-        } = entry.state
-        else {
-            return;
-        };
-        if expected != correlation {
-            return;
-        }
-        match result {
-            Ok(()) => {
-                entry.state = LegState::Open;
-                if session.legs.iter().any(|leg| leg.state == LegState::Busy) {
-                    return self.settle_busy(now, id);
-                }
-                let is_bound = |leg: &Leg| !matches!(leg.state, LegState::Opening { .. });
-                let all_open = session.legs.iter().all(is_bound);
-                if session.state == SessionState::Opening && all_open {
-                    session.state = SessionState::Open;
-                    let local = [session.legs[0].local, session.legs[1].local];
-                    self.events
-                        .push_back(MediaEvent::Opened { session: id, local });
-                }
-            }
-            // The session is back on a restarted edge, and its port is in SDP already: only this
-            // port will do. A killed edge's sockets vanish a little after its process.
-            Err(Refusal::AddressInUse)
-                if session.state == SessionState::Open && attempts < BIND_ATTEMPTS_MAX =>
-            {
-                let retry_at = now.plus_millis(REBIND_INTERVAL_MS);
-                self.rebinds.push_back((retry_at, id, leg, attempts + 1));
-            }
-            // Before the port entered SDP another one serves as well.
-            Err(Refusal::AddressInUse)
-                if session.state == SessionState::Opening && attempts < BIND_ATTEMPTS_MAX =>
-            {
-                let ports = &mut self.workers[session.worker].ports;
-                ports.set_aside(now, entry.local.rtp);
-                if let Some(rtp) = ports.take(now, entry.local.rtp.ip()) {
-                    entry.local.rtp = rtp;
-                    self.send_open(id, leg, attempts + 1);
-                } else {
-                    // The pair that is set aside is the pool's again.
-                    entry.local.rtp.set_port(0);
-                    self.refuse(id, Refusal::AddressInUse);
-                }
-            }
-            Err(Refusal::WorkerBusy) if session.state == SessionState::Opening => {
-                entry.state = LegState::Busy;
-                self.settle_busy(now, id);
-            }
-            Err(refusal) => self.refuse(id, refusal),
-        }
-    }
-
-    fn handle_config_answer(
-        &mut self,
-        id: SessionId,
-        leg: LegIndex,
-        correlation: Correlation,
-        result: Result<(), Refusal>,
-    ) {
-        let Some(session) = self.sessions.get_mut(&id) else {
-            return;
-        };
-        let entry = &mut session.legs[leg.as_usize()];
-        if entry.configuring != Some(correlation) {
-            return;
-        }
-        entry.configuring = None;
-        match (session.state, result) {
-            (SessionState::Closing { .. }, _) => {}
-            (_, Ok(())) => self.tell_configured(id),
-            // The leg is not bound again yet; its configuration is said again with it.
-            (_, Err(Refusal::NoSuchLeg)) if entry_is_opening(session, leg) => {}
-            // The edge has closed it, and the word was lost.
-            (SessionState::Open, Err(Refusal::NoSuchLeg)) => self.forget(id, None, None),
-            (_, Err(refusal)) => self.refuse(id, refusal),
-        }
-    }
-
-    /// Says that the worker has taken everything a session cannot be without, if it has.
-    fn tell_configured(&mut self, id: SessionId) {
-        let Some(session) = self.sessions.get(&id) else {
-            return;
-        };
-        let mut legs = session.legs.iter().zip(&session.wanted.legs);
-        let is_settled =
-            legs.all(|(leg, wanted)| leg.configuring.is_none() && wanted.setting_audio.is_none());
-        if is_settled && !matches!(session.state, SessionState::Closing { .. }) {
-            self.events
-                .push_back(MediaEvent::Configured { session: id });
-        }
     }
 
     fn refuse(&mut self, id: SessionId, refusal: Refusal) {

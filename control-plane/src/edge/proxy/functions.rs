@@ -11,22 +11,24 @@
 //! | digits to send | are not sent again |
 //!
 //! A request may carry a [`Ticket`]; its outcome is then told in a
-//! [`MediaEvent::Outcome`] with it.
+//! [`super::MediaEvent::Outcome`] with it.
 
 use trunkline_edge_api::{
-    Command, Correlation, Digit, DigitMethod, DigitString, DigitsId, DigitsToSend, Event, FilePath,
+    Command, Correlation, Digit, DigitMethod, DigitString, DigitsId, DigitsToSend, FilePath,
     LegAudio, LegFunctions, LegIndex, MediaFork, Membership, MonoTime, PlaySource, PlaySources,
-    Playback, PlaybackEnd, PlaybackId, Recording, RecordingEnd, RecordingFormat, RecordingId,
-    RecordingTracks, Refusal, SessionId, Tone,
+    Playback, PlaybackId, Recording, RecordingFormat, RecordingId, RecordingTracks, SessionId,
+    Tone,
 };
 
 use trunkline_sip::offer_answer::Conversion;
 
 use super::commands::Subject;
-use super::{EdgeProxy, MediaEvent, Session, SessionState, entry_is_opening};
+use super::{EdgeProxy, Session, SessionState, entry_is_opening};
 
+mod answers;
 mod conferences;
 mod prompts;
+mod replay;
 
 pub(super) use conferences::Conferences;
 pub use prompts::PromptFile;
@@ -198,7 +200,7 @@ pub(super) struct OwedRecording {
 
 impl EdgeProxy {
     /// States both legs' formats, as far as the edge can decode them. With [`Conversion::Full`]
-    /// [`MediaEvent::Configured`] waits for the edge to take them, and a refusal ends the session;
+    /// [`super::MediaEvent::Configured`] waits for the edge to take them, and a refusal ends the session;
     /// with [`Conversion::Partial`] a refusal costs what could be converted, say digits.
     pub fn set_audio(
         &mut self,
@@ -483,7 +485,7 @@ impl EdgeProxy {
         Ok(())
     }
 
-    /// Ends a session's recording; [`MediaEvent::RecordingEnded`] follows.
+    /// Ends a session's recording; [`super::MediaEvent::RecordingEnded`] follows.
     ///
     /// # Errors
     /// [`FunctionError::NoSession`], [`FunctionError::NotRecording`].
@@ -561,308 +563,6 @@ impl EdgeProxy {
         self.ask(worker, command, What::Change, ticket);
         Ok(())
     }
-
-    // ---- what workers say ----------------------------------------------------------------------
-
-    pub(super) fn handle_function_answer(
-        &mut self,
-        asked: Asked,
-        correlation: Correlation,
-        result: Result<(), Refusal>,
-    ) {
-        if let Some(ticket) = asked.ticket {
-            self.events
-                .push_back(MediaEvent::Outcome { ticket, result });
-        }
-        if result == Err(Refusal::NoSuchLeg) && self.is_rebinding(asked.what) {
-            // Everything is said again once the leg is bound.
-            return;
-        }
-        match asked.what {
-            What::Audio(session, leg) => {
-                self.handle_audio_answer(session, leg, correlation, result);
-            }
-            What::Prompt(prompt) => self.handle_prompt_answer(prompt, result),
-            What::Play(session, leg, playback) => {
-                if let Err(refusal) = result {
-                    self.drop_playback(session, leg, playback, refusal);
-                }
-            }
-            What::Record(session, recording) => {
-                if let Err(refusal) = result {
-                    self.recordings.remove(&recording);
-                    let wanted = self.open_entry(session).map(|entry| &mut entry.wanted);
-                    if let Some(wanted) = wanted
-                        && wanted.is_recording_as(recording)
-                    {
-                        wanted.recording = None;
-                    }
-                    tracing::warn!(%session, %refusal, "not recorded");
-                }
-            }
-            What::Join(session, leg) => {
-                if let Err(refusal) = result {
-                    if let Some(entry) = self.open_entry(session) {
-                        entry.wanted.legs[leg.as_usize()].membership = None;
-                    }
-                    self.events
-                        .push_back(MediaEvent::NotJoined { session, refusal });
-                }
-            }
-            What::Change => {}
-        }
-    }
-
-    fn handle_audio_answer(
-        &mut self,
-        id: SessionId,
-        leg: LegIndex,
-        correlation: Correlation,
-        result: Result<(), Refusal>,
-    ) {
-        let Some(session) = self.sessions.get_mut(&id) else {
-            return;
-        };
-        let wanted = &mut session.wanted.legs[leg.as_usize()];
-        let is_awaited = wanted.setting_audio == Some(correlation);
-        if is_awaited {
-            wanted.setting_audio = None;
-        }
-        match result {
-            Ok(()) if is_awaited => self.tell_configured(id),
-            Ok(()) => {}
-            // Without its formats the sides cannot hear each other.
-            Err(refusal) if is_awaited => self.refuse(id, refusal),
-            Err(refusal) => {
-                wanted.is_audio_said = false;
-                tracing::warn!(session = %id, ?leg, %refusal, "formats not taken");
-            }
-        }
-    }
-
-    fn drop_playback(
-        &mut self,
-        session: SessionId,
-        leg: LegIndex,
-        playback: PlaybackId,
-        refusal: Refusal,
-    ) {
-        let Some(entry) = self.sessions.get_mut(&session) else {
-            return;
-        };
-        let wanted = &mut entry.wanted.legs[leg.as_usize()].playback;
-        let Some(dropped) = wanted.take_if(|wanted| wanted.playback.id == playback) else {
-            return;
-        };
-        if let Some(ticket) = dropped.ticket {
-            let result = Err(refusal);
-            self.events
-                .push_back(MediaEvent::Outcome { ticket, result });
-        }
-        self.events.push_back(MediaEvent::NotPlayed {
-            session,
-            leg,
-            playback,
-            refusal,
-        });
-    }
-
-    fn handle_prompt_answer(
-        &mut self,
-        prompt: trunkline_edge_api::PromptId,
-        result: Result<(), Refusal>,
-    ) {
-        self.prompts.answered(prompt, result.is_ok());
-        let waits = |session: &Session, leg: LegIndex| {
-            let playback = session.wanted.legs[leg.as_usize()].playback.as_ref();
-            let playback = playback.filter(|wanted| wanted.is_waiting)?;
-            let mut sources = playback.playback.sources.as_slice().iter();
-            let source = PlaySource::Prompt(prompt);
-            sources
-                .any(|s| *s == source)
-                .then_some(playback.playback.id)
-        };
-        let mut waiting = Vec::new();
-        for (&id, session) in &self.sessions {
-            for leg in LegIndex::ALL {
-                waiting.extend(waits(session, leg).map(|playback| (id, leg, playback)));
-            }
-        }
-        for (session, leg, playback) in waiting {
-            match result {
-                Ok(()) => self.send_play(session, leg),
-                Err(refusal) => self.drop_playback(session, leg, playback, refusal),
-            }
-        }
-    }
-
-    /// An event about a function. Those of sessions that are gone or closing say nothing any more,
-    /// except that a file is complete.
-    pub(super) fn handle_function_event(&mut self, event: Event) {
-        match event {
-            Event::DigitReceived {
-                session,
-                leg,
-                digit,
-                duration_millis,
-                source,
-            } if self.is_open(session) => self.events.push_back(MediaEvent::Digit {
-                session,
-                leg,
-                digit,
-                duration_millis,
-                source,
-            }),
-            Event::PlaybackEnded {
-                session,
-                leg,
-                playback,
-                cause,
-                ..
-            } => self.end_playback(session, leg, playback, cause),
-            Event::RecordingEnded { recording, outcome } => {
-                let Some(owed) = self.recordings.remove(&recording) else {
-                    return;
-                };
-                if outcome.cause != RecordingEnd::Stopped
-                    && let Some(entry) = owed.session.and_then(|id| self.sessions.get_mut(&id))
-                    && entry.wanted.is_recording_as(recording)
-                {
-                    entry.wanted.recording = None;
-                }
-                self.events.push_back(MediaEvent::RecordingEnded {
-                    session: owed.session,
-                    path: owed.path,
-                    outcome: Some(outcome),
-                });
-            }
-            Event::ActivityChanged {
-                session,
-                leg,
-                is_speaking,
-            } if self.is_open(session) => self.events.push_back(MediaEvent::Activity {
-                session,
-                leg,
-                is_speaking,
-            }),
-            Event::BeepHeard { session, leg, .. } if self.is_open(session) => {
-                self.events.push_back(MediaEvent::Beep { session, leg });
-            }
-            _ => {}
-        }
-    }
-
-    fn end_playback(
-        &mut self,
-        session: SessionId,
-        leg: LegIndex,
-        playback: PlaybackId,
-        cause: PlaybackEnd,
-    ) {
-        let Some(entry) = self.sessions.get_mut(&session) else {
-            return;
-        };
-        let wanted = &mut entry.wanted.legs[leg.as_usize()].playback;
-        // One that another replaced has ended, too.
-        if wanted
-            .take_if(|wanted| wanted.playback.id == playback)
-            .is_some()
-        {
-            self.events.push_back(MediaEvent::PlaybackEnded {
-                session,
-                leg,
-                playback,
-                cause,
-            });
-        }
-    }
-
-    // ---- replay ---------------------------------------------------------------------------------
-
-    /// What was said to the last edge process of `worker` is gone with it. A WAV file goes on where
-    /// it ended when its recording is said again; packets need a file of their own.
-    pub(super) fn renew_functions(&mut self, worker: usize) {
-        let is_cut = |session: &Session| {
-            let wanted = session.wanted.recording.as_ref();
-            let format = wanted.map(|wanted| wanted.recording.format);
-            session.worker == worker && format == Some(RecordingFormat::Pcap)
-        };
-        let cut = self.sessions.iter().filter(|(_, session)| is_cut(session));
-        let cut: Vec<SessionId> = cut.map(|(&id, _)| id).collect();
-        for session in cut {
-            let id = self.recording_id();
-            let Some(entry) = self.sessions.get_mut(&session) else {
-                continue;
-            };
-            let Some(mut wanted) = entry.wanted.recording.take() else {
-                continue;
-            };
-            let last = wanted.recording.id;
-            entry.wanted.recording = wanted.renew(id).map(|()| wanted);
-            if let Some(owed) = self.recordings.remove(&last) {
-                self.events.push_back(MediaEvent::RecordingEnded {
-                    session: owed.session,
-                    path: owed.path,
-                    outcome: None,
-                });
-            }
-        }
-        // Those that were being stopped will not be told of.
-        let sessions = &self.sessions;
-        let is_wanted = |id: RecordingId, owed: &OwedRecording| {
-            let session = owed.session.and_then(|session| sessions.get(&session));
-            match owed.session {
-                Some(_) => session.is_some_and(|entry| entry.wanted.is_recording_as(id)),
-                None => true,
-            }
-        };
-        let lost: Vec<RecordingId> = self
-            .recordings
-            .iter()
-            .filter(|(id, owed)| owed.worker == worker && !is_wanted(**id, owed))
-            .map(|(&id, _)| id)
-            .collect();
-        for id in lost {
-            if let Some(owed) = self.recordings.remove(&id) {
-                self.events.push_back(MediaEvent::RecordingEnded {
-                    session: owed.session,
-                    path: owed.path,
-                    outcome: None,
-                });
-            }
-        }
-    }
-
-    /// Says again what one leg does, after its sockets and its peer were said.
-    pub(super) fn send_leg_functions(&mut self, session: SessionId, leg: LegIndex) {
-        let Some(entry) = self.sessions.get_mut(&session) else {
-            return;
-        };
-        let worker = entry.worker;
-        let wanted = &mut entry.wanted.legs[leg.as_usize()];
-        wanted.is_audio_said = false;
-        let has_switches = wanted.switches != LegFunctions::default();
-        let (fork, is_playing) = (wanted.fork, wanted.playback.is_some());
-        self.send_audio(session, leg);
-        if has_switches {
-            self.send_switches(session, leg, None);
-        }
-        if fork.is_some() {
-            let command = Command::SetFork { session, leg, fork };
-            self.ask(worker, command, What::Change, None);
-        }
-        self.send_join(session, leg, None);
-        if is_playing {
-            self.send_play(session, leg);
-        }
-    }
-
-    /// Says again what a session as a whole does.
-    pub(super) fn send_session_functions(&mut self, session: SessionId) {
-        self.send_recording(session, None);
-    }
-
-    // ---- parts ----------------------------------------------------------------------------------
 
     pub(super) fn ask(
         &mut self,

@@ -1,3 +1,5 @@
+use trunkline_edge_api::Event;
+
 use super::*;
 use trunkline_edge_api::{
     LegCrypto, MediaDirection, MediaTimeouts, PayloadRoutes, PortRange, SourcePolicy, SrtpKey,

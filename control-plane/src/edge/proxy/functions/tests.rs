@@ -1,13 +1,13 @@
 use trunkline_edge_api::{
-    AudioCodec, AudioFormat, AudioFormats, ClockRateHz, Epoch, OpusOptions, PacketTime,
-    PayloadType, RecordingOutcome, WorkerIndex,
+    AudioCodec, AudioFormat, AudioFormats, ClockRateHz, Epoch, Event, OpusOptions, PacketTime,
+    PayloadType, RecordingEnd, RecordingOutcome, Refusal, WorkerIndex,
 };
 
 use super::super::tests::{
     LOOPBACK, NOW, WORKER, answer, commands, config, opened, proxy, workers,
 };
 use super::*;
-use crate::edge::proxy::Ssrc;
+use crate::edge::proxy::{MediaEvent, Ssrc};
 
 fn leg_audio() -> LegAudio {
     let pcmu = AudioFormat {
