@@ -10,10 +10,11 @@ use support::{
 };
 use trunkline_edge_api::{
     AudioCodec, AudioFormat, AudioFormats, ClockRateHz, Command, ConferenceId, Counter, Digit,
-    DigitMethod, DigitString, DigitsId, DigitsToSend, Event, FilePath, IoTier, LegAudio, LegIndex,
-    Membership, OpusOptions, PacketTime, PayloadType, PlaySource, PlaySources, Playback,
-    PlaybackEnd, PlaybackId, PromptId, Recording, RecordingEnd, RecordingFormat, RecordingId,
-    RecordingOutcome, RecordingTracks, Refusal, RtcpMode, TelephoneEventFormat,
+    DigitMethod, DigitString, DigitsId, DigitsToSend, Event, FilePath, IoTier, LegAudio,
+    LegFunctions, LegIndex, Membership, OpusOptions, PacketTime, PayloadType, PlaySource,
+    PlaySources, Playback, PlaybackEnd, PlaybackId, PromptId, Recording, RecordingEnd,
+    RecordingFormat, RecordingId, RecordingOutcome, RecordingTracks, Refusal, RtcpMode,
+    TelephoneEventFormat,
 };
 
 const ONE_WORKER: &str = "workers = 1\nsessions_max = 16";
@@ -23,6 +24,7 @@ on_each_tier! {
     file_that_cannot_be_played_is_refused_when_it_is_loaded,
     call_is_recorded_while_it_is_relayed,
     recording_that_cannot_be_created_ends_at_once,
+    hidden_digit_is_neither_relayed_nor_recorded,
     three_parties_hear_each_other_and_not_themselves,
     opus_and_pcmu_understand_each_other,
     digits_are_sent_and_told_of,
@@ -353,6 +355,93 @@ fn recording_that_cannot_be_created_ends_at_once(tier: IoTier) {
         RecordingEnd::CannotCreate
     );
     call.pass_a_to_b(1, b"goes on");
+}
+
+/// 20 ms of the key 5 in µ-law.
+fn key_five(n: u16) -> Vec<u8> {
+    (0..160)
+        .map(|i| {
+            let at = (f64::from(n) * 160.0 + f64::from(i)) / 8_000.0 * std::f64::consts::TAU;
+            compress((at * 770.0).sin() * 6_000.0 + (at * 1_336.0).sin() * 6_000.0)
+        })
+        .collect()
+}
+
+fn hidden_digit_is_neither_relayed_nor_recorded(tier: IoTier) {
+    let edge = EdgeProcess::start(tier, ONE_WORKER);
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("hidden.wav");
+    let mut control = edge.connect(1);
+    let call = pcmu_call(&mut control);
+    let hide = Command::SetLegFunctions {
+        session: call.session,
+        leg: A,
+        functions: LegFunctions {
+            detects_tones: true,
+            hides_digits: true,
+            ..LegFunctions::default()
+        },
+    };
+    assert_eq!(control.ask(0, hide), Ok(()));
+    let start = Command::StartRecording {
+        session: call.session,
+        recording: Recording {
+            id: RecordingId(9),
+            path: path(&file),
+            format: RecordingFormat::Wav8k,
+            tracks: RecordingTracks::LegA,
+            paused: false,
+        },
+    };
+    assert_eq!(control.ask(0, start), Ok(()));
+    for n in 0..80 {
+        // Half a second of a tone, a key for 100 ms between pauses, and the tone again.
+        let said = match n {
+            0..25 | 55..80 => tone(440.0, n),
+            35..40 => key_five(n),
+            _ => vec![0xff; 160],
+        };
+        call.peers[0].send_rtp(call.locals[0].rtp, &rtp(0, n, 7, &said));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let digit = control.wait_for(0, |event| match event {
+        Event::DigitReceived { digit, leg: A, .. } => Some(digit.as_char()),
+        _ => None,
+    });
+    assert_eq!(digit, '5');
+    let stop = Command::StopRecording {
+        session: call.session,
+        recording: RecordingId(9),
+    };
+    assert_eq!(control.ask(0, stop), Ok(()));
+    assert_eq!(
+        recording_ended(&mut control, 9).cause,
+        RecordingEnd::Stopped
+    );
+    let bytes = std::fs::read(&file).expect("written");
+    let data = bytes.windows(4).position(|tag| tag == b"data");
+    let first = data.expect("a data chunk") + 8;
+    let recorded: Vec<Vec<u8>> = bytes[first..]
+        .chunks_exact(2)
+        .map(|sample| compress(f64::from(i16::from_le_bytes([sample[0], sample[1]]))))
+        .collect::<Vec<u8>>()
+        .chunks(160)
+        .map(<[u8]>::to_vec)
+        .collect();
+    let heard: Vec<Vec<u8>> = (0..70)
+        .map(|_| call.peers[1].receive_rtp()[12..].to_vec())
+        .collect();
+    for (who, payloads) in [("recorded", &recorded), ("relayed", &heard)] {
+        let loud = payloads
+            .iter()
+            .filter(|payload| loudness(payload) > 2_000.0);
+        assert!(loud.count() > 30, "the tone is {who}");
+        for payload in payloads {
+            let key = share_of(1_336.0, std::slice::from_ref(payload));
+            let is_loud = loudness(payload) > 500.0;
+            assert!(!is_loud || key < 0.2, "the key is {who}: {key}");
+        }
+    }
 }
 
 /// A session with one leg, in a conference.
