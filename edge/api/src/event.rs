@@ -242,7 +242,7 @@ pub enum Refusal {
     #[error("the media port is in use by another socket")]
     AddressInUse = 10,
     /// The machine has no such address.
-    #[error("this machine does not have the media address; correct [edge] media_address")]
+    #[error("this machine does not have the media address; correct [edge] media_addresses")]
     AddressNotAvailable = 11,
     /// RLIMIT_NOFILE or the worker's registered-file table is exhausted.
     #[error("the edge is out of sockets; raise LimitNOFILE or [edge] sessions_max")]
@@ -279,7 +279,7 @@ pub enum Refusal {
     #[error("the file is too long for a prompt")]
     PromptTooLong = 42,
     /// The memory for prompts is used up.
-    #[error("no memory is left for prompts; unload some or raise [edge] prompt_bytes_max")]
+    #[error("no memory is left for prompts; play fewer or shorter files")]
     PromptCacheFull = 43,
     /// Nothing is loaded under this id.
     #[error("no prompt is loaded under this id")]
