@@ -1,13 +1,13 @@
 //! What a leg's peer is sent of the edge's own, one packet after the other.
 
-use trunkline_edge_api::{DigitsId, LegIndex, MonoTime, PlaybackEnd};
+use trunkline_edge_api::{ClockRateHz, DigitsId, LegIndex, MonoTime, PlaybackEnd};
 
 use super::super::leg::Leg;
 use super::super::{SessionEvent, Transmit};
 use super::made::{Feed, Made};
 use super::player::Played;
 use super::{CONVERTED, LegMedia};
-use crate::rewrite::{OutgoingStream, Position};
+use crate::rewrite::Position;
 use crate::rtp::HEADER_LEN_MIN;
 
 impl Leg {
@@ -20,7 +20,7 @@ impl Leg {
     ) -> Option<Transmit> {
         // Each turn sends, ends or skips something that was due, so the turns are bounded by it.
         loop {
-            let made = match self.media.as_mut()?.next(now, index, &self.stream, out)? {
+            let made = match self.media.as_mut()?.next(now, index, out)? {
                 Next::Made(made) => made,
                 Next::Copy(transmit) => return Some(transmit),
                 Next::Again => continue,
@@ -40,20 +40,14 @@ enum Next {
 }
 
 impl LegMedia {
-    fn next(
-        &mut self,
-        now: MonoTime,
-        leg: LegIndex,
-        stream: &OutgoingStream,
-        out: &mut [u8],
-    ) -> Option<Next> {
+    fn next(&mut self, now: MonoTime, leg: LegIndex, out: &mut [u8]) -> Option<Next> {
         if let Some(copy) = self.fork.as_mut().and_then(|fork| fork.poll(leg, out)) {
             return Some(Next::Copy(copy));
         }
         let audio = self.audio.as_ref()?;
         if let (Some(sender), Some(events)) = (&mut self.event_sender, audio.send_events) {
             let clock = events.clock_rate;
-            let stream_now = stream.timestamp_at(now, clock.get()).unwrap_or_default();
+            let stream_now = clock_at(now, clock);
             if let Some(packet) = sender.poll(now, stream_now) {
                 out.get_mut(HEADER_LEN_MIN..)?
                     .get_mut(..packet.payload.len())?
@@ -117,4 +111,11 @@ impl LegMedia {
             self.tell(SessionEvent::DigitsSent { leg, digits: id });
         }
     }
+}
+
+/// A clock that runs whether the leg has sent anything or not: events are a source of their own, so
+/// it matters that their timestamps lie as far apart as they do, not where they begin.
+fn clock_at(now: MonoTime, clock_rate: ClockRateHz) -> u32 {
+    let units = u128::from(now.0) * u128::from(clock_rate.get()) / 1_000_000_000;
+    units as u32
 }

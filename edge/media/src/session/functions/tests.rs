@@ -8,6 +8,7 @@ use trunkline_edge_api::{
 
 use trunkline_edge_api::{ClockRateHz, DropReason, PayloadRoute, PayloadType};
 
+mod digits;
 mod listening;
 
 use super::*;
@@ -553,95 +554,6 @@ fn held_peer_is_played_nothing_and_time_goes_on() {
     call.play(B, 1, vec![tone(100)], false);
     call.pass(200);
     assert_eq!(call.take_sent(B), []);
-    assert_eq!(call.events.len(), 1);
-}
-
-#[test]
-fn digits_are_sent_as_rfc_4733_asks() {
-    let mut call = Call::relayed();
-    let _ = call.speak(A, 0, 0, &[0xff; 160]);
-    call.pass(20);
-    call.command(SessionCommand::SendDigits(
-        B,
-        digits(1, "4#", DigitMethod::Preferred),
-    ));
-    call.command(SessionCommand::SendDigits(
-        B,
-        digits(1, "4#", DigitMethod::Preferred),
-    ));
-    call.pass(600);
-    let sent = call.take_sent(B);
-    assert_one_stream(&sent, SSRC[1]);
-    let events: Vec<&Out> = sent
-        .iter()
-        .filter(|out| out.header.payload_type == pt(EVENTS))
-        .collect();
-    let timestamps: Vec<u32> = events.iter().map(|out| out.header.timestamp).collect();
-    let mut distinct = timestamps.clone();
-    distinct.dedup();
-    assert_eq!(distinct.len(), 2, "one for each digit: {timestamps:?}");
-    for (at, code) in distinct.iter().zip([4u8, 11]) {
-        let of_digit: Vec<&&Out> = events
-            .iter()
-            .filter(|out| out.header.timestamp == *at)
-            .collect();
-        assert!(of_digit[0].header.marker);
-        assert!(of_digit[1..].iter().all(|out| !out.header.marker));
-        let ends = of_digit
-            .iter()
-            .filter(|out| out.payload[1] & 0x80 != 0)
-            .count();
-        assert_eq!(ends, 3);
-        assert!(of_digit.iter().all(|out| out.payload[0] == code));
-        let last = of_digit.last().expect("some");
-        assert_eq!(last.payload[2..4], 800u16.to_be_bytes());
-    }
-    let done = SessionEvent::DigitsSent {
-        leg: B,
-        digits: DigitsId(1),
-    };
-    assert_eq!(call.events, [done]);
-}
-
-#[test]
-fn audio_after_an_event_is_stamped_behind_its_end() {
-    let mut call = Call::relayed();
-    let _ = call.speak(A, 0, 0, &[0xff; 160]);
-    call.pass(20);
-    call.command(SessionCommand::SendDigits(
-        B,
-        digits(1, "4", DigitMethod::Preferred),
-    ));
-    call.pass(300);
-    let _ = call.speak(A, 0, 16, &[0xff; 160]);
-    let sent = call.take_sent(B);
-    let (events, audio) = sent.split_at(sent.len() - 1);
-    let began = events.last().expect("an event").header.timestamp;
-    let behind = audio[0].header.timestamp.wrapping_sub(began);
-    assert!((800..8_000).contains(&behind), "{behind}");
-}
-
-#[test]
-fn digits_can_be_sent_as_tones() {
-    let mut call = Call::relayed();
-    call.command(SessionCommand::SendDigits(
-        B,
-        digits(9, "12", DigitMethod::InBand),
-    ));
-    call.pass(500);
-    let sent = call.take_sent(B);
-    let loud: String = sent
-        .iter()
-        .map(|out| {
-            if energy(&out.payload, Law::Mu) > 1_000.0 {
-                '#'
-            } else {
-                '.'
-            }
-        })
-        .collect();
-    assert_eq!(loud, "#####...#####...");
-    assert_one_stream(&sent, SSRC[1]);
     assert_eq!(call.events.len(), 1);
 }
 
