@@ -26,6 +26,7 @@ mod leg;
 mod security;
 mod watch;
 
+use functions::LegMedia;
 pub use functions::{MixFrame, PreparedPlayback, Tapped};
 use leg::Leg;
 pub use watch::TRANSMIT_LEN_MAX;
@@ -209,6 +210,8 @@ pub struct MediaSession {
     last_heard: Option<MonoTime>,
     /// One of the legs does more than relaying.
     has_functions: bool,
+    /// What a leg that was closed has yet to tell.
+    parted: Option<Box<LegMedia>>,
 }
 
 impl MediaSession {
@@ -325,7 +328,8 @@ impl MediaSession {
                 self.arrange(now)
             }
             SessionCommand::CloseLeg(leg) => {
-                self.legs[leg.as_usize()] = None;
+                let closed = self.legs[leg.as_usize()].take();
+                self.part_with(leg, closed);
                 Ok(())
             }
             SessionCommand::SetAudio(..)

@@ -228,6 +228,7 @@ impl Worker {
             self.leave_closed(id, leg);
             // Closing a leg is never refused.
             let _ = self.command_session(now, key, SessionCommand::CloseLeg(leg));
+            self.serve_session(now, key);
         }
         let outcome = Outcome {
             answer: Some(correlation),

@@ -251,10 +251,22 @@ impl MediaSession {
         if !self.has_functions {
             return None;
         }
+        if let Some(told) = self.parted.as_mut().and_then(|media| media.poll_event()) {
+            return Some(told);
+        }
+        self.parted = None;
         self.legs
             .iter_mut()
             .flatten()
             .find_map(|leg| leg.media.as_deref_mut()?.poll_event())
+    }
+
+    /// A leg was closed alone: its last digit counts, and its playback has ended.
+    pub(in crate::session) fn part_with(&mut self, index: LegIndex, leg: Option<Leg>) {
+        if let Some(mut media) = leg.and_then(|leg| leg.media) {
+            media.handle_close(index);
+            self.parted = Some(media);
+        }
     }
 
     /// The session ends: what its legs were about to tell is told.

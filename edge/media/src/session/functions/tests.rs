@@ -621,6 +621,30 @@ fn muted_peer_is_heard_by_nobody_and_deaf_peer_hears_nobody() {
 }
 
 #[test]
+fn leg_that_is_closed_alone_tells_its_last_digit_and_the_end_of_its_playback() {
+    let mut call = Call::relayed();
+    call.play(A, 1, vec![tone(10_000)], false);
+    call.pass(40);
+    let packet = rtp(0x80 | EVENTS, 5, 800, &event('3', false, 40));
+    let _ = call.receive(A, &packet);
+    call.command(SessionCommand::CloseLeg(A));
+    call.tell();
+    let digits = call
+        .events
+        .iter()
+        .filter(|event| matches!(event, SessionEvent::DigitReceived { leg: A, .. }));
+    assert_eq!(digits.count(), 1);
+    let ended = SessionEvent::PlaybackEnded {
+        leg: A,
+        playback: PlaybackId(1),
+        cause: PlaybackEnd::Stopped,
+        played_millis: 40,
+    };
+    assert!(call.events.contains(&ended), "{:?}", call.events);
+    assert!(!call.session.wants().ticks);
+}
+
+#[test]
 fn nothing_is_played_or_sent_to_a_leg_without_formats() {
     let mut call = Call::relayed();
     call.command(SessionCommand::SetAudio(B, None));
