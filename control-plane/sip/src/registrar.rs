@@ -9,9 +9,11 @@
 //!
 //! The contact stays as the phone wrote it, because that is the request URI it knows itself by;
 //! the way to the phone is the flow its REGISTER took, which leads through any NAT. Who may
-//! register what is decided before ([`crate::digest`]). Left out: `Path` (RFC 3327), GRUU.
+//! register what is decided before ([`crate::digest`]). Behind a proxy the way goes along its `Path`;
+//! a phone with several flows is reached over the one it used last.
 
 mod binding;
+mod extensions;
 #[cfg(test)]
 mod tests;
 
@@ -19,7 +21,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use sipx_sip::{Header, HeaderName, Request};
+use sipx_sip::{Header, HeaderName, Reliability, Request};
 use trunkline_edge_api::MonoTime;
 
 use crate::flow::{ConnectionId, Flow};
@@ -41,6 +43,9 @@ pub struct RegistrarConfig {
     pub expires_default_secs: u32,
     /// Longer intervals are cut to this, seconds.
     pub expires_max_secs: u32,
+    /// Whether phones are told to send their requests through us (`Service-Route`, RFC 3608).
+    /// They register here, so most do; one whose outbound proxy is another host needs to be told.
+    pub gives_service_route: bool,
 }
 
 impl Default for RegistrarConfig {
@@ -51,6 +56,7 @@ impl Default for RegistrarConfig {
             expires_min_secs: 60,
             expires_default_secs: 3_600,
             expires_max_secs: 3_600,
+            gives_service_route: false,
         }
     }
 }
@@ -73,6 +79,9 @@ pub enum RegisterError {
     /// An older REGISTER of the same phone arrived after a newer one.
     #[error("CSeq not above that of the binding")]
     OutOfOrder,
+    /// The phone counts on its first hop to keep its flow open, which that does not promise.
+    #[error("the first hop does not support outbound (RFC 5626)")]
+    FirstHopLacksOutbound,
     /// The address of record would have more contacts than it may.
     #[error("more contacts than one address of record may have")]
     TooManyContacts,
@@ -89,6 +98,7 @@ impl RegisterError {
             Self::Malformed(_) | Self::WildcardMisused => 400,
             Self::IntervalTooBrief { .. } => 423,
             Self::OutOfOrder => 500,
+            Self::FirstHopLacksOutbound => 439,
             Self::TooManyContacts => 403,
             Self::Full => 503,
         }
@@ -139,9 +149,9 @@ impl Registrar {
         }
     }
 
-    /// Carries out an authenticated REGISTER for `aor` that came over `flow`. Returns the
-    /// `Contact` headers of the 200: every binding there is now. A REGISTER without `Contact`
-    /// asks for just that.
+    /// Carries out an authenticated REGISTER for `aor` that came over `flow`. Returns the headers
+    /// of the 200: a `Contact` for every binding there is now, then what the extensions ask for. A
+    /// REGISTER without `Contact` asks for just that.
     ///
     /// # Errors
     /// Nothing was changed; [`RegisterError::status`] says how to answer.
@@ -156,7 +166,7 @@ impl Registrar {
         let update = Update::read(now, request, flow, &self.config)?;
         let old = self.records.get(aor).map_or(&[][..], Vec::as_slice);
         let new = match &update.contacts {
-            Contacts::Query => return Ok(contact_headers(now, old)),
+            Contacts::Query => return Ok(self.headers(now, old, &update, flow)),
             Contacts::Wildcard => update.remove_all(old)?,
             Contacts::Listed(listed) => update.apply(listed, old)?,
         };
@@ -167,18 +177,25 @@ impl Registrar {
         if total > self.config.bindings_max && new.len() > old.len() {
             return Err(RegisterError::Full);
         }
-        let headers = contact_headers(now, &new);
+        let headers = self.headers(now, &new, &update, flow);
         self.replace(aor, new);
         Ok(headers)
     }
 
-    /// The live bindings of `aor`, best first: by `q`, then the latest registered.
+    /// The live bindings of `aor`, best first: by `q`, then the latest registered. Of a phone with
+    /// several flows only the best is among them, or it would be rung twice (RFC 5626 §7).
     #[must_use]
     pub fn bindings(&self, now: MonoTime, aor: &str) -> Vec<&Binding> {
         let bindings = self.records.get(aor).into_iter().flatten();
         let mut live: Vec<&Binding> = bindings.filter(|b| b.expires_at > now).collect();
         live.sort_by_key(|binding| Reverse(binding.preference()));
-        live
+        let mut phones: Vec<&Binding> = Vec::with_capacity(live.len());
+        for binding in live {
+            if !phones.iter().any(|phone| binding.is_another_flow_of(phone)) {
+                phones.push(binding);
+            }
+        }
+        phones
     }
 
     /// Forgets every binding of `aor`: the member is gone.
@@ -229,6 +246,25 @@ impl Registrar {
         self.bindings_len == 0
     }
 
+    fn headers(
+        &self,
+        now: MonoTime,
+        bindings: &[Binding],
+        update: &Update,
+        flow: &Flow,
+    ) -> Vec<Header> {
+        let mut headers = contact_headers(now, bindings);
+        let uses_outbound = match &update.contacts {
+            Contacts::Listed(listed) => listed.iter().any(|(binding, _)| binding.is_one_flow()),
+            Contacts::Query | Contacts::Wildcard => false,
+        };
+        headers.extend(update.extensions.headers(uses_outbound, flow.kind));
+        if self.config.gives_service_route {
+            headers.extend(service_route(flow));
+        }
+        headers
+    }
+
     fn retain(&mut self, aor: &str, keep: impl FnMut(&Binding) -> bool) {
         if let Some(bindings) = self.records.get(aor) {
             let mut kept = bindings.clone();
@@ -262,6 +298,19 @@ impl Registrar {
         }
         debug_assert_eq!(self.records.len(), self.expiries.len());
     }
+}
+
+/// The way in, as the phone found it.
+fn service_route(flow: &Flow) -> Option<Header> {
+    let transport = match flow.kind.reliability() {
+        Reliability::Unreliable => String::new(),
+        Reliability::Reliable => {
+            let token = flow.kind.via_token().to_ascii_lowercase();
+            format!(";transport={token}")
+        }
+    };
+    let value = format!("<sip:{}{transport};lr>", flow.local);
+    Header::build(HeaderName::ServiceRoute, value).ok()
 }
 
 fn first_expiry(bindings: &[Binding]) -> Option<MonoTime> {

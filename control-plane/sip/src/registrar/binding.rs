@@ -3,11 +3,13 @@
 use std::fmt::Write as _;
 
 use bytes::Bytes;
+use sipx_sip::headers::To;
 use sipx_sip::headers::address::ContactValue;
 use sipx_sip::headers::misc::Expires;
-use sipx_sip::{Address, CSeq, CallId, HeaderName, Request, Uri};
+use sipx_sip::{Address, CSeq, CallId, Header, HeaderName, Request, Uri};
 use trunkline_edge_api::MonoTime;
 
+use super::extensions::{Extensions, gruu};
 use super::{RegisterError, RegistrarConfig};
 use crate::flow::Flow;
 use crate::identity::names_another_address;
@@ -36,16 +38,52 @@ pub struct Binding {
     registered_at: MonoTime,
     call_id: Vec<u8>,
     cseq: u32,
-    /// `+sip.instance` and `reg-id` (RFC 5626): the same phone, whatever its contact is now.
-    instance: Option<(String, Option<u32>)>,
+    /// `+sip.instance` (RFC 5626 §4.1): the same phone, whatever its contact is now.
+    instance: Option<Box<str>>,
+    /// `reg-id`: which of the phone's flows this is, where outbound is in use (RFC 5626 §4.2).
+    reg_id: Option<u32>,
+    /// Values of the `Path` rows (RFC 3327), in order: proxies that want to be passed.
+    path: Box<[Bytes]>,
+    /// The URI that means this phone and no other of its user (RFC 5627), when it asked for one.
+    gruu: Option<Box<str>>,
 }
 
 impl Binding {
     /// Whether the phone's own idea of its address is not where we see it: its media address
     /// cannot be believed either.
+    ///
+    /// Behind a proxy that wrote itself into `Path` this says nothing: the flow ends at that proxy,
+    /// which looks after its phones' NAT itself.
     #[must_use]
     pub fn is_behind_nat(&self) -> bool {
-        names_another_address(&self.contact, self.flow.remote.ip())
+        self.path.is_empty() && names_another_address(&self.contact, self.flow.remote.ip())
+    }
+
+    /// `Route` headers of a request to the phone: its `Path`, as a pre-loaded route set
+    /// (RFC 3327 §5.3). The flow leads to the first of them.
+    #[must_use]
+    pub fn routes(&self) -> Vec<Header> {
+        let rows = self.path.iter().cloned();
+        rows.filter_map(|row| Header::build(HeaderName::Route, row).ok())
+            .collect()
+    }
+
+    /// Whether `gr`, the value of a request URI's parameter of that name, means this phone.
+    #[must_use]
+    pub fn is_instance(&self, gr: &[u8]) -> bool {
+        self.instance
+            .as_deref()
+            .is_some_and(|instance| instance.trim_matches(['<', '>']).as_bytes() == gr)
+    }
+
+    /// Whether the phone keeps several flows, of which this is one.
+    pub(super) fn is_one_flow(&self) -> bool {
+        self.reg_id.is_some()
+    }
+
+    /// Whether this is another flow to the phone that `other` leads to: one of them is enough.
+    pub(super) fn is_another_flow_of(&self, other: &Binding) -> bool {
+        self.instance.is_some() && self.instance == other.instance
     }
 
     /// Higher is better.
@@ -61,19 +99,26 @@ impl Binding {
         if self.q_millis < 1_000 {
             let _ = write!(value, ";q=0.{:03}", self.q_millis);
         }
-        if let Some((instance, reg_id)) = &self.instance {
+        if let Some(instance) = &self.instance {
             let _ = write!(value, ";+sip.instance=\"{instance}\"");
-            if let Some(reg_id) = reg_id {
-                let _ = write!(value, ";reg-id={reg_id}");
-            }
+        }
+        if let Some(reg_id) = self.reg_id {
+            let _ = write!(value, ";reg-id={reg_id}");
+        }
+        if let Some(gruu) = &self.gruu {
+            let _ = write!(value, ";pub-gruu=\"{gruu}\"");
         }
         value
     }
 
-    /// Whether `other` is this phone: the same contact (RFC 3261 §10.3 step 7), or the same
-    /// instance that has moved.
-    fn is_same_phone(&self, other: &Binding) -> bool {
+    /// Whether `other` takes this one's place: the same contact (RFC 3261 §10.3 step 7) or the
+    /// same instance that has moved; with outbound the same flow of the same instance and nothing
+    /// else (RFC 5626 §6).
+    fn is_same_binding(&self, other: &Binding) -> bool {
         let is_same_instance = self.instance.is_some() && self.instance == other.instance;
+        if self.reg_id.is_some() && other.reg_id.is_some() {
+            return is_same_instance && self.reg_id == other.reg_id;
+        }
         is_same_instance || self.contact.equivalent(&other.contact)
     }
 }
@@ -82,6 +127,10 @@ impl Binding {
 pub(super) struct Update {
     call_id: Vec<u8>,
     cseq: u32,
+    /// What of RFC 3327, 5626 and 5627 the phone speaks, and the path it came.
+    pub(super) extensions: Extensions,
+    /// The address of record as the phone wrote it, for GRUUs.
+    address_of_record: Option<Uri>,
     pub(super) contacts: Contacts,
 }
 
@@ -115,6 +164,11 @@ impl Update {
         let mut update = Self {
             call_id,
             cseq,
+            extensions: Extensions::read(request)?,
+            address_of_record: match request.headers.typed::<To>() {
+                Some(Ok(to)) => Some(to.uri.clone()),
+                _ => None,
+            },
             contacts: Contacts::Query,
         };
         let expires = match request.headers.typed::<Expires>() {
@@ -165,6 +219,15 @@ impl Update {
         // A copy: the parsed URI is a view that would keep the whole message in memory.
         let contact = Uri::parse(Bytes::copy_from_slice(&address.uri.to_bytes()))
             .map_err(|_| RegisterError::Malformed("Contact"))?;
+        let instance = instance(address);
+        let reg_id = match instance {
+            Some(_) => self.extensions.flow_of(address)?,
+            None => None,
+        };
+        let gruu = match (&instance, &self.address_of_record) {
+            (Some(instance), Some(aor)) if self.extensions.supports_gruu => gruu(aor, instance),
+            _ => None,
+        };
         Ok(Binding {
             contact,
             flow: flow.clone(),
@@ -173,7 +236,10 @@ impl Update {
             registered_at: now,
             call_id: self.call_id.clone(),
             cseq: self.cseq,
-            instance: instance(address),
+            instance,
+            reg_id,
+            path: self.extensions.path.clone(),
+            gruu,
         })
     }
 
@@ -192,9 +258,9 @@ impl Update {
     ) -> Result<Vec<Binding>, RegisterError> {
         let mut new = old.to_vec();
         for (binding, secs) in listed {
-            let known = old.iter().filter(|old| old.is_same_phone(binding));
+            let known = old.iter().filter(|old| old.is_same_binding(binding));
             known.clone().try_for_each(|old| self.supersedes(old))?;
-            new.retain(|other| !other.is_same_phone(binding));
+            new.retain(|other| !other.is_same_binding(binding));
             if *secs > 0 {
                 new.push(binding.clone());
             }
@@ -253,14 +319,10 @@ fn q_millis(value: &[u8]) -> Option<u16> {
     }
 }
 
-fn instance(address: &Address) -> Option<(String, Option<u32>)> {
+fn instance(address: &Address) -> Option<Box<str>> {
     let instance = std::str::from_utf8(address.param("+sip.instance")?).ok()?;
     let is_writable = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\');
-    if !(1..=INSTANCE_LEN_MAX).contains(&instance.len()) || !instance.bytes().all(is_writable) {
-        return None;
-    }
-    let reg_id = address
-        .param("reg-id")
-        .and_then(|id| std::str::from_utf8(id).ok()?.parse().ok());
-    Some((instance.to_owned(), reg_id))
+    let is_fit =
+        (1..=INSTANCE_LEN_MAX).contains(&instance.len()) && instance.bytes().all(is_writable);
+    is_fit.then(|| instance.into())
 }

@@ -41,7 +41,7 @@ fn put(
     let result = registrar.handle_register(at(secs), "1001", &request, &flow(NAT));
     assert!(registrar.len() <= registrar.config.bindings_max);
     result
-        .map(|headers| values(&headers))
+        .map(|headers| named(&headers, &HeaderName::Contact))
         .map_err(|error| error.status())
 }
 
@@ -212,7 +212,8 @@ fn instance_that_moves_replaces_its_old_contact_and_another_flow_of_it_does_not(
     let mut table = table();
     let contact = |port: u16, reg_id: u8| {
         format!(
-            "Contact: <sip:1001@10.0.0.7:{port}>;+sip.instance=\"<urn:uuid:1>\";reg-id={reg_id}\r\n"
+            "Supported: outbound\r\n\
+             Contact: <sip:1001@10.0.0.7:{port}>;+sip.instance=\"<urn:uuid:1>\";reg-id={reg_id}\r\n"
         )
     };
     put(&mut table, 0, "a", 1, &contact(5060, 1)).expect("valid");
@@ -225,6 +226,134 @@ fn instance_that_moves_replaces_its_old_contact_and_another_flow_of_it_does_not(
         put(&mut table, 2, "c", 1, &contact(5064, 2)).map(|all| all.len()),
         Ok(2)
     );
+    // Two ways to one phone: it is rung once, over the way it used last.
+    let ways = table.bindings(at(3), "1001");
+    assert_eq!(ways.len(), 1);
+    assert_eq!(ways[0].contact.to_string(), "sip:1001@10.0.0.7:5064");
+}
+
+#[test]
+fn reg_id_means_nothing_without_outbound_and_is_refused_behind_a_proxy_that_keeps_no_flow() {
+    let contact = "Contact: <sip:1@10.0.0.7>;+sip.instance=\"<urn:uuid:1>\";reg-id=2\r\n";
+    let without = put(&mut table(), 0, "a", 1, contact).expect("valid");
+    assert_eq!(
+        without,
+        ["<sip:1@10.0.0.7>;expires=3600;+sip.instance=\"<urn:uuid:1>\""]
+    );
+    let outbound = format!("Supported: path, outbound\r\n{contact}");
+    let through = |path: &str| put(&mut table(), 0, "a", 1, &format!("{path}{outbound}"));
+    assert_eq!(through("Path: <sip:198.51.100.20:41000;lr>\r\n"), Err(439));
+    assert!(through("Path: <sip:198.51.100.20:41000;lr;ob>\r\n").is_ok());
+    // The edge proxy is the last, the one on top stands next to us.
+    assert!(through("Path: <sip:inner;lr>, <sip:edge;lr;ob>\r\n").is_ok());
+    assert_eq!(
+        through("Path: <sip:inner;lr;ob>\r\nPath: <sip:edge;lr>\r\n"),
+        Err(439)
+    );
+}
+
+/// Headers of a 200 by name.
+fn named(headers: &[Header], name: &HeaderName) -> Vec<String> {
+    let of_name = headers.iter().filter(|header| header.name() == name);
+    values(&of_name.cloned().collect::<Vec<_>>())
+}
+
+fn ok(headers: &str) -> (Registrar, Vec<Header>) {
+    let mut table = table();
+    let on_tcp = Flow::tcp(flow(NAT).local, flow(NAT).remote, Some(ConnectionId(1)));
+    let answer = table
+        .handle_register(at(0), "1001", &register("a", 1, headers), &on_tcp)
+        .expect("valid");
+    (table, answer)
+}
+
+#[test]
+fn path_is_given_back_and_becomes_the_route_of_what_is_sent_to_the_phone() {
+    let (table, answer) = ok(&format!(
+        "Supported: path\r\nPath: <sip:inner.example.com;lr>\r\n\
+         Path: <sip:token@edge.example.com;lr>\r\n{PHONE}"
+    ));
+    let rows = [
+        "<sip:inner.example.com;lr>",
+        "<sip:token@edge.example.com;lr>",
+    ];
+    assert_eq!(named(&answer, &HeaderName::Path), rows);
+    let bindings = table.bindings(at(1), "1001");
+    assert_eq!(values(&bindings[0].routes()), rows);
+    // The proxy sees to its phones' NAT; the address of the flow is the proxy's own.
+    assert!(!bindings[0].is_behind_nat());
+    // Kept for a phone that does not know of it, too, but not shown to it (RFC 3327 §5.3).
+    let (table, answer) = ok(&format!("Path: <sip:edge.example.com;lr>\r\n{PHONE}"));
+    assert!(named(&answer, &HeaderName::Path).is_empty());
+    assert_eq!(table.bindings(at(1), "1001")[0].routes().len(), 1);
+}
+
+#[test]
+fn path_is_bounded() {
+    let row = "Path: <sip:edge.example.com;lr>\r\n";
+    let too_many = row.repeat(5) + PHONE;
+    assert_eq!(put(&mut table(), 0, "a", 1, &too_many), Err(400));
+    let too_long = format!("Path: <sip:{}@edge;lr>\r\n{PHONE}", "x".repeat(600));
+    assert_eq!(put(&mut table(), 0, "a", 1, &too_long), Err(400));
+    assert_eq!(
+        put(
+            &mut table(),
+            0,
+            "a",
+            1,
+            &format!("Path: <sip:edge\r\n{PHONE}")
+        ),
+        Err(400)
+    );
+}
+
+#[test]
+fn outbound_in_use_is_said_with_the_time_between_keepalives_on_a_stream() {
+    let contact = "Contact: <sip:1@10.0.0.7>;+sip.instance=\"<urn:uuid:1>\";reg-id=1\r\n";
+    let (_, answer) = ok(&format!("Supported: outbound\r\n{contact}"));
+    assert_eq!(named(&answer, &HeaderName::Require), ["outbound"]);
+    assert_eq!(named(&answer, &HeaderName::FlowTimer), ["120"]);
+    let (_, answer) = ok(PHONE);
+    assert!(named(&answer, &HeaderName::Require).is_empty());
+    assert_eq!(
+        named(&answer, &HeaderName::Supported),
+        ["path, outbound, gruu"]
+    );
+}
+
+#[test]
+fn phone_that_asks_gets_a_public_gruu_that_names_it_alone() {
+    let contact = "Contact: <sip:1@10.0.0.7>;+sip.instance=\"<urn:uuid:1>\"\r\n";
+    let (table, answer) = ok(&format!("Supported: gruu\r\n{contact}"));
+    assert_eq!(
+        named(&answer, &HeaderName::Contact),
+        [
+            "<sip:1@10.0.0.7>;expires=3600;+sip.instance=\"<urn:uuid:1>\";\
+             pub-gruu=\"sip:1001@trunkline;gr=urn:uuid:1\""
+        ]
+    );
+    let binding = table.bindings(at(1), "1001")[0];
+    assert!(binding.is_instance(b"urn:uuid:1"));
+    assert!(!binding.is_instance(b"urn:uuid:2"));
+    let (_, answer) = ok(contact);
+    assert!(!named(&answer, &HeaderName::Contact)[0].contains("gruu"));
+}
+
+#[test]
+fn service_route_names_the_address_and_transport_the_register_came_to() {
+    let mut table = Registrar::new(RegistrarConfig {
+        gives_service_route: true,
+        ..RegistrarConfig::default()
+    });
+    let mut route = |flow: &Flow| {
+        let answer = table
+            .handle_register(at(0), "1001", &register("a", 1, ""), flow)
+            .expect("valid");
+        named(&answer, &HeaderName::ServiceRoute)
+    };
+    assert_eq!(route(&flow(NAT)), ["<sip:192.0.2.1:5060;lr>"]);
+    let tcp = Flow::tcp(flow(NAT).local, flow(NAT).remote, None);
+    assert_eq!(route(&tcp), ["<sip:192.0.2.1:5060;transport=tcp;lr>"]);
 }
 
 #[test]
