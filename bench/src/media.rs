@@ -20,8 +20,8 @@ use trunkline_edge::recording::{Recorder, RecorderHandle, RecorderLimits};
 use trunkline_edge_api::config::IoChoice;
 use trunkline_edge_api::{
     AudioCodec, ConferenceId, FilePath, LegFunctions, LegIndex, Membership, PlaySource,
-    PlaySources, Playback, PlaybackId, PromptId, Recording, RecordingFormat, RecordingId,
-    RecordingTracks, SessionId, Tone, ToneSegment,
+    PlaySources, Playback, PlaybackId, PlaybackMode, PromptId, Recording, RecordingFormat,
+    RecordingId, RecordingTracks, SessionId, Tone, ToneSegment,
 };
 use trunkline_media::SampleRate;
 use trunkline_media::conference::{Announcements, Conference, MEMBERS_MAX};
@@ -307,6 +307,7 @@ impl Kind {
                 sources: PlaySources::new(vec![source]).context("one source")?,
                 rounds: 0,
                 ends_on_digit: false,
+                mode: PlaybackMode::Replace,
             },
             prompts,
         })

@@ -411,6 +411,16 @@ impl Worker {
                 frequency_hz,
                 duration_millis,
             },
+            SessionEvent::ProgressHeard {
+                leg,
+                signal,
+                frequencies_hz,
+            } => Event::ProgressHeard {
+                session,
+                leg,
+                signal,
+                frequencies_hz,
+            },
             SessionEvent::DigitsSent { leg, digits } => Event::DigitsSent {
                 session,
                 leg,

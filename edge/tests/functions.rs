@@ -12,9 +12,9 @@ use trunkline_edge_api::{
     AudioCodec, AudioFormat, AudioFormats, ClockRateHz, Command, ConferenceId, Counter, Digit,
     DigitMethod, DigitString, DigitsId, DigitsToSend, Event, FilePath, IoTier, LegAudio,
     LegFunctions, LegIndex, Membership, OpusOptions, PacketTime, PayloadType, PlaySource,
-    PlaySources, Playback, PlaybackEnd, PlaybackId, PromptId, Recording, RecordingEnd,
-    RecordingFormat, RecordingId, RecordingOutcome, RecordingTracks, Refusal, RtcpMode,
-    TelephoneEventFormat,
+    PlaySources, Playback, PlaybackEnd, PlaybackId, PlaybackMode, PromptId, Recording,
+    RecordingEnd, RecordingFormat, RecordingId, RecordingOutcome, RecordingTracks, Refusal,
+    RtcpMode, TelephoneEventFormat,
 };
 
 const ONE_WORKER: &str = "workers = 1\nsessions_max = 16";
@@ -112,6 +112,7 @@ fn play(control: &mut Control, call: &Call, leg: LegIndex, id: u32, source: Play
             sources: PlaySources::new(vec![source]).expect("one"),
             rounds: 1,
             ends_on_digit: false,
+            mode: PlaybackMode::Replace,
         },
     };
     assert_eq!(control.ask(0, command), Ok(()));
@@ -259,6 +260,7 @@ fn file_that_cannot_be_played_is_refused_when_it_is_loaded(tier: IoTier) {
             sources: PlaySources::new(vec![PlaySource::Prompt(PromptId(5))]).expect("one"),
             rounds: 1,
             ends_on_digit: false,
+            mode: PlaybackMode::Replace,
         },
     };
     assert_eq!(control.ask(0, command), Err(Refusal::NoSuchPrompt));

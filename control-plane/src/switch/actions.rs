@@ -9,7 +9,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use trunkline_edge_api::{
     AudioCodec, Digit, DigitMethod, DigitString, FilePath, LegIndex, MediaFork, MonoTime,
-    RecordingFormat, RecordingTracks, SessionId, Ssrc, Tone,
+    PlaybackMode, RecordingFormat, RecordingTracks, SessionId, Ssrc, Tone,
 };
 
 use super::Switch;
@@ -192,6 +192,7 @@ impl Switch {
                     pieces: vec![piece(&prompts_dir, &source)?],
                     rounds: u16::from(!loops),
                     ends_on_digit: false,
+                    mode: PlaybackMode::Replace,
                 };
                 proxy.play(now, session, leg.into(), list, ticket)?;
             }

@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use sipx_sip::{Header, HeaderName};
 use trunkline_edge_api::{
-    ConferenceId, DigitMethod, LegIndex, LegReport, Membership, MonoTime, SessionId, Ssrc,
+    ConferenceId, DigitMethod, LegIndex, LegReport, Membership, MonoTime, PlaybackMode, SessionId,
+    Ssrc,
 };
 use trunkline_sip::agent::{Agent, InviteRequest, LegError, NameAddr, SipLegId};
 use trunkline_sip::flow::Flow;
@@ -219,6 +220,7 @@ impl Switch {
                         pieces: vec![Piece::File(file.clone())],
                         rounds: 0,
                         ends_on_digit: false,
+                        mode: PlaybackMode::Replace,
                     };
                     proxy.play(now, session, leg, music, None).map(drop)
                 }
@@ -240,6 +242,7 @@ impl Switch {
                     pieces: vec![Piece::Tone(tone)],
                     rounds: 1,
                     ends_on_digit: true,
+                    mode: PlaybackMode::Replace,
                 };
                 proxy.play(now, session, LegIndex::A, once, None).map(drop)
             }

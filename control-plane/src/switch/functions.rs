@@ -99,6 +99,12 @@ impl Switch {
                 is_speaking,
             } => tracing::debug!(%session, ?leg, is_speaking, "voice"),
             MediaEvent::Beep { session, leg } => tracing::info!(%session, ?leg, "beep"),
+            MediaEvent::Progress {
+                session,
+                leg,
+                signal,
+                frequencies_hz,
+            } => tracing::info!(%session, ?leg, ?signal, ?frequencies_hz, "progress"),
             MediaEvent::Opened { .. }
             | MediaEvent::Configured { .. }
             | MediaEvent::Refused { .. }

@@ -2,7 +2,9 @@
 
 use std::net::SocketAddr;
 
-use crate::function::{ConferenceId, Digit, DigitSource, DigitsId, PlaybackId, RecordingId};
+use crate::function::{
+    ConferenceId, Digit, DigitSource, DigitsId, PlaybackId, ProgressSignal, RecordingId,
+};
 use crate::vocabulary::{Correlation, LegIndex, SessionId};
 
 /// What a worker tells control.
@@ -110,6 +112,19 @@ pub enum Event {
         frequency_hz: u16,
         /// How long it lasted, milliseconds.
         duration_millis: u32,
+    },
+    /// A leg's peer is, or is connected to, something that speaks in tones. Said once for each
+    /// row of them, however long it lasts. Since 1.3.
+    ProgressHeard {
+        /// The session.
+        session: SessionId,
+        /// The leg that heard it.
+        leg: LegIndex,
+        /// What it means.
+        signal: ProgressSignal,
+        /// What was heard, Hz: one tone, two at once, lowest first, or the three of
+        /// [`ProgressSignal::SpecialInformation`] in their order; 0 where there are fewer.
+        frequencies_hz: [u16; 3],
     },
     /// Somebody else is the loudest of a conference; `None`: nobody speaks.
     SpeakerChanged {
@@ -230,6 +245,8 @@ impl Event {
                 | Event::DigitsSent { .. }
                 | Event::PlaybackEnded { .. }
                 | Event::RecordingEnded { .. }
+                | Event::BeepHeard { .. }
+                | Event::ProgressHeard { .. }
         )
     }
 }

@@ -62,7 +62,7 @@ pub struct RawAudio {
     pub sample_rate_hz: u32,
 }
 
-/// What a leg's peer is played in place of the far leg's audio.
+/// What a leg's peer is played.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Playback {
     /// Which playback this is.
@@ -73,6 +73,46 @@ pub struct Playback {
     pub rounds: u16,
     /// Whether a digit of the peer ends it ("barge-in").
     pub ends_on_digit: bool,
+    /// What becomes of the far leg's audio meanwhile. Since 1.3; absent from an older peer means
+    /// [`PlaybackMode::Replace`].
+    pub mode: PlaybackMode,
+}
+
+/// What becomes of the live audio while something is played.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum PlaybackMode {
+    /// It is not heard.
+    #[default]
+    Replace,
+    /// It goes on under what is played: a coach's whisper, the beep of a recording.
+    Into(LiveLevel),
+}
+
+/// How much softer live audio is while something is played over it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct LiveLevel(u8);
+
+impl LiveLevel {
+    /// As loud as ever.
+    pub const UNCHANGED: Self = Self(0);
+    /// Most that it can be softened by, dB; next to nothing is left of it then.
+    pub const DB_MAX: u8 = 60;
+
+    /// Softer by so many dB; `None` above [`Self::DB_MAX`].
+    #[must_use]
+    pub const fn softer_by_db(db: u8) -> Option<Self> {
+        if db <= Self::DB_MAX {
+            Some(Self(db))
+        } else {
+            None
+        }
+    }
+
+    /// By how many dB it is softer.
+    #[must_use]
+    pub const fn db(self) -> u8 {
+        self.0
+    }
 }
 
 /// One piece of a playback.
@@ -446,6 +486,53 @@ pub struct LegFunctions {
     pub reports_activity: bool,
     /// Tell of the beep of an answering machine.
     pub detects_beep: bool,
+    /// Tell of call progress tones and fax machines. Since 1.3.
+    pub detects_progress: bool,
+}
+
+/// What the audio of a far end says of the call, to whoever has no signalling for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum ProgressSignal {
+    /// The exchange waits for digits (ITU-T E.180 §4).
+    DialTone = 1,
+    /// The called telephone rings (ITU-T E.180 §5).
+    Ringback = 2,
+    /// The called party is busy (ITU-T E.180 §6).
+    Busy = 3,
+    /// The network is congested: "reorder", "fast busy" (ITU-T E.180 §7).
+    Congestion = 4,
+    /// Three rising tones before an announcement: no such number, out of order, no circuit
+    /// (ITU-T E.180 §8).
+    SpecialInformation = 5,
+    /// A fax machine calls: CNG (ITU-T T.30 §4.3.3.3.2).
+    FaxCalling = 6,
+    /// A fax machine or modem answers: CED, ANS (ITU-T T.30 §4.3.3.3.1, V.25).
+    FaxAnswer = 7,
+}
+
+impl ProgressSignal {
+    /// All signals, by their numbers.
+    pub const ALL: [Self; 7] = [
+        Self::DialTone,
+        Self::Ringback,
+        Self::Busy,
+        Self::Congestion,
+        Self::SpecialInformation,
+        Self::FaxCalling,
+        Self::FaxAnswer,
+    ];
+}
+
+impl TryFrom<u8> for ProgressSignal {
+    type Error = u8;
+
+    fn try_from(value: u8) -> Result<Self, u8> {
+        Self::ALL
+            .into_iter()
+            .find(|signal| *signal as u8 == value)
+            .ok_or(value)
+    }
 }
 
 /// A copy of what a leg's peer says, as RTP to a second address.

@@ -50,9 +50,9 @@ pub use event::{
 };
 pub use function::{
     ConferenceId, ConferenceSettings, Digit, DigitMethod, DigitSource, DigitString, DigitsId,
-    DigitsToSend, FilePath, LegFunctions, MediaFork, Membership, PlaySource, PlaySources, Playback,
-    PlaybackId, PromptId, RawAudio, Recording, RecordingFormat, RecordingId, RecordingTracks, Tone,
-    ToneSegment,
+    DigitsToSend, FilePath, LegFunctions, LiveLevel, MediaFork, Membership, PlaySource,
+    PlaySources, Playback, PlaybackId, PlaybackMode, ProgressSignal, PromptId, RawAudio, Recording,
+    RecordingFormat, RecordingId, RecordingTracks, Tone, ToneSegment,
 };
 pub use source_networks::{SourceNetwork, SourceNetworks};
 pub use vocabulary::{
@@ -65,4 +65,4 @@ pub use vocabulary::{
 /// A minor difference is compatible: bodies and layouts only grow at the end, a reader ignores
 /// what it does not know and takes a default for what is missing. A major difference is refused
 /// at the handshake.
-pub const API_VERSION: ApiVersion = ApiVersion { major: 1, minor: 2 };
+pub const API_VERSION: ApiVersion = ApiVersion { major: 1, minor: 3 };

@@ -28,7 +28,7 @@ pub use self::event::{EventKind, decode_event, encode_event};
 use crate::vocabulary::Correlation;
 
 /// Longest message of major version 1, whatever minor version appends. The longest of this
-/// version is a [`crate::Command::Play`] of sixteen tones with eight segments each, 1,198 bytes.
+/// version is a [`crate::Command::Play`] of sixteen tones with eight segments each, 1,192 bytes.
 pub const MESSAGE_LEN_MAX: usize = 2048;
 
 /// Room for one message.

@@ -28,9 +28,10 @@ use trunkline_edge_api::{
 };
 
 /// All released versions of this major version, and the one in the making.
-const VERSIONS: &[ApiVersion] = &[V1_0, V1_1, API_VERSION];
+const VERSIONS: &[ApiVersion] = &[V1_0, V1_1, V1_2, API_VERSION];
 const V1_0: ApiVersion = ApiVersion { major: 1, minor: 0 };
 const V1_1: ApiVersion = ApiVersion { major: 1, minor: 1 };
+const V1_2: ApiVersion = ApiVersion { major: 1, minor: 2 };
 
 const SESSION: SessionId = SessionId::new(Epoch(0x0a0b_0c0d), 0x0102_0304);
 const CORRELATION: Correlation = Correlation(0x1112_1314_1516_1718);
@@ -197,7 +198,7 @@ fn commands(version: ApiVersion) -> Vec<(&'static str, Command)> {
         ));
     }
     if version.minor >= 2 {
-        commands.extend(samples::commands(SESSION));
+        commands.extend(samples::commands(SESSION, version));
     }
     commands
 }
@@ -247,7 +248,7 @@ fn events(version: ApiVersion) -> Vec<(&'static str, Event)> {
         ));
     }
     if version.minor >= 2 {
-        events.extend(samples::events(SESSION));
+        events.extend(samples::events(SESSION, version));
     }
     events
 }

@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use trunkline_edge_api::{
     Digit, DigitSource, DigitsId, DigitsToSend, DropReason, LegAudio, LegConfig, LegFunctions,
     LegIndex, LegReport, LocalMedia, MediaFork, MediaTimeoutKind, MonoTime, PlaybackEnd,
-    PlaybackId, Refusal,
+    PlaybackId, ProgressSignal, Refusal,
 };
 
 use crate::demux::{MediaKind, Protocol, protocol_of};
@@ -173,6 +173,15 @@ pub enum SessionEvent {
         frequency_hz: u16,
         /// How long it lasted, milliseconds.
         duration_millis: u32,
+    },
+    /// [`trunkline_edge_api::Event::ProgressHeard`].
+    ProgressHeard {
+        /// The leg that heard it.
+        leg: LegIndex,
+        /// What it means.
+        signal: ProgressSignal,
+        /// What was heard, Hz.
+        frequencies_hz: [u16; 3],
     },
     /// [`trunkline_edge_api::Event::PlaybackEnded`].
     PlaybackEnded {

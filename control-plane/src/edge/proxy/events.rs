@@ -56,7 +56,8 @@ impl EdgeProxy {
             | Event::PlaybackEnded { .. }
             | Event::RecordingEnded { .. }
             | Event::ActivityChanged { .. }
-            | Event::BeepHeard { .. } => self.handle_function_event(event),
+            | Event::BeepHeard { .. }
+            | Event::ProgressHeard { .. } => self.handle_function_event(event),
             // Nobody asks for these yet.
             Event::MediaStarted { .. }
             | Event::DigitsSent { .. }

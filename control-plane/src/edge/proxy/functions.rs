@@ -16,8 +16,8 @@
 use trunkline_edge_api::{
     Command, Correlation, Digit, DigitMethod, DigitString, DigitsId, DigitsToSend, FilePath,
     LegAudio, LegFunctions, LegIndex, MediaFork, Membership, MonoTime, PlaySource, PlaySources,
-    Playback, PlaybackId, Recording, RecordingFormat, RecordingId, RecordingTracks, SessionId,
-    Tone,
+    Playback, PlaybackId, PlaybackMode, Recording, RecordingFormat, RecordingId, RecordingTracks,
+    SessionId, Tone,
 };
 
 use trunkline_sip::offer_answer::Conversion;
@@ -94,6 +94,8 @@ pub struct PlayList {
     pub rounds: u16,
     /// Whether a digit of the peer ends it.
     pub ends_on_digit: bool,
+    /// What becomes of what the peer hears otherwise.
+    pub mode: PlaybackMode,
 }
 
 /// What is to be recorded.
@@ -287,8 +289,10 @@ impl EdgeProxy {
         switches: LegFunctions,
         ticket: Option<Ticket>,
     ) -> Result<(), FunctionError> {
-        let looks_into_audio =
-            switches.detects_tones || switches.reports_activity || switches.detects_beep;
+        let looks_into_audio = switches.detects_tones
+            || switches.reports_activity
+            || switches.detects_beep
+            || switches.detects_progress;
         if looks_into_audio || switches.hides_digits {
             self.serve(session)?;
         }
@@ -310,7 +314,7 @@ impl EdgeProxy {
         }
     }
 
-    /// Plays to a leg's peer, in place of whatever it hears.
+    /// Plays to a leg's peer, in place of what it hears or over it.
     ///
     /// # Errors
     /// Whatever keeps it from being asked for; what the edge says to it comes later.
@@ -343,6 +347,7 @@ impl EdgeProxy {
                 sources,
                 rounds: list.rounds,
                 ends_on_digit: list.ends_on_digit,
+                mode: list.mode,
             },
             is_waiting: true,
             ticket,

@@ -2,7 +2,8 @@
 
 use trunkline_edge_api::{
     CloseCause, Digit, DigitSource, FilePath, LegIndex, LegReport, LocalMedia, MediaTimeoutKind,
-    PlaybackEnd, PlaybackId, PortRange, RecordingOutcome, Refusal, SessionId, WorkerIndex,
+    PlaybackEnd, PlaybackId, PortRange, ProgressSignal, RecordingOutcome, Refusal, SessionId,
+    WorkerIndex,
 };
 
 use super::functions::Ticket;
@@ -142,6 +143,17 @@ pub enum MediaEvent {
         session: SessionId,
         /// On which leg.
         leg: LegIndex,
+    },
+    /// Call progress tones, or a fax machine.
+    Progress {
+        /// Which session.
+        session: SessionId,
+        /// On which leg.
+        leg: LegIndex,
+        /// What they mean.
+        signal: ProgressSignal,
+        /// What was heard, Hz; see [`trunkline_edge_api::Event::ProgressHeard`].
+        frequencies_hz: [u16; 3],
     },
 }
 

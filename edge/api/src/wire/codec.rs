@@ -220,6 +220,11 @@ impl<'a> Reader<'a> {
         Ok((r, kind, correlation))
     }
 
+    /// Whether the message, or the element, holds no more: an older peer wrote it.
+    pub(super) fn is_at_end(&self) -> bool {
+        self.rest.is_empty()
+    }
+
     pub(super) fn take(
         &mut self,
         field: &'static str,
@@ -331,7 +336,7 @@ impl<'a> Reader<'a> {
         let remote_rtp = self.socket_addr("remote_rtp")?;
         let remote_rtcp = self.socket_addr("remote_rtcp")?;
         let routes = self.routes()?;
-        let (timeouts, crypto) = if self.rest.is_empty() {
+        let (timeouts, crypto) = if self.is_at_end() {
             (MediaTimeouts::OFF, None)
         } else {
             (self.timeouts()?, self.crypto()?)
@@ -445,7 +450,7 @@ impl<'a> Reader<'a> {
                 dropped_packets: element.u64("dropped_packets")?,
                 ..LegReport::default()
             };
-            if !element.rest.is_empty() {
+            if !element.is_at_end() {
                 element.leg_report_of_1_1(leg)?;
             }
         }

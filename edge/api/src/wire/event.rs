@@ -3,7 +3,9 @@
 use super::codec::{Reader, Writer};
 use super::{DecodeError, DecodeFault, MessageBuf, bad};
 use crate::event::{CloseCause, Event, MediaTimeoutKind, PlaybackEnd, Refusal};
-use crate::function::{ConferenceId, DigitSource, DigitsId, PlaybackId, RecordingId};
+use crate::function::{
+    ConferenceId, DigitSource, DigitsId, PlaybackId, ProgressSignal, RecordingId,
+};
 use crate::vocabulary::Correlation;
 
 /// Numbers of the events. ABI: never reused.
@@ -34,6 +36,8 @@ pub enum EventKind {
     BeepHeard = 45,
     /// [`Event::SpeakerChanged`]. Since 1.2.
     SpeakerChanged = 46,
+    /// [`Event::ProgressHeard`]. Since 1.3.
+    ProgressHeard = 47,
 }
 
 impl TryFrom<u16> for EventKind {
@@ -53,6 +57,7 @@ impl TryFrom<u16> for EventKind {
             44 => Self::ActivityChanged,
             45 => Self::BeepHeard,
             46 => Self::SpeakerChanged,
+            47 => Self::ProgressHeard,
             other => return Err(other),
         })
     }
@@ -166,6 +171,20 @@ pub fn encode_event<'b>(event: &Event, buf: &'b mut MessageBuf) -> &'b [u8] {
             w.u16(*frequency_hz);
             w.u16(0);
             w.u32(*duration_millis);
+        }
+        Event::ProgressHeard {
+            session,
+            leg,
+            signal,
+            frequencies_hz,
+        } => {
+            w.head(EventKind::ProgressHeard as u16, UNASKED);
+            w.leg_of(*session, *leg);
+            w.u8(*signal as u8);
+            w.u8(0);
+            for hz in frequencies_hz {
+                w.u16(*hz);
+            }
         }
         Event::SpeakerChanged {
             conference,
@@ -293,6 +312,21 @@ fn read_event(
                 leg,
                 frequency_hz,
                 duration_millis: r.u32("duration_millis")?,
+            }
+        }
+        EventKind::ProgressHeard => {
+            let (session, leg) = r.leg_of()?;
+            let signal = r.enumerated::<ProgressSignal>("signal")?;
+            r.u8("reserved")?;
+            let mut frequencies_hz = [0; 3];
+            for hz in &mut frequencies_hz {
+                *hz = r.u16("frequency_hz")?;
+            }
+            Event::ProgressHeard {
+                session,
+                leg,
+                signal,
+                frequencies_hz,
             }
         }
         EventKind::SpeakerChanged => Event::SpeakerChanged {

@@ -9,9 +9,9 @@ use crate::audio::{
 use crate::event::{RecordingEnd, RecordingOutcome};
 use crate::function::{
     ConferenceId, ConferenceSettings, Digit, DigitMethod, DigitString, DigitsId, DigitsToSend,
-    FilePath, LegFunctions, MediaFork, Membership, PlaySource, PlaySources, Playback, PlaybackId,
-    PromptId, RawAudio, Recording, RecordingFormat, RecordingId, RecordingTracks, Tone,
-    ToneSegment,
+    FilePath, LegFunctions, LiveLevel, MediaFork, Membership, PlaySource, PlaySources, Playback,
+    PlaybackId, PlaybackMode, PromptId, RawAudio, Recording, RecordingFormat, RecordingId,
+    RecordingTracks, Tone, ToneSegment,
 };
 use crate::vocabulary::{ClockRateHz, LegIndex, PayloadType, SessionId, Ssrc};
 
@@ -38,6 +38,10 @@ const DETECTS_TONES: u32 = 1 << 2;
 const HIDES_DIGITS: u32 = 1 << 3;
 const REPORTS_ACTIVITY: u32 = 1 << 4;
 const DETECTS_BEEP: u32 = 1 << 5;
+const DETECTS_PROGRESS: u32 = 1 << 6;
+
+const MODE_REPLACE: u8 = 0;
+const MODE_INTO: u8 = 1;
 
 const fn bit(is_set: bool, mask: u32) -> u32 {
     if is_set { mask } else { 0 }
@@ -104,7 +108,8 @@ impl Writer<'_> {
                 | bit(functions.detects_tones, DETECTS_TONES)
                 | bit(functions.hides_digits, HIDES_DIGITS)
                 | bit(functions.reports_activity, REPORTS_ACTIVITY)
-                | bit(functions.detects_beep, DETECTS_BEEP),
+                | bit(functions.detects_beep, DETECTS_BEEP)
+                | bit(functions.detects_progress, DETECTS_PROGRESS),
         );
     }
 
@@ -126,6 +131,16 @@ impl Writer<'_> {
         for source in sources {
             self.play_source(source);
         }
+        self.playback_mode(playback.mode);
+    }
+
+    /// What 1.3 put behind the sources: mode u8, dB u8, reserved u16.
+    fn playback_mode(&mut self, mode: PlaybackMode) {
+        let (number, db) = match mode {
+            PlaybackMode::Replace => (MODE_REPLACE, 0),
+            PlaybackMode::Into(live) => (MODE_INTO, live.db()),
+        };
+        self.bytes(&[number, db, 0, 0]);
     }
 
     /// Kind u8, reserved u8, length of the rest u16, the rest.
@@ -322,6 +337,7 @@ impl Reader<'_> {
             hides_digits: flags & HIDES_DIGITS != 0,
             reports_activity: flags & REPORTS_ACTIVITY != 0,
             detects_beep: flags & DETECTS_BEEP != 0,
+            detects_progress: flags & DETECTS_PROGRESS != 0,
         })
     }
 
@@ -365,6 +381,23 @@ impl Reader<'_> {
             sources: PlaySources::new(sources).ok_or(bad("source_count", count as u64))?,
             rounds,
             ends_on_digit,
+            mode: self.playback_mode()?,
+        })
+    }
+
+    fn playback_mode(&mut self) -> Result<PlaybackMode, DecodeFault> {
+        if self.is_at_end() {
+            return Ok(PlaybackMode::Replace);
+        }
+        let number = self.u8("mode")?;
+        let db = self.u8("live_db")?;
+        self.u16("reserved")?;
+        Ok(match number {
+            MODE_REPLACE => PlaybackMode::Replace,
+            MODE_INTO => {
+                PlaybackMode::Into(LiveLevel::softer_by_db(db).ok_or(bad("live_db", db.into()))?)
+            }
+            other => return Err(bad("mode", other.into())),
         })
     }
 

@@ -1,11 +1,13 @@
-//! One of each message that 1.2 added, with every field away from its default.
+//! One of each message that 1.2 and 1.3 added, with every field away from its default where its
+//! version has it.
 
 use trunkline_edge_api::{
-    AudioCodec, AudioFormat, AudioFormats, ClockRateHz, Command, ConferenceId, ConferenceSettings,
-    Digit, DigitMethod, DigitSource, DigitString, DigitsId, DigitsToSend, Event, FilePath,
-    LegAudio, LegFunctions, LegIndex, MediaFork, Membership, OpusOptions, PacketTime, PayloadType,
-    PlaySource, PlaySources, Playback, PlaybackEnd, PlaybackId, PromptId, RawAudio, Recording,
-    RecordingEnd, RecordingFormat, RecordingId, RecordingOutcome, RecordingTracks, SessionId, Ssrc,
+    ApiVersion, AudioCodec, AudioFormat, AudioFormats, ClockRateHz, Command, ConferenceId,
+    ConferenceSettings, Digit, DigitMethod, DigitSource, DigitString, DigitsId, DigitsToSend,
+    Event, FilePath, LegAudio, LegFunctions, LegIndex, LiveLevel, MediaFork, Membership,
+    OpusOptions, PacketTime, PayloadType, PlaySource, PlaySources, Playback, PlaybackEnd,
+    PlaybackId, PlaybackMode, ProgressSignal, PromptId, RawAudio, Recording, RecordingEnd,
+    RecordingFormat, RecordingId, RecordingOutcome, RecordingTracks, SessionId, Ssrc,
     TelephoneEventFormat, Tone, ToneSegment,
 };
 
@@ -63,7 +65,8 @@ fn audio() -> LegAudio {
     }
 }
 
-fn playback() -> Playback {
+fn playback(version: ApiVersion) -> Playback {
+    let softer = LiveLevel::softer_by_db(18).expect("in range");
     let segment = |on_millis, frequency| ToneSegment {
         on_millis,
         off_millis: 1_000,
@@ -82,11 +85,15 @@ fn playback() -> Playback {
         sources: PlaySources::new(sources).expect("three"),
         rounds: 0x0506,
         ends_on_digit: true,
+        mode: match version.minor {
+            ..=2 => PlaybackMode::Replace,
+            _ => PlaybackMode::Into(softer),
+        },
     }
 }
 
 /// The commands, by the names of their files.
-pub(crate) fn commands(session: SessionId) -> Vec<(&'static str, Command)> {
+pub(crate) fn commands(session: SessionId, version: ApiVersion) -> Vec<(&'static str, Command)> {
     let leg = LegIndex::B;
     let conference = ConferenceId(0x5152_5354_5556_5758);
     let digits: Vec<_> = "19*#D".chars().filter_map(Digit::from_char).collect();
@@ -119,6 +126,7 @@ pub(crate) fn commands(session: SessionId) -> Vec<(&'static str, Command)> {
                     hides_digits: true,
                     reports_activity: false,
                     detects_beep: true,
+                    detects_progress: version.minor >= 3,
                 },
             },
         ),
@@ -144,7 +152,7 @@ pub(crate) fn commands(session: SessionId) -> Vec<(&'static str, Command)> {
             Command::Play {
                 session,
                 leg,
-                playback: playback(),
+                playback: playback(version),
             },
         ),
         (
@@ -225,9 +233,9 @@ pub(crate) fn commands(session: SessionId) -> Vec<(&'static str, Command)> {
 }
 
 /// The events, by the names of their files.
-pub(crate) fn events(session: SessionId) -> Vec<(&'static str, Event)> {
+pub(crate) fn events(session: SessionId, version: ApiVersion) -> Vec<(&'static str, Event)> {
     let leg = LegIndex::B;
-    vec![
+    let mut events = vec![
         (
             "event_digit_received",
             Event::DigitReceived {
@@ -300,5 +308,17 @@ pub(crate) fn events(session: SessionId) -> Vec<(&'static str, Event)> {
                 speaker: None,
             },
         ),
-    ]
+    ];
+    if version.minor >= 3 {
+        events.push((
+            "event_progress_heard",
+            Event::ProgressHeard {
+                session,
+                leg,
+                signal: ProgressSignal::SpecialInformation,
+                frequencies_hz: [950, 1_400, 1_800],
+            },
+        ));
+    }
+    events
 }

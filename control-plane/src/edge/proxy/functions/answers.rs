@@ -193,6 +193,17 @@ impl EdgeProxy {
             Event::BeepHeard { session, leg, .. } if self.is_open(session) => {
                 self.events.push_back(MediaEvent::Beep { session, leg });
             }
+            Event::ProgressHeard {
+                session,
+                leg,
+                signal,
+                frequencies_hz,
+            } if self.is_open(session) => self.events.push_back(MediaEvent::Progress {
+                session,
+                leg,
+                signal,
+                frequencies_hz,
+            }),
             _ => {}
         }
     }

@@ -83,6 +83,7 @@ fn music() -> PlayList {
         pieces: vec![Piece::File(PromptFile::new(path("/prompts/hold.wav")))],
         rounds: 0,
         ends_on_digit: false,
+        mode: PlaybackMode::Replace,
     }
 }
 

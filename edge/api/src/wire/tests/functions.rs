@@ -1,4 +1,4 @@
-//! Any of the messages that 1.2 added.
+//! Any of the messages that 1.2 and 1.3 added.
 
 use proptest::prelude::*;
 
@@ -10,9 +10,9 @@ use crate::command::Command;
 use crate::event::{Event, PlaybackEnd, RecordingEnd, RecordingOutcome};
 use crate::function::{
     ConferenceId, ConferenceSettings, Digit, DigitMethod, DigitSource, DigitString, DigitsId,
-    DigitsToSend, FilePath, LegFunctions, MediaFork, Membership, PlaySource, PlaySources, Playback,
-    PlaybackId, PromptId, RawAudio, Recording, RecordingFormat, RecordingId, RecordingTracks, Tone,
-    ToneSegment,
+    DigitsToSend, FilePath, LegFunctions, LiveLevel, MediaFork, Membership, PlaySource,
+    PlaySources, Playback, PlaybackId, PlaybackMode, ProgressSignal, PromptId, RawAudio, Recording,
+    RecordingFormat, RecordingId, RecordingTracks, Tone, ToneSegment,
 };
 use crate::vocabulary::{ClockRateHz, LegIndex, PayloadType, SessionId, Ssrc};
 
@@ -109,12 +109,19 @@ fn arb_playback() -> impl Strategy<Value = Playback> {
         any::<u32>().prop_map(|millis| PlaySource::Silence { millis }),
     ];
     let sources = prop::collection::vec(source, 1..=PlaySources::LEN_MAX);
-    (any::<u32>(), sources, any::<u16>(), any::<bool>()).prop_map(
-        |(id, sources, rounds, ends_on_digit)| Playback {
+    let live =
+        (0..=LiveLevel::DB_MAX).prop_map(|db| LiveLevel::softer_by_db(db).expect("in range"));
+    let mode = prop::option::of(live).prop_map(|live| match live {
+        Some(live) => PlaybackMode::Into(live),
+        None => PlaybackMode::Replace,
+    });
+    (any::<(u32, u16, bool)>(), sources, mode).prop_map(
+        |((id, rounds, ends_on_digit), sources, mode)| Playback {
             id: PlaybackId(id),
             sources: PlaySources::new(sources).expect("one to sixteen"),
             rounds,
             ends_on_digit,
+            mode,
         },
     )
 }
@@ -168,13 +175,14 @@ pub(super) fn arb_command() -> impl Strategy<Value = Command> {
         |session, leg| Command::LeaveConference { session, leg },
     ];
     let leg = || (arb_session(), arb_leg());
-    let functions = any::<[bool; 6]>().prop_map(|flags| LegFunctions {
+    let functions = any::<[bool; 7]>().prop_map(|flags| LegFunctions {
         muted: flags[0],
         deaf: flags[1],
         detects_tones: flags[2],
         hides_digits: flags[3],
         reports_activity: flags[4],
         detects_beep: flags[5],
+        detects_progress: flags[6],
     });
     let raw = (prop::sample::select(&AudioCodec::ALL[..]), any::<u32>()).prop_map(
         |(codec, sample_rate_hz)| RawAudio {
@@ -310,6 +318,19 @@ pub(super) fn arb_event() -> impl Strategy<Value = Event> {
                 duration_millis,
             }
         ),
+        (
+            leg(),
+            prop::sample::select(&ProgressSignal::ALL[..]),
+            any::<[u16; 3]>()
+        )
+            .prop_map(|((session, leg), signal, frequencies_hz)| {
+                Event::ProgressHeard {
+                    session,
+                    leg,
+                    signal,
+                    frequencies_hz,
+                }
+            }),
         (any::<u64>(), prop::option::of(leg())).prop_map(|(conference, speaker)| {
             Event::SpeakerChanged {
                 conference: ConferenceId(conference),

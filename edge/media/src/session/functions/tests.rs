@@ -2,8 +2,8 @@
 
 use trunkline_edge_api::{
     AudioCodec, AudioFormats, Digit, LegConfig, LocalMedia, MediaDirection, MediaTimeouts,
-    OpusOptions, PacketTime, PayloadRoutes, PlaySource, PlaySources, Playback, RtcpMode,
-    SourcePolicy, Ssrc, TelephoneEventFormat, Tone, ToneSegment,
+    OpusOptions, PacketTime, PayloadRoutes, PlaySource, PlaySources, Playback, PlaybackMode,
+    RtcpMode, SourcePolicy, Ssrc, TelephoneEventFormat, Tone, ToneSegment,
 };
 
 use trunkline_edge_api::{ClockRateHz, DropReason, PayloadRoute, PayloadType};
@@ -222,6 +222,7 @@ impl Call {
             sources: PlaySources::new(sources).expect("some"),
             rounds: 1,
             ends_on_digit,
+            mode: PlaybackMode::Replace,
         };
         let prompts = Vec::new();
         self.command(SessionCommand::Play(
@@ -536,6 +537,7 @@ fn endless_list_of_nothing_ends() {
         sources: PlaySources::new(vec![PlaySource::Silence { millis: 0 }]).expect("one"),
         rounds: 0,
         ends_on_digit: false,
+        mode: PlaybackMode::Replace,
     };
     let prompts = Vec::new();
     call.command(SessionCommand::Play(
@@ -653,6 +655,7 @@ fn nothing_is_played_or_sent_to_a_leg_without_formats() {
         sources: PlaySources::new(vec![tone(100)]).expect("one"),
         rounds: 1,
         ends_on_digit: false,
+        mode: PlaybackMode::Replace,
     };
     let prompts = Vec::new();
     let play = SessionCommand::Play(B, PreparedPlayback { playback, prompts });
