@@ -10,14 +10,19 @@ const PLAYBACK_RATES: [u32; 5] = [8_000, 12_000, 16_000, 24_000, 48_000];
 /// What `maxaveragebitrate` may be, bit/s.
 const BITRATES: std::ops::RangeInclusive<u32> = 6_000..=510_000;
 
-/// What we say where Opus becomes audio of `rate_hz`: no more bandwidth than that, and redundancy,
-/// which costs the sender alone.
+/// What we say where Opus becomes audio of `rate_hz`: no more bandwidth than that either way, so
+/// that the peer codes no more than we make use of, and redundancy, which costs the sender alone.
 pub(super) fn ours(rate_hz: u32) -> String {
-    to_fmtp(&OpusOptions {
+    let rate_hz = playback_rate(rate_hz);
+    let mut fmtp = to_fmtp(&OpusOptions {
         in_band_fec: true,
-        playback_rate_max_hz: playback_rate(rate_hz),
+        playback_rate_max_hz: rate_hz,
         ..OpusOptions::default()
-    })
+    });
+    if rate_hz < OpusOptions::default().playback_rate_max_hz {
+        fmtp.push_str(&format!(";sprop-maxcapturerate={rate_hz}"));
+    }
+    fmtp
 }
 
 /// Reads what it knows and passes over the rest. Values outside their range count as absent.
@@ -137,8 +142,9 @@ mod tests {
         }
         assert_eq!(
             ours(8_000),
-            "minptime=10;useinbandfec=1;maxplaybackrate=8000"
+            "minptime=10;useinbandfec=1;maxplaybackrate=8000;sprop-maxcapturerate=8000"
         );
+        assert_eq!(parse(&ours(16_000)).playback_rate_max_hz, 16_000);
         assert_eq!(ours(48_000), "minptime=10;useinbandfec=1");
     }
 }

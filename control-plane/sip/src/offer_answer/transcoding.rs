@@ -34,6 +34,10 @@ use super::opus;
 /// Events 0 to 15, the sixteen DTMF signals (RFC 4733 §3.2).
 const DTMF_EVENTS: &str = "0-15";
 
+/// What the edge makes use of where no other leg hears a caller: it mixes, plays and records at
+/// 16 kHz at most.
+const ALONE_RATE_MAX_HZ: u32 = 16_000;
+
 /// Whether the edge may change a party's audio.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Transcode {
@@ -221,7 +225,7 @@ pub(super) fn additions(offered: &[AudioCodec], list: &[api::AudioCodec]) -> Vec
         }
     };
     for encoding in list.iter().copied().map(encoding_of) {
-        let fmtp = (encoding == Encoding::Opus).then(|| opus::ours(48_000));
+        let fmtp = (encoding == Encoding::Opus).then(|| opus::ours(far_rate_hz(offered)));
         add(encoding, wanted_number(&encoding), fmtp);
     }
     let clocks = offered.iter().map(|codec| codec.encoding);
@@ -234,6 +238,16 @@ pub(super) fn additions(offered: &[AudioCodec], list: &[api::AudioCodec]) -> Vec
         add(events, wanted_number(&events), Some(DTMF_EVENTS.to_owned()));
     }
     added
+}
+
+/// What an Opus side would be converted from and to if it were `offered` these, Hz.
+fn far_rate_hz(offered: &[AudioCodec]) -> u32 {
+    let costs = offered.iter().filter_map(|codec| {
+        let cost = cost(&codec.encoding, &Encoding::Opus)?;
+        Some((cost, sample_rate_hz(&codec.encoding)))
+    });
+    let cheapest = costs.min_by_key(|(cost, _)| *cost);
+    cheapest.map_or(ALONE_RATE_MAX_HZ, |(_, rate_hz)| rate_hz)
 }
 
 /// The numbers that most endpoints give these formats; another is as good.
@@ -322,7 +336,7 @@ pub(super) fn settle_alone(offered: &[AudioCodec]) -> Option<(Vec<AudioCodec>, E
     let far = [AudioCodec {
         payload_type: PayloadType::PCMU,
         encoding: Encoding::L16 {
-            clock_rate: ClockRateHz::new(sample_rate_hz(&audio))?,
+            clock_rate: ClockRateHz::new(sample_rate_hz(&audio).min(ALONE_RATE_MAX_HZ))?,
         },
         fmtp: None,
     }];

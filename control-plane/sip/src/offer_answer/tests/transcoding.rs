@@ -379,8 +379,43 @@ fn opus_caller_is_asked_for_no_more_bandwidth_than_the_far_side_has() {
         .answer_from_callee(callee("0 PCMU/8000").as_bytes())
         .expect("an answer");
     let body = media.answer_for_caller(local(LOCAL_A)).expect("in order");
-    let fmtp = "a=fmtp:96 minptime=10;useinbandfec=1;maxplaybackrate=8000\r\n";
+    let fmtp = "a=fmtp:96 minptime=10;useinbandfec=1;maxplaybackrate=8000;\
+                sprop-maxcapturerate=8000\r\n";
     assert!(text(&body).contains(fmtp), "{}", text(&body));
+}
+
+#[test]
+fn opus_is_offered_with_the_bandwidth_of_what_it_would_be_converted_to() {
+    let narrow = ";maxplaybackrate=8000;sprop-maxcapturerate=8000";
+    let wide = ";maxplaybackrate=16000;sprop-maxcapturerate=16000";
+    let rows = [
+        ("0 PCMU/8000", narrow),
+        ("9 G722/8000", wide),
+        // G.711 is what it would be converted to, the cheaper of the two.
+        ("9 G722/8000, 8 PCMA/8000", narrow),
+        ("18 G729/8000, 0 PCMU/8000", narrow),
+        ("97 L16/48000", ""),
+    ];
+    for (offer, bandwidth) in rows {
+        let mut media = converting(&ALL);
+        media
+            .offer_from_caller(caller(offer).as_bytes())
+            .expect("an offer");
+        let body = media.offer_for_callee(local(LOCAL_B)).expect("in order");
+        let fmtp = format!("a=fmtp:111 minptime=10;useinbandfec=1{bandwidth}\r\n");
+        assert!(text(&body).contains(&fmtp), "{offer}: {}", text(&body));
+    }
+}
+
+#[test]
+fn opus_caller_without_a_far_side_is_asked_for_no_more_than_is_mixed_and_recorded() {
+    let mut media = plain_negotiation();
+    media
+        .offer_from_caller(caller("111 opus/48000/2").as_bytes())
+        .expect("an offer");
+    let body = media.answer_alone(local(LOCAL_A)).expect("in order");
+    let bandwidth = "maxplaybackrate=16000;sprop-maxcapturerate=16000\r\n";
+    assert!(text(&body).contains(bandwidth), "{}", text(&body));
 }
 
 #[test]
