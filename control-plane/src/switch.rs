@@ -410,7 +410,8 @@ impl Switch {
                 self.leg_input(leg, |_| Input::MemberRejected { status });
                 self.forget_leg(leg);
             }
-            AgentEvent::Confirmed { .. } => {}
+            // Nothing is asked outside dialogs so far, and an answered call has said so already.
+            AgentEvent::Confirmed { .. } | AgentEvent::Response { .. } => {}
             // The peer re-invited without an offer and its ACK changes something: to the far side
             // that is an offer like any other.
             AgentEvent::Offer { leg, sdp } | AgentEvent::AnswerInAck { leg, sdp } => {
@@ -426,7 +427,7 @@ impl Switch {
                 self.count_digit(leg);
                 self.leg_input(leg, |leg| Input::DigitSaid { leg, digit });
             }
-            AgentEvent::Ended { leg, by } => {
+            AgentEvent::Ended { leg, by, .. } => {
                 self.leg_input(leg, |leg| Input::LegEnded { leg, by });
                 self.forget_leg(leg);
             }

@@ -18,6 +18,8 @@
 //! dialog, limits, and only then is anything allocated. What is refused before that is answered
 //! without a transaction.
 
+mod cause;
+mod client_request;
 pub(crate) mod core;
 mod counters;
 mod event;
@@ -29,15 +31,19 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use sipx_sip::error::ParseError;
-use sipx_sip::{Header, Message, Timers, TransactionKey, TuEvent, Uri};
+use sipx_sip::{Header, Message, Timers, TransactionKey, Uri};
 use thiserror::Error;
 use trunkline_edge_api::MonoTime;
 
+pub use cause::EndCause;
+pub use client_request::{ClientRequest, RequestError, RequestSequence};
 pub use counters::{AgentCounters, MethodCounts, ResponseCounts};
-pub use event::{AgentEvent, EndedBy, ServerRequestId, SipLegId};
+pub use event::{AgentEvent, ClientRequestId, EndedBy, ServerRequestId, SipLegId};
 
-use self::core::{ClientOwner, Core, Due, Notice, ServerOwner};
+use self::client_request::PendingRequest;
+use self::core::{ClientStep, ClientUser, Core, Due, Notice, ServerOwner};
 use crate::dialog::Dialog;
+use crate::digest::ClientCredentials;
 use crate::entropy::Entropy;
 use crate::flow::{ConnectionId, Flow};
 use crate::info::InfoDigit;
@@ -92,11 +98,15 @@ pub struct InviteRequest {
     /// 0 … 70. A B2BUA passes on what it received less one, so that a loop through it ends
     /// (RFC 7332 §4); 70 where a call begins.
     pub max_forwards: u8,
-    /// Further headers, say `P-Asserted-Identity` or `Diversion`. Those which the agent writes
-    /// itself are left out.
+    /// Further headers, say `P-Asserted-Identity`, `Privacy`, `Diversion` or `Identity`. `Route`
+    /// rows are the way through an outbound proxy. Those which the agent writes itself are left
+    /// out.
     pub headers: Vec<Header>,
     /// The offer.
     pub offer: Bytes,
+    /// For a 401 or 407 to the INVITE and to every later request on the leg; without them it is
+    /// reported like any other status.
+    pub credentials: Option<Arc<ClientCredentials>>,
 }
 
 /// Names a message for
@@ -174,6 +184,8 @@ pub struct Agent {
     by_tag: HashMap<LocalTag, SipLegId>,
     /// Initial INVITEs in progress by Call-ID, `From` tag and `CSeq` (RFC 3261 §8.2.2.2).
     by_merge_key: HashMap<Bytes, SipLegId>,
+    /// Requests of ours outside dialogs.
+    requests: HashMap<ClientRequestId, PendingRequest>,
     /// Legs that have not ended for the user.
     live_legs: usize,
     next_id: u64,
@@ -197,6 +209,7 @@ impl Agent {
             legs: HashMap::new(),
             by_tag: HashMap::new(),
             by_merge_key: HashMap::new(),
+            requests: HashMap::new(),
             live_legs: 0,
             next_id: 0,
         }
@@ -229,8 +242,8 @@ impl Agent {
         while let Some(due) = self.core.pop_due(now) {
             match due {
                 Due::Client(key, timer) => {
-                    if let Some((owner, event)) = self.core.on_client_timer(now, &key, timer) {
-                        self.on_client_event(now, &key, owner, event);
+                    if let Some(step) = self.core.on_client_timer(now, &key, timer) {
+                        self.on_client_step(now, step);
                     }
                 }
                 Due::Server(key, timer) => self.core.on_server_timer(now, &key, timer),
@@ -250,8 +263,8 @@ impl Agent {
         self.core.counters.transport_errors += 1;
         match id.side {
             Side::Client => {
-                if let Some((owner, event)) = self.core.on_client_failure(now, &id.key) {
-                    self.on_client_event(now, &id.key, owner, event);
+                if let Some(step) = self.core.on_client_failure(now, &id.key) {
+                    self.on_client_step(now, step);
                 }
             }
             Side::Server => {
@@ -269,8 +282,8 @@ impl Agent {
     /// go on, their next request opens a connection to the address of the next hop.
     pub fn handle_connection_closed(&mut self, now: MonoTime, connection: ConnectionId) {
         for key in self.core.waiting_on(connection) {
-            if let Some((owner, event)) = self.core.on_client_failure(now, &key) {
-                self.on_client_event(now, &key, owner, event);
+            if let Some(step) = self.core.on_client_failure(now, &key) {
+                self.on_client_step(now, step);
             }
         }
         self.settle();
@@ -320,6 +333,7 @@ impl Agent {
             && self.legs.is_empty()
             && self.by_tag.is_empty()
             && self.by_merge_key.is_empty()
+            && self.requests.is_empty()
     }
 
     // ---- requests outside dialogs -------------------------------------------------------------
@@ -366,10 +380,10 @@ impl Agent {
         if self.live_legs >= self.core.config.legs_max || self.core.is_full() {
             return Err(InviteError::Overloaded);
         }
-        let call_id = format!("{:016x}{:016x}", self.core.random(), self.core.random());
+        let call_id = self.core.new_call_id();
         let contact = message::contact_value(request.from.uri.user(), &request.flow);
         let dialog = Dialog::calling(
-            Bytes::from(call_id),
+            call_id,
             self.free_tag(),
             &message::name_addr_value(&request.from),
             Bytes::from(message::name_addr_value(&request.to)),
@@ -381,6 +395,7 @@ impl Agent {
             max_forwards: request.max_forwards,
             headers: request.headers,
             offer: request.offer,
+            credentials: request.credentials,
         };
         let id = self.take_leg_id();
         let tag = dialog.local_tag;
@@ -489,25 +504,14 @@ impl Agent {
 
     // ---- inside -------------------------------------------------------------------------------
 
-    fn on_client_event(
-        &mut self,
-        now: MonoTime,
-        key: &Arc<TransactionKey>,
-        owner: ClientOwner,
-        event: TuEvent,
-    ) {
-        let Some(leg) = self.legs.get_mut(&owner.leg) else {
-            return;
-        };
-        match event {
-            TuEvent::Response(response) => {
-                leg.handle_response(&mut self.core, now, key, owner.purpose, &response);
+    fn on_client_step(&mut self, now: MonoTime, step: ClientStep) {
+        match step.owner.user {
+            ClientUser::Request(id) => self.on_request_event(now, id, step),
+            ClientUser::Leg(leg, purpose) => {
+                if let Some(leg) = self.legs.get_mut(&leg) {
+                    leg.handle_client_step(&mut self.core, now, purpose, step);
+                }
             }
-            TuEvent::Timeout => leg.handle_client_failure(&mut self.core, now, owner.purpose, 408),
-            TuEvent::TransportError => {
-                leg.handle_client_failure(&mut self.core, now, owner.purpose, 503);
-            }
-            _ => {}
         }
     }
 
@@ -539,9 +543,9 @@ impl Agent {
     fn settle(&mut self) {
         while let Some(notice) = self.core.notices.pop() {
             let id = match notice {
-                Notice::TransactionOver { leg: id, purpose } => {
+                Notice::TransactionOver { leg: id, client } => {
                     if let Some(leg) = self.legs.get_mut(&id) {
-                        leg.transaction_ended(purpose);
+                        leg.transaction_ended(client);
                     }
                     id
                 }

@@ -15,6 +15,7 @@
 //! used with the right password. Left out: `auth-int` and the `-sess` algorithms (never offered),
 //! `userhash`, `Authentication-Info`.
 
+pub(crate) mod client;
 mod credentials;
 mod nonce;
 #[cfg(test)]
@@ -29,6 +30,7 @@ use sha2::{Digest, Sha256};
 use sipx_sip::{Header, HeaderName, Request, Uri};
 use trunkline_edge_api::MonoTime;
 
+pub use client::{ClientCredentials, Secret};
 use credentials::Credentials;
 use nonce::{NonceMint, NonceState};
 

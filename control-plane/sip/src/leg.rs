@@ -24,19 +24,24 @@
 mod client;
 mod info;
 mod offer;
+mod retry;
 mod server;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use sipx_sip::headers::CSeq;
-use sipx_sip::{HeaderName, Method, Request, Response};
+use sipx_sip::{HeaderName, Method, Request, Response, TuEvent};
 use trunkline_edge_api::MonoTime;
 
-use crate::agent::core::{ClientOwner, Core, Key, LegTimer, Notice, Purpose, after};
-use crate::agent::{AgentEvent, EndedBy, LegError, SipLegId};
+use crate::agent::core::{
+    ClientOwner, ClientStep, ClientUser, Core, Key, LegTimer, Notice, Purpose, after,
+};
+use crate::agent::{AgentEvent, EndCause, EndedBy, LegError, SipLegId};
 use crate::dialog::Dialog;
+use crate::digest::ClientCredentials;
 use crate::flow::Flow;
 use crate::info::InfoDigit;
 use crate::message::{ACCEPT, ALLOW, header, set_body, unsupported_options};
@@ -49,9 +54,6 @@ use offer::Negotiation;
 /// one or two, a caller who presses digits that travel as INFO some twenty within the 32 s that a
 /// transaction lives on UDP.
 pub(crate) const LEG_TRANSACTIONS_MAX: u32 = 64;
-
-/// The number of the INVITE that formed a dialog of ours.
-const FIRST_CSEQ: u32 = 1;
 
 /// Who sent the INVITE that formed the dialog. It decides who owns the Call-ID, and with that how
 /// long to wait after glare (RFC 3261 §14.1).
@@ -136,6 +138,10 @@ pub(crate) struct Leg {
     early_sdp: Option<(Option<Bytes>, Bytes)>,
     /// Client: the ACKs that a copy of a 2xx calls for again, until the INVITE transaction ends.
     acks: Vec<SentAck>,
+    /// Client: the number of the INVITE that forms the dialog, in its last attempt.
+    invite_cseq: u32,
+    /// Who we are to a peer that asks.
+    credentials: Option<Arc<ClientCredentials>>,
     /// Server: how the INVITE is known that reaches us twice (RFC 3261 §8.2.2.2).
     merge_key: Option<Bytes>,
     /// Digits that wait for the one before to be answered.
@@ -155,6 +161,8 @@ impl Leg {
             local_sdp: Bytes::new(),
             early_sdp: None,
             acks: Vec::new(),
+            invite_cseq: 0,
+            credentials: None,
             merge_key: None,
             digits: VecDeque::new(),
             is_digit_out: false,
@@ -177,13 +185,11 @@ impl Leg {
         self.transactions += 1;
     }
 
-    /// `purpose` is that of a client transaction. With it end the copies of its 2xx.
-    pub(crate) fn transaction_ended(&mut self, purpose: Option<Purpose>) {
+    /// `client` tells of a client transaction. With that of an INVITE end the copies of its 2xx.
+    pub(crate) fn transaction_ended(&mut self, client: Option<(Purpose, u32)>) {
         self.transactions = self.transactions.saturating_sub(1);
-        match purpose {
-            Some(Purpose::Invite) => self.acks.retain(|ack| ack.cseq != FIRST_CSEQ),
-            Some(Purpose::Reinvite) => self.acks.retain(|ack| ack.cseq == FIRST_CSEQ),
-            Some(Purpose::Farewell | Purpose::Info) | None => {}
+        if let Some((Purpose::Invite | Purpose::Reinvite, cseq)) = client {
+            self.acks.retain(|ack| ack.cseq != cseq);
         }
     }
 
@@ -242,6 +248,7 @@ impl Leg {
                 core.emit(AgentEvent::Ended {
                     leg: self.id,
                     by: EndedBy::LocalHangup,
+                    cause: EndCause::NONE,
                 });
             }
             State::Confirmed(_) => {
@@ -252,9 +259,24 @@ impl Leg {
         Ok(())
     }
 
+    /// `reason` goes into a CANCEL that is owed.
     fn end(&mut self, core: &mut Core, now: MonoTime, by: EndedBy, reason: Option<Bytes>) {
         self.leave(core, now, reason);
-        core.emit(AgentEvent::Ended { leg: self.id, by });
+        core.emit(AgentEvent::Ended {
+            leg: self.id,
+            by,
+            cause: EndCause::NONE,
+        });
+    }
+
+    /// The peer ended the session and may have said why.
+    fn end_by_peer(&mut self, core: &mut Core, now: MonoTime, by: EndedBy, cause: EndCause) {
+        self.leave(core, now, None);
+        core.emit(AgentEvent::Ended {
+            leg: self.id,
+            by,
+            cause,
+        });
     }
 
     /// Settles what the state holds and moves to `Terminated`.
@@ -325,10 +347,8 @@ impl Leg {
     ) -> Key {
         complete(core, &mut request);
         self.transactions += 1;
-        let owner = ClientOwner {
-            leg: self.id,
-            purpose,
-        };
+        let cseq = self.dialog.local_cseq;
+        let owner = ClientOwner::new(ClientUser::Leg(self.id, purpose), cseq);
         core.send_request(now, request, flow, owner)
     }
 
@@ -391,7 +411,7 @@ impl Leg {
             return self.reply(core, now, key, 420, Some(unsupported));
         }
         match &request.method {
-            Method::Bye => self.handle_bye(core, now, key),
+            Method::Bye => self.handle_bye(core, now, key, EndCause::of(&request.headers)),
             Method::Invite | Method::Update => {
                 self.handle_offer_request(core, now, key, request, flow);
             }
@@ -435,7 +455,7 @@ impl Leg {
             _ => false,
         };
         if ends {
-            self.end(core, now, EndedBy::Bye, None);
+            self.end_by_peer(core, now, EndedBy::Bye, EndCause::of(&bye.headers));
         }
         ends
     }
@@ -449,7 +469,7 @@ impl Leg {
         }
     }
 
-    fn handle_bye(&mut self, core: &mut Core, now: MonoTime, key: &Key) {
+    fn handle_bye(&mut self, core: &mut Core, now: MonoTime, key: &Key, cause: EndCause) {
         match &self.state {
             // RFC 3261 §15: before its ACK a callee sends no BYE.
             State::Calling { .. } | State::Proceeding { .. } => self.refuse(core, now, key, 481),
@@ -458,11 +478,11 @@ impl Leg {
                 let invite = invite.clone();
                 self.refuse(core, now, key, 200);
                 self.refuse(core, now, &invite, 487);
-                self.end(core, now, EndedBy::Bye, None);
+                self.end_by_peer(core, now, EndedBy::Bye, cause);
             }
             State::Answered(_) | State::Confirmed(_) => {
                 self.refuse(core, now, key, 200);
-                self.end(core, now, EndedBy::Bye, None);
+                self.end_by_peer(core, now, EndedBy::Bye, cause);
             }
             State::Terminated(_) => {}
         }
@@ -505,18 +525,41 @@ impl Leg {
         }
     }
 
-    /// A response to a request of ours.
-    pub(crate) fn handle_response(
+    /// What came of a request of ours.
+    pub(crate) fn handle_client_step(
+        &mut self,
+        core: &mut Core,
+        now: MonoTime,
+        purpose: Purpose,
+        step: ClientStep,
+    ) {
+        let key = &step.key;
+        match step.event {
+            TuEvent::Response(response) => {
+                if let Some(again) = step.again
+                    && self.try_again(core, now, key, step.owner, again, &response)
+                {
+                    return;
+                }
+                self.handle_response(core, now, key, purpose, response);
+            }
+            TuEvent::Timeout => self.handle_client_failure(core, now, key, purpose, 408),
+            TuEvent::TransportError => self.handle_client_failure(core, now, key, purpose, 503),
+            _ => {}
+        }
+    }
+
+    fn handle_response(
         &mut self,
         core: &mut Core,
         now: MonoTime,
         key: &Key,
         purpose: Purpose,
-        response: &Response,
+        response: Box<Response>,
     ) {
         match purpose {
-            Purpose::Invite => self.handle_invite_response(core, now, response),
-            Purpose::Reinvite => self.handle_reinvite_response(core, now, key, response),
+            Purpose::Invite => self.handle_invite_response(core, now, key, response),
+            Purpose::Reinvite => self.handle_reinvite_response(core, now, key, &response),
             Purpose::Info if response.status.is_provisional() => {}
             Purpose::Info => self.digit_done(core, now),
             Purpose::Farewell => {}
@@ -525,16 +568,17 @@ impl Leg {
 
     /// A request of ours that got no response: 408 for silence, 503 for a failed transport
     /// (RFC 3261 §8.1.3.1).
-    pub(crate) fn handle_client_failure(
+    fn handle_client_failure(
         &mut self,
         core: &mut Core,
         now: MonoTime,
+        key: &Key,
         purpose: Purpose,
         status: u16,
     ) {
         match purpose {
-            Purpose::Invite => self.invite_failed(core, status),
-            Purpose::Reinvite => self.reinvite_failed(core, now, status),
+            Purpose::Invite => self.invite_failed(core, key, status),
+            Purpose::Reinvite => self.reinvite_failed(core, now, key, status),
             Purpose::Info => self.digit_done(core, now),
             Purpose::Farewell => {}
         }

@@ -31,9 +31,11 @@ pub mod registrar;
 mod timer_queue;
 
 pub use agent::{
-    Agent, AgentConfig, AgentCounters, AgentEvent, EndedBy, InviteError, InviteRequest, LegError,
-    NameAddr, RespondError, ServerRequestId, SipLegId, Transmit, TransmitId,
+    Agent, AgentConfig, AgentCounters, AgentEvent, ClientRequest, ClientRequestId, EndCause,
+    EndedBy, InviteError, InviteRequest, LegError, NameAddr, RequestError, RequestSequence,
+    RespondError, ServerRequestId, SipLegId, Transmit, TransmitId,
 };
+pub use digest::ClientCredentials;
 pub use entropy::Entropy;
 pub use flow::{ConnectionId, Flow, TransportKind};
 pub use info::InfoDigit;

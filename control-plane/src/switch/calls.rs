@@ -343,6 +343,7 @@ impl Switch {
             max_forwards: target.max_forwards,
             headers: Vec::new(),
             offer,
+            credentials: None,
         };
         match self.agent.invite(now, request) {
             Ok(leg) => {

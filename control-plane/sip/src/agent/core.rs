@@ -11,14 +11,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sipx_sip::{
-    HeaderName, Message, Method, Request, Timer, TransactionKey, TransactionLayer, TuEvent,
+    HeaderName, Message, Method, Request, Response, Timer, TransactionKey, TransactionLayer,
+    TuEvent,
 };
 use trunkline_edge_api::MonoTime;
 
-use super::{AgentConfig, AgentCounters, AgentEvent, ServerRequestId, SipLegId, Transmit};
+use super::{
+    AgentConfig, AgentCounters, AgentEvent, ClientRequestId, ServerRequestId, SipLegId, Transmit,
+};
+use crate::digest::ClientCredentials;
+use crate::digest::client::{self, AnswersGiven};
 use crate::entropy::Entropy;
 use crate::flow::{ConnectionId, Flow};
-use crate::message::{LocalTag, header, response_to, to_wire};
+use crate::message::{self, LocalTag, header, response_to, to_wire};
 use crate::timer_queue::{TimerHandle, TimerQueue};
 
 mod transactions;
@@ -26,11 +31,48 @@ mod transactions;
 /// A shared transaction key: transactions, timers and legs name the same one.
 pub(crate) type Key = Arc<TransactionKey>;
 
-/// Whose client transaction it is. The agent sends no request outside a leg.
+/// Whose client transaction it is, and what its next attempt must know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ClientOwner {
-    pub(crate) leg: SipLegId,
-    pub(crate) purpose: Purpose,
+    pub(crate) user: ClientUser,
+    /// The number of the request.
+    pub(crate) cseq: u32,
+    /// Challenges that earlier attempts have answered.
+    pub(crate) answers: AnswersGiven,
+}
+
+impl ClientOwner {
+    pub(crate) fn new(user: ClientUser, cseq: u32) -> Self {
+        Self {
+            user,
+            cseq,
+            answers: AnswersGiven::default(),
+        }
+    }
+}
+
+/// Who hears of the responses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ClientUser {
+    Leg(SipLegId, Purpose),
+    Request(ClientRequestId),
+}
+
+/// What a response, a timer or a failure means to the owner of a client transaction.
+#[derive(Debug)]
+pub(crate) struct ClientStep {
+    pub(crate) key: Key,
+    pub(crate) owner: ClientOwner,
+    pub(crate) event: TuEvent,
+    /// The request and its flow, where the response asks for another try (see
+    /// [`asks_again`]). On a stream the transaction may be gone already.
+    pub(crate) again: Option<(Request, Flow)>,
+}
+
+/// Whether the sender of a request may want to send it again, changed: 401 and 407 ask for
+/// credentials, 422 for a longer session interval.
+pub(crate) fn asks_again(response: &Response) -> bool {
+    matches!(response.status.code(), 401 | 407 | 422)
 }
 
 /// What a leg does with the responses.
@@ -75,10 +117,10 @@ pub(crate) enum Due {
 /// Something after which a leg may be spent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Notice {
-    /// `purpose` is that of a client transaction.
+    /// `client` has the purpose and number of a client transaction's request.
     TransactionOver {
         leg: SipLegId,
-        purpose: Option<Purpose>,
+        client: Option<(Purpose, u32)>,
     },
     LegTerminated(SipLegId),
 }
@@ -118,6 +160,8 @@ pub(crate) struct Core {
     /// Client transactions by the connection their request went out on, in order of creation.
     on_connection: HashMap<ConnectionId, BTreeMap<u64, Key>>,
     requests: HashMap<ServerRequestId, Key>,
+    /// Nonces we answered lately, as hashes, with the count of their uses; oldest first.
+    nonces: VecDeque<(u64, u32)>,
     timers: TimerQueue<Due>,
     transmits: VecDeque<Transmit>,
     events: VecDeque<AgentEvent>,
@@ -142,6 +186,7 @@ impl Core {
             server_entries: HashMap::new(),
             on_connection: HashMap::new(),
             requests: HashMap::new(),
+            nonces: VecDeque::new(),
             timers: TimerQueue::new(),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
@@ -151,6 +196,10 @@ impl Core {
 
     pub(crate) fn random(&mut self) -> u64 {
         self.entropy.next_u64()
+    }
+
+    pub(crate) fn new_call_id(&mut self) -> Bytes {
+        Bytes::from(format!("{:016x}{:016x}", self.random(), self.random()))
     }
 
     pub(crate) fn transactions_len(&self) -> usize {
@@ -248,6 +297,41 @@ impl Core {
         self.transmit(flow, to_wire(&Message::Response(response)));
     }
 
+    // ---- requests that are sent again ---------------------------------------------------------
+
+    /// Puts credentials into `request` for what `response` asks; `false` when there is nothing
+    /// new to say.
+    pub(crate) fn authorize(
+        &mut self,
+        request: &mut Request,
+        response: &Response,
+        credentials: &ClientCredentials,
+        answers: &mut AnswersGiven,
+    ) -> bool {
+        let cnonce = self.random();
+        let nonces = &mut self.nonces;
+        client::authorize(
+            request,
+            &response.headers,
+            credentials,
+            answers,
+            cnonce,
+            |nonce| count_of(nonces, nonce),
+        )
+    }
+
+    /// Gives `request` a branch of its own and the number `cseq`: a new attempt is a new
+    /// transaction (RFC 3261 §8.1.3.5).
+    pub(crate) fn renew(&mut self, request: &mut Request, flow: &Flow, cseq: u32) {
+        let via = message::via_value(flow, self.random());
+        let number = format!("{cseq} {}", request.method);
+        let headers = &mut request.headers;
+        headers.remove_all(&HeaderName::Via);
+        headers.push_front(header(HeaderName::Via, via));
+        headers.remove_all(&HeaderName::CSeq);
+        headers.insert(1, header(HeaderName::CSeq, number));
+    }
+
     // ---- timers of legs -----------------------------------------------------------------------
 
     pub(crate) fn set_leg_timer(
@@ -266,6 +350,27 @@ impl Core {
     pub(crate) fn pop_due(&mut self, now: MonoTime) -> Option<Due> {
         self.timers.pop_due(now)
     }
+}
+
+/// Nonces whose uses are counted. A server that takes a count twice for a replay says `stale`,
+/// and is answered once more.
+const NONCES_MAX: usize = 64;
+
+/// The count of the next use of `nonce` (RFC 7616 §3.4).
+fn count_of(nonces: &mut VecDeque<(u64, u32)>, nonce: &str) -> u32 {
+    use std::hash::Hasher;
+    let mut hasher = std::hash::DefaultHasher::new();
+    hasher.write(nonce.as_bytes());
+    let name = hasher.finish();
+    if let Some((_, count)) = nonces.iter_mut().find(|(other, _)| *other == name) {
+        *count = count.saturating_add(1);
+        return *count;
+    }
+    if nonces.len() >= NONCES_MAX {
+        nonces.pop_front();
+    }
+    nonces.push_back((name, 1));
+    1
 }
 
 /// `now` plus a protocol timer.

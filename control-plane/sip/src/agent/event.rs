@@ -3,8 +3,9 @@
 use std::fmt;
 
 use bytes::Bytes;
-use sipx_sip::Request;
+use sipx_sip::{Request, Response};
 
+use super::{EndCause, RequestSequence};
 use crate::flow::Flow;
 use crate::info::InfoDigit;
 
@@ -22,6 +23,10 @@ impl fmt::Display for SipLegId {
 /// A request outside any dialog that waits for [`Agent::respond`](super::Agent::respond).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServerRequestId(pub(crate) u64);
+
+/// A request of ours outside any dialog, from [`Agent::request`](super::Agent::request).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClientRequestId(pub(crate) u64);
 
 /// Why a leg ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -70,6 +75,17 @@ pub enum AgentEvent {
         /// Where it came from.
         flow: Flow,
     },
+    /// What came of [`Agent::request`](super::Agent::request): its final response.
+    Response {
+        /// The request.
+        id: ClientRequestId,
+        /// 200 … 699; 408 when nobody answered, 503 when the transport failed.
+        status: u16,
+        /// The response, when there was one.
+        response: Option<Box<Response>>,
+        /// For the request that carries this one on.
+        sequence: RequestSequence,
+    },
     /// Client leg: a provisional response above 100. Forks may report in any order.
     Progress {
         /// The leg.
@@ -94,6 +110,10 @@ pub enum AgentEvent {
         status: u16,
         /// The peer's reason phrase, or ours.
         reason: String,
+        /// What the `Reason` headers say.
+        cause: EndCause,
+        /// The response, when there was one: `Contact` of a 302, `Retry-After` of a 503.
+        response: Option<Box<Response>>,
     },
     /// Server leg: the ACK to our 2xx arrived.
     Confirmed {
@@ -144,5 +164,7 @@ pub enum AgentEvent {
         leg: SipLegId,
         /// Why.
         by: EndedBy,
+        /// What the `Reason` headers of the peer's BYE or CANCEL say.
+        cause: EndCause,
     },
 }

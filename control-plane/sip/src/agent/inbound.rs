@@ -11,7 +11,7 @@ use sipx_sip::{
 use trunkline_edge_api::MonoTime;
 
 use super::core::ServerOwner;
-use super::{Agent, AgentEvent, ServerRequestId, SipLegId};
+use super::{Agent, AgentEvent, EndCause, ServerRequestId, SipLegId};
 use crate::dialog::{Dialog, NoDialog};
 use crate::flow::Flow;
 use crate::leg::{LEG_TRANSACTIONS_MAX, Leg};
@@ -275,7 +275,8 @@ impl Agent {
         let tag = Some(leg.dialog().local_tag);
         self.core
             .respond_stateless(reply_flow.clone(), request, 200, None, tag, None);
-        leg.handle_cancel(&mut self.core, now, &invite);
+        let cause = EndCause::of(&request.headers);
+        leg.handle_cancel(&mut self.core, now, &invite, cause);
         Ok(())
     }
 
@@ -305,7 +306,7 @@ impl Agent {
     pub(super) fn handle_response(&mut self, now: MonoTime, flow: &Flow, response: Response) {
         self.core.counters.responses_received.add(&response);
         match self.core.receive_response(now, response) {
-            Ok(Some((key, owner, event))) => self.on_client_event(now, &key, owner, event),
+            Ok(Some(step)) => self.on_client_step(now, step),
             Ok(None) => {}
             Err(response) => {
                 self.core.counters.responses_unmatched += 1;

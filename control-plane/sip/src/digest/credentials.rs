@@ -96,7 +96,7 @@ impl Parameters {
             .map(|(_, value)| value)
     }
 
-    fn raw(&self, name: &str) -> Option<&str> {
+    pub(super) fn raw(&self, name: &str) -> Option<&str> {
         self.get(name).map(|value| value.raw.as_str())
     }
 

@@ -1,14 +1,17 @@
 //! The leg to a callee: RFC 3261 §13.2, and its CANCEL, §9.1.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use sipx_sip::headers::CSeq;
 use sipx_sip::{Header, HeaderName, Method, Request, Response};
 use trunkline_edge_api::MonoTime;
 
 use super::{Aftermath, Leg, Negotiation, Role, SentAck, State, complete, push_reason};
-use crate::agent::core::{ClientOwner, Core, Key, Notice, Purpose};
-use crate::agent::{AgentEvent, LegError, SipLegId};
+use crate::agent::core::{ClientOwner, ClientUser, Core, Key, Notice, Purpose};
+use crate::agent::{AgentEvent, EndCause, LegError, SipLegId};
 use crate::dialog::{Dialog, to_tag};
+use crate::digest::ClientCredentials;
 use crate::message::{ALLOW, Body, MAX_FORWARDS, header, reason_phrase};
 
 /// 2xx responses of one INVITE, its own included, that are acknowledged; those of further branches
@@ -20,6 +23,7 @@ pub(crate) struct InviteParts {
     pub(crate) max_forwards: u8,
     pub(crate) headers: Vec<Header>,
     pub(crate) offer: Bytes,
+    pub(crate) credentials: Option<Arc<ClientCredentials>>,
 }
 
 impl Leg {
@@ -45,13 +49,12 @@ impl Leg {
         }
         offer_in(&mut invite, &dialog, &parts.offer);
         complete(core, &mut invite);
-        let owner = ClientOwner {
-            leg: id,
-            purpose: Purpose::Invite,
-        };
+        let owner = ClientOwner::new(ClientUser::Leg(id, Purpose::Invite), cseq);
         let invite = core.send_request(now, invite, dialog.flow.clone(), owner);
         let mut leg = Self::new(id, Role::Client, dialog, State::Calling { invite });
         leg.transactions = 1;
+        leg.invite_cseq = cseq;
+        leg.credentials = parts.credentials;
         leg.local_sdp = parts.offer;
         leg
     }
@@ -69,18 +72,24 @@ impl Leg {
         &mut self,
         core: &mut Core,
         now: MonoTime,
-        response: &Response,
+        key: &Key,
+        response: Box<Response>,
     ) {
         if response.status.is_provisional() {
-            self.handle_provisional(core, now, response);
+            self.handle_provisional(core, now, &response);
         } else if response.status.is_success() {
-            self.handle_answer(core, now, response);
-        } else if matches!(self.state, State::Calling { .. } | State::Proceeding { .. }) {
-            self.reject_with(
-                core,
-                response.status.code(),
-                String::from_utf8_lossy(&response.reason).into_owned(),
-            );
+            self.handle_answer(core, now, key, &response);
+        } else if self.is_waiting_for(key) {
+            let reason = String::from_utf8_lossy(&response.reason).into_owned();
+            self.reject_with(core, response.status.code(), reason, Some(response));
+        }
+    }
+
+    /// Whether the INVITE `key` is the one that will form the dialog.
+    fn is_waiting_for(&self, key: &Key) -> bool {
+        match &self.state {
+            State::Calling { invite } | State::Proceeding { invite } => invite == key,
+            _ => false,
         }
     }
 
@@ -110,14 +119,14 @@ impl Leg {
         }
     }
 
-    fn handle_answer(&mut self, core: &mut Core, now: MonoTime, response: &Response) {
-        if !matches!(self.state, State::Calling { .. } | State::Proceeding { .. }) {
-            return self.handle_late_answer(core, now, response);
+    fn handle_answer(&mut self, core: &mut Core, now: MonoTime, key: &Key, response: &Response) {
+        if !self.is_waiting_for(key) {
+            return self.handle_late_answer(core, now, key, response);
         }
         self.dialog.adopt(response);
         self.state = State::Confirmed(Negotiation::Idle);
         let dialog = self.dialog.clone();
-        self.acknowledge(core, &dialog, response);
+        self.acknowledge(core, &dialog, key, response);
         let early = self.early_sdp.take();
         let sdp = Body::sdp_of(&response.headers, response.body()).or_else(|| {
             // The description in an unreliable provisional response is the answer already; the
@@ -131,31 +140,47 @@ impl Leg {
 
     /// A 2xx that does not begin the session: a copy of one, another branch of a fork, or one that
     /// crossed our CANCEL (RFC 3261 §13.2.2.4 and §9.1).
-    fn handle_late_answer(&mut self, core: &mut Core, now: MonoTime, response: &Response) {
+    fn handle_late_answer(
+        &mut self,
+        core: &mut Core,
+        now: MonoTime,
+        key: &Key,
+        response: &Response,
+    ) {
         if self.acknowledge_again(core, response) || self.acks.len() >= ANSWERS_MAX {
             return;
         }
         core.counters.late_answers += 1;
         let mut branch = self.dialog.clone();
         branch.adopt(response);
-        let Some(cseq) = self.acknowledge(core, &branch, response) else {
+        let Some(cseq) = self.acknowledge(core, &branch, key, response) else {
             return;
         };
         self.send_bye_in(core, now, &branch, cseq + 1, None);
     }
 
-    /// Sends the ACK to a 2xx in `dialog` and keeps it for copies of the 2xx. The number of the
-    /// INVITE, or `None` when the response does not say.
+    /// Sends the ACK to a 2xx in `dialog` and keeps it for copies of the 2xx. It has the
+    /// credentials of the INVITE `key` (RFC 3261 §22.1). The number of the INVITE, or `None` when
+    /// the response does not say.
     pub(super) fn acknowledge(
         &mut self,
         core: &mut Core,
         dialog: &Dialog,
+        key: &Key,
         response: &Response,
     ) -> Option<u32> {
         let Some(Ok(CSeq { sequence, .. })) = response.headers.typed::<CSeq>() else {
             return None;
         };
         let (mut ack, flow) = dialog.request(Method::Ack, sequence, core.random());
+        if let Some((invite, _)) = core.client_request(key) {
+            let credentials = [HeaderName::Authorization, HeaderName::ProxyAuthorization];
+            for name in &credentials {
+                for row in invite.headers.get_all(name) {
+                    ack.headers.push(row.clone());
+                }
+            }
+        }
         complete(core, &mut ack);
         let bytes = core.transmit_request(flow.clone(), ack);
         self.acks.push(SentAck {
@@ -222,19 +247,31 @@ impl Leg {
     }
 
     /// The INVITE got no final response.
-    pub(super) fn invite_failed(&mut self, core: &mut Core, status: u16) {
-        if matches!(self.state, State::Calling { .. } | State::Proceeding { .. }) {
-            self.reject_with(core, status, reason_phrase(status).to_owned());
+    pub(super) fn invite_failed(&mut self, core: &mut Core, key: &Key, status: u16) {
+        if self.is_waiting_for(key) {
+            self.reject_with(core, status, reason_phrase(status).to_owned(), None);
         }
     }
 
-    fn reject_with(&mut self, core: &mut Core, status: u16, reason: String) {
+    fn reject_with(
+        &mut self,
+        core: &mut Core,
+        status: u16,
+        reason: String,
+        response: Option<Box<Response>>,
+    ) {
+        let cause = match &response {
+            Some(response) => EndCause::of(&response.headers),
+            None => EndCause::NONE,
+        };
         self.state = State::Terminated(Aftermath::Nothing);
         core.notices.push(Notice::LegTerminated(self.id));
         core.emit(AgentEvent::Rejected {
             leg: self.id,
             status,
             reason,
+            cause,
+            response,
         });
     }
 }
@@ -254,7 +291,6 @@ fn is_written_here(name: &HeaderName) -> bool {
         name,
         HeaderName::Via
             | HeaderName::MaxForwards
-            | HeaderName::Route
             | HeaderName::RecordRoute
             | HeaderName::From
             | HeaderName::To

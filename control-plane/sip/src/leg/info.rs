@@ -9,7 +9,7 @@ use sipx_sip::{HeaderName, Method, Request};
 use trunkline_edge_api::MonoTime;
 
 use super::{Leg, State};
-use crate::agent::core::{ClientOwner, Core, Key, Purpose};
+use crate::agent::core::{ClientOwner, ClientUser, Core, Key, Purpose};
 use crate::agent::{AgentEvent, LegError};
 use crate::info::{ACCEPT_INFO, DTMF_RELAY, InfoDigit};
 use crate::message::{header, set_body_of};
@@ -100,10 +100,7 @@ impl Leg {
         info.set_body(body);
         self.transactions += 1;
         self.is_digit_out = true;
-        let owner = ClientOwner {
-            leg: self.id,
-            purpose: Purpose::Info,
-        };
+        let owner = ClientOwner::new(ClientUser::Leg(self.id, Purpose::Info), cseq);
         core.send_request(now, info, flow, owner);
     }
 }

@@ -11,7 +11,7 @@ use sipx_sip::{HeaderName, Method, Request, Response};
 use trunkline_edge_api::MonoTime;
 
 use super::client::offer_in;
-use super::{FIRST_CSEQ, Leg, PendingAck, Role, State};
+use super::{Leg, PendingAck, Role, State};
 use crate::agent::core::{Core, Key, LegTimer, Purpose};
 use crate::agent::{AgentEvent, EndedBy, LegError};
 use crate::flow::Flow;
@@ -264,9 +264,10 @@ impl Leg {
             self.dialog.refresh_target(&response.headers);
         }
         // Those of earlier re-INVITEs are of no more use.
-        self.acks.retain(|ack| ack.cseq == FIRST_CSEQ);
+        let first = self.invite_cseq;
+        self.acks.retain(|ack| ack.cseq == first);
         let dialog = self.dialog.clone();
-        self.acknowledge(core, &dialog, response);
+        self.acknowledge(core, &dialog, key, response);
         if !is_open {
             return;
         }
@@ -285,8 +286,17 @@ impl Leg {
     }
 
     /// No response to our re-INVITE.
-    pub(super) fn reinvite_failed(&mut self, core: &mut Core, now: MonoTime, status: u16) {
-        if matches!(self.state, State::Confirmed(Negotiation::OwnOffer { .. })) {
+    pub(super) fn reinvite_failed(
+        &mut self,
+        core: &mut Core,
+        now: MonoTime,
+        key: &Key,
+        status: u16,
+    ) {
+        if matches!(
+            &self.state,
+            State::Confirmed(Negotiation::OwnOffer { invite, .. }) if invite == key
+        ) {
             match status {
                 408 => self.dialog_lost(core, now, status),
                 _ => self.offer_failed(core, status),

@@ -7,7 +7,7 @@ use trunkline_edge_api::MonoTime;
 
 use super::{Aftermath, Leg, Negotiation, PendingAck, Role, State};
 use crate::agent::core::{Core, Key, LegTimer, after};
-use crate::agent::{AgentEvent, EndedBy, LegError, SipLegId};
+use crate::agent::{AgentEvent, EndCause, EndedBy, LegError, SipLegId};
 use crate::dialog::Dialog;
 use crate::flow::Flow;
 use crate::message::{ALLOW, Body, header, set_body};
@@ -141,11 +141,17 @@ impl Leg {
     }
 
     /// The CANCEL of the INVITE `key` came; its own 200 is sent.
-    pub(crate) fn handle_cancel(&mut self, core: &mut Core, now: MonoTime, key: &Key) {
+    pub(crate) fn handle_cancel(
+        &mut self,
+        core: &mut Core,
+        now: MonoTime,
+        key: &Key,
+        cause: EndCause,
+    ) {
         match &self.state {
             State::Incoming { invite } if invite == key => {
                 self.refuse(core, now, key, 487);
-                self.end(core, now, EndedBy::Cancelled, None);
+                self.end_by_peer(core, now, EndedBy::Cancelled, cause);
             }
             State::Confirmed(Negotiation::PeerOffer { request, .. }) if request == key => {
                 self.refuse(core, now, key, 487);

@@ -358,7 +358,7 @@ fn rejection_is_acknowledged_by_the_transaction_and_reported_once() {
     assert_eq!(bench.sent_one().label(), "ACK");
     let event = bench.event();
     assert!(
-        matches!(&event, AgentEvent::Rejected { leg: of, status: 486, reason }
+        matches!(&event, AgentEvent::Rejected { leg: of, status: 486, reason, .. }
             if *of == leg && reason == "Whatever")
     );
     bench.assert_nothing_is_left();

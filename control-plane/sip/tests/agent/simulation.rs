@@ -272,7 +272,7 @@ impl World {
                 self.reached.rejected += 1;
                 self.end(party, leg);
             }
-            AgentEvent::Ended { leg, by } => {
+            AgentEvent::Ended { leg, by, .. } => {
                 match by {
                     EndedBy::Cancelled => self.reached.cancelled += 1,
                     EndedBy::Bye => self.reached.byes += 1,
@@ -283,7 +283,7 @@ impl World {
             AgentEvent::Progress { .. }
             | AgentEvent::OfferCancelled { .. }
             | AgentEvent::AnswerInAck { .. } => {}
-            AgentEvent::Request { .. } | AgentEvent::Digit { .. } => {
+            AgentEvent::Request { .. } | AgentEvent::Response { .. } | AgentEvent::Digit { .. } => {
                 panic!("seed {}: no such request is sent", self.seed)
             }
         }

@@ -249,6 +249,7 @@ pub(crate) fn invite_request(flow: Flow) -> InviteRequest {
         max_forwards: 69,
         headers: Vec::new(),
         offer: body(OFFER),
+        credentials: None,
     }
 }
 

@@ -10,7 +10,10 @@ use sipx_sip::{
 };
 use trunkline_edge_api::MonoTime;
 
-use super::{ClientOwner, Core, Due, Entry, Key, Notice, ServerOwner, Step, after};
+use super::{
+    ClientOwner, ClientStep, ClientUser, Core, Due, Entry, Key, Notice, ServerOwner, Step, after,
+    asks_again,
+};
 use crate::agent::{ServerRequestId, Side, Transmit, TransmitId};
 use crate::flow::{ConnectionId, Flow};
 use crate::message::{LocalTag, header, response_to, to_wire};
@@ -71,7 +74,12 @@ impl Core {
         &mut self,
         now: MonoTime,
         response: Response,
-    ) -> Result<Option<(Key, ClientOwner, TuEvent)>, Box<Response>> {
+    ) -> Result<Option<ClientStep>, Box<Response>> {
+        let again = if asks_again(&response) {
+            self.request_of(&response)
+        } else {
+            None
+        };
         // The layer looks at the branch alone, wherever the response came from (RFC 3261 §17.1.3).
         match self
             .clients
@@ -83,13 +91,25 @@ impl Core {
                 };
                 let (key, owner) = (key.clone(), entry.owner);
                 let step = self.perform(now, Side::Client, &key, outputs, false);
-                Ok(step.event.map(|event| (key, owner, event)))
+                Ok(step.event.map(|event| ClientStep {
+                    key,
+                    owner,
+                    event,
+                    again,
+                }))
             }
             Dispatch::Unmatched(message) => match *message {
                 Message::Response(response) => Err(Box::new(response)),
                 Message::Request(_) => Ok(None),
             },
         }
+    }
+
+    /// The request that `response` answers, with its flow.
+    fn request_of(&self, response: &Response) -> Option<(Request, Flow)> {
+        let key = TransactionKey::from_response(response)?;
+        let flow = self.client_entries.get(&key)?.flow.clone();
+        Some((self.clients.client_request(&key)?.clone(), flow))
     }
 
     // ---- server transactions ------------------------------------------------------------------
@@ -227,13 +247,18 @@ impl Core {
         now: MonoTime,
         key: &Key,
         timer: Timer,
-    ) -> Option<(ClientOwner, TuEvent)> {
+    ) -> Option<ClientStep> {
         let entry = self.client_entries.get_mut(&**key)?;
         entry.armed.retain(|(armed, _)| *armed != timer);
         let owner = entry.owner;
         let outputs = self.clients.on_timer(key, timer);
         let step = self.perform(now, Side::Client, key, outputs, true);
-        step.event.map(|event| (owner, event))
+        step.event.map(|event| ClientStep {
+            key: key.clone(),
+            owner,
+            event,
+            again: None,
+        })
     }
 
     /// Server timers have nothing to say to their user: an INVITE refused and never acknowledged
@@ -246,15 +271,16 @@ impl Core {
         }
     }
 
-    pub(crate) fn on_client_failure(
-        &mut self,
-        now: MonoTime,
-        key: &Key,
-    ) -> Option<(ClientOwner, TuEvent)> {
+    pub(crate) fn on_client_failure(&mut self, now: MonoTime, key: &Key) -> Option<ClientStep> {
         let owner = self.client_entries.get(&**key)?.owner;
         let outputs = self.clients.on_transport_error(key);
         let step = self.perform(now, Side::Client, key, outputs, false);
-        step.event.map(|event| (owner, event))
+        step.event.map(|event| ClientStep {
+            key: key.clone(),
+            owner,
+            event,
+            again: None,
+        })
     }
 
     pub(crate) fn on_server_failure(&mut self, now: MonoTime, key: &Key) -> Option<ServerOwner> {
@@ -392,10 +418,12 @@ impl Core {
                         self.on_connection.remove(&connection);
                     }
                 }
-                self.notices.push(Notice::TransactionOver {
-                    leg: entry.owner.leg,
-                    purpose: Some(entry.owner.purpose),
-                });
+                if let ClientUser::Leg(leg, purpose) = entry.owner.user {
+                    self.notices.push(Notice::TransactionOver {
+                        leg,
+                        client: Some((purpose, entry.owner.cseq)),
+                    });
+                }
                 (entry.armed, entry.unanswered)
             }
             Side::Server => {
@@ -405,7 +433,7 @@ impl Core {
                 match entry.owner {
                     ServerOwner::Leg(leg) => self
                         .notices
-                        .push(Notice::TransactionOver { leg, purpose: None }),
+                        .push(Notice::TransactionOver { leg, client: None }),
                     ServerOwner::Request(id) => {
                         self.requests.remove(&id);
                     }

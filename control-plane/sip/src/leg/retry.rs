@@ -1,0 +1,87 @@
+//! Requests of a leg that are sent again because their response asks for it: with credentials
+//! after 401 and 407 (RFC 3261 §22.2).
+//!
+//! The new attempt has the Call-ID and tags of the one before, the next number and a branch of its
+//! own. CANCEL is never challenged (RFC 3261 §22.1): nobody could send it again.
+
+use sipx_sip::{Method, Request, Response};
+use trunkline_edge_api::MonoTime;
+
+use super::{Leg, Negotiation, State};
+use crate::agent::core::{ClientOwner, ClientUser, Core, Key, Purpose};
+use crate::flow::Flow;
+
+impl Leg {
+    /// Whether the request was sent again, so that `response` is not its end.
+    pub(super) fn try_again(
+        &mut self,
+        core: &mut Core,
+        now: MonoTime,
+        key: &Key,
+        owner: ClientOwner,
+        (mut request, flow): (Request, Flow),
+        response: &Response,
+    ) -> bool {
+        let ClientUser::Leg(_, purpose) = owner.user else {
+            return false;
+        };
+        if !self.still_wants(key, purpose, &request) {
+            return false;
+        }
+        let mut answers = owner.answers;
+        let is_ready = match response.status.code() {
+            401 | 407 => match &self.credentials {
+                Some(credentials) => {
+                    core.authorize(&mut request, response, credentials, &mut answers)
+                }
+                None => false,
+            },
+            _ => false,
+        };
+        if !is_ready {
+            return false;
+        }
+        let cseq = self.dialog.next_cseq();
+        core.renew(&mut request, &flow, cseq);
+        let owner = ClientOwner {
+            cseq,
+            answers,
+            ..owner
+        };
+        self.transactions += 1;
+        let again = core.send_request(now, request, flow, owner);
+        self.follow(purpose, cseq, again);
+        true
+    }
+
+    /// Whether the outcome of the request still matters.
+    fn still_wants(&self, key: &Key, purpose: Purpose, request: &Request) -> bool {
+        match purpose {
+            Purpose::Invite => match &self.state {
+                State::Calling { invite } | State::Proceeding { invite } => invite == key,
+                _ => false,
+            },
+            Purpose::Reinvite => matches!(
+                &self.state,
+                State::Confirmed(Negotiation::OwnOffer { invite, .. }) if invite == key
+            ),
+            Purpose::Farewell => request.method == Method::Bye,
+            Purpose::Info => !self.is_terminated(),
+        }
+    }
+
+    /// The transaction `again` takes the place of the one before.
+    fn follow(&mut self, purpose: Purpose, cseq: u32, again: Key) {
+        match (purpose, &mut self.state) {
+            (Purpose::Invite, state) => {
+                self.invite_cseq = cseq;
+                self.early_sdp = None;
+                *state = State::Calling { invite: again };
+            }
+            (Purpose::Reinvite, State::Confirmed(Negotiation::OwnOffer { invite, .. })) => {
+                *invite = again;
+            }
+            _ => {}
+        }
+    }
+}
