@@ -306,6 +306,9 @@ impl Transport {
                 None => Err(SendError::NoListener(local)),
             },
             TransportKind::Tcp => self.tcp.send(transmit, &mut self.counters),
+            TransportKind::Tls | TransportKind::Ws | TransportKind::Wss => {
+                Err(SendError::NoListener(local))
+            }
         }
     }
 

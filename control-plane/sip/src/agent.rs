@@ -381,7 +381,11 @@ impl Agent {
             return Err(InviteError::Overloaded);
         }
         let call_id = self.core.new_call_id();
-        let contact = message::contact_value(request.from.uri.user(), &request.flow);
+        let contact = message::contact_value(
+            request.from.uri.user(),
+            &request.flow,
+            request.target.scheme().is_secure(),
+        );
         let dialog = Dialog::calling(
             call_id,
             self.free_tag(),

@@ -106,6 +106,10 @@ impl Dialog {
         };
         let remote_target = contact_uri(&request.headers)?.ok_or(NoDialog("Missing Contact"))?;
         let to = copied(&HeaderName::To, "Missing To")?;
+        let route_set = route_set(&request.headers)?;
+        // RFC 3261 §12.1.1.
+        let first_hop = route_set.first().map_or(&remote_target, |route| &route.uri);
+        let is_secure = request.uri.scheme().is_secure() || first_hop.scheme().is_secure();
         Ok(Self {
             call_id: copied(&HeaderName::CallId, "Missing Call-ID")?,
             local_tag,
@@ -113,10 +117,10 @@ impl Dialog {
             remote: copied(&HeaderName::From, "Missing From")?,
             remote_tag: from.tag().map(Bytes::copy_from_slice),
             remote_target,
-            route_set: route_set(&request.headers)?,
+            route_set,
             local_cseq: 0,
             remote_cseq: Some(cseq.sequence),
-            contact: message::contact_value(request.uri.user(), &flow),
+            contact: message::contact_value(request.uri.user(), &flow, is_secure),
             flow,
         })
     }

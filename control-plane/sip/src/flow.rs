@@ -1,34 +1,110 @@
 //! Where a message came from and where one must go.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+mod local;
+mod scope;
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
 
 use sipx_sip::{Host, Reliability, Uri, UriTransport};
 
-/// A transport SIP runs on here. TLS and WebSocket join when their drivers do.
+pub use local::{LocalEnd, LocalEnds};
+use scope::scope;
+
+/// A transport SIP runs on here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TransportKind {
     /// One message per datagram; lost ones are repeated by the transactions.
     Udp,
     /// A stream of messages on a connection.
     Tcp,
+    /// The same inside TLS.
+    Tls,
+    /// One message per WebSocket message (RFC 7118). The peer is a browser: it opens connections
+    /// and cannot be reached by any other.
+    Ws,
+    /// The same inside TLS.
+    Wss,
 }
 
 impl TransportKind {
-    /// The token in a `Via` (RFC 3261 §20.42).
+    /// Every kind.
+    pub const ALL: [Self; 5] = [Self::Udp, Self::Tcp, Self::Tls, Self::Ws, Self::Wss];
+
+    /// The token in a `Via` (RFC 3261 §20.42, RFC 7118 §5.2.1).
     #[must_use]
     pub const fn via_token(self) -> &'static str {
         match self {
             Self::Udp => "UDP",
             Self::Tcp => "TCP",
+            Self::Tls => "TLS",
+            Self::Ws => "WS",
+            Self::Wss => "WSS",
         }
+    }
+
+    /// How a listening address is written in the configuration and in `status`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+            Self::Ws => "ws",
+            Self::Wss => "wss",
+        }
+    }
+
+    /// Value of the `transport` parameter of our `Contact`; `None` where it is left out. RFC 7118
+    /// §5.2.3 has one value for WS and WSS.
+    #[must_use]
+    pub const fn uri_parameter(self) -> Option<&'static str> {
+        match self {
+            Self::Udp => None,
+            Self::Tcp => Some("tcp"),
+            Self::Tls => Some("tls"),
+            Self::Ws | Self::Wss => Some("ws"),
+        }
+    }
+
+    /// Port where none is named (RFC 3261 §19.1.2, RFC 7118 §5.2).
+    #[must_use]
+    pub const fn default_port(self) -> u16 {
+        match self {
+            Self::Udp | Self::Tcp => 5060,
+            Self::Tls => 5061,
+            Self::Ws => 80,
+            Self::Wss => 443,
+        }
+    }
+
+    /// Whether messages travel on connections.
+    #[must_use]
+    pub const fn is_stream(self) -> bool {
+        !matches!(self, Self::Udp)
+    }
+
+    /// Whether messages are encrypted on the way.
+    #[must_use]
+    pub const fn is_secure(self) -> bool {
+        matches!(self, Self::Tls | Self::Wss)
+    }
+
+    /// Whether only the peer can open a connection.
+    #[must_use]
+    pub const fn is_web(self) -> bool {
+        matches!(self, Self::Ws | Self::Wss)
     }
 
     /// Which column of the timer table of RFC 3261 §17 applies.
     #[must_use]
     pub const fn reliability(self) -> Reliability {
-        match self {
-            Self::Udp => Reliability::Unreliable,
-            Self::Tcp => Reliability::Reliable,
+        if self.is_stream() {
+            Reliability::Reliable
+        } else {
+            Reliability::Unreliable
         }
     }
 }
@@ -42,8 +118,8 @@ pub struct ConnectionId(pub u64);
 pub struct Flow {
     /// The transport.
     pub kind: TransportKind,
-    /// Our end, as the peer can reach it: it is written into `Via` and `Contact`, so it is never
-    /// an unspecified address, and its port is one that we listen on.
+    /// Our end: the address of a socket of ours, never an unspecified one. What `Via` and
+    /// `Contact` say is [`Self::sent_by`].
     pub local: SocketAddr,
     /// The far end: the source of a received message, the destination of one to send.
     pub remote: SocketAddr,
@@ -51,18 +127,18 @@ pub struct Flow {
     /// when that connection no longer lives, or when it is `None`, the transport reuses or opens
     /// one to `remote`. Always `None` on UDP.
     pub connection: Option<ConnectionId>,
+    /// TLS: the domain that the certificate of the far end must name when a connection to it is
+    /// opened (RFC 5922 §7.2); the numeric address of `remote` where it is `None`.
+    pub domain: Option<Arc<str>>,
+    /// All sockets of ours, for a next hop that takes another transport.
+    pub ends: Option<Arc<LocalEnds>>,
 }
 
 impl Flow {
     /// A UDP flow.
     #[must_use]
     pub const fn udp(local: SocketAddr, remote: SocketAddr) -> Self {
-        Self {
-            kind: TransportKind::Udp,
-            local,
-            remote,
-            connection: None,
-        }
+        Self::new(TransportKind::Udp, local, remote, None)
     }
 
     /// A TCP flow; without `connection` the transport opens or reuses one to `remote`.
@@ -72,11 +148,47 @@ impl Flow {
         remote: SocketAddr,
         connection: Option<ConnectionId>,
     ) -> Self {
+        Self::new(TransportKind::Tcp, local, remote, connection)
+    }
+
+    /// A flow of any kind that knows no other sockets of ours.
+    #[must_use]
+    pub const fn new(
+        kind: TransportKind,
+        local: SocketAddr,
+        remote: SocketAddr,
+        connection: Option<ConnectionId>,
+    ) -> Self {
         Self {
-            kind: TransportKind::Tcp,
+            kind,
             local,
             remote,
             connection,
+            domain: None,
+            ends: None,
+        }
+    }
+
+    /// Our end as peers are told of it, `host:port`: what the configuration advertises for the
+    /// socket, else its address.
+    #[must_use]
+    pub fn sent_by(&self) -> String {
+        let ends = self.ends.as_ref();
+        match ends.and_then(|ends| ends.advertised(self.kind, self.local)) {
+            Some(advertised) => advertised.to_owned(),
+            None => self.local.to_string(),
+        }
+    }
+
+    /// The host of [`Self::sent_by`], an IPv6 address without brackets: what our addresses of
+    /// record name on this flow.
+    #[must_use]
+    pub fn local_host(&self) -> String {
+        let sent_by = self.sent_by();
+        match Host::parse_hostport(&sent_by.into_bytes().into()) {
+            Ok((Host::Ip(ip), _)) => ip.to_string(),
+            Ok((Host::Name(name), _)) => String::from_utf8_lossy(name.as_bytes()).into_owned(),
+            Err(_) => self.local.ip().to_string(),
         }
     }
 
@@ -87,19 +199,22 @@ impl Flow {
     /// of next hop keep the flow instead, because its far end *is* that hop:
     /// - a host name: the adjacent proxy wrote itself into `Record-Route`, or the peer into
     ///   `Contact`, and we already talk to it (names are not resolved here);
+    /// - anything behind a WebSocket: nobody can connect to a browser (RFC 7118 §5);
     /// - an address of narrower scope than the one the peer is seen at, say a `Contact` of
     ///   192.168.1.20 from a phone whose packets come from a public address: it is behind a NAT,
     ///   and only the flow leads back in;
-    /// - an address that our end of the flow cannot send to: the other address family, or one off
-    ///   this host from a loopback address, as with a softphone on the machine it calls;
-    /// - on TCP, a hop that is reached by TCP: the connection is reused (RFC 3261 §18), and the
-    ///   URI's address is kept for the case that it has closed.
+    /// - an address that no socket of ours can send to: the other address family, one off this
+    ///   host from a loopback address, as with a softphone on the machine it calls, or a transport
+    ///   that we do not listen on;
+    /// - on TCP and TLS, a hop that is reached by the same: the connection is reused
+    ///   (RFC 3261 §18), and the URI's address is kept for the case that it has closed.
     #[must_use]
     pub fn towards(&self, uri: &Uri) -> Flow {
         let Some(Host::Ip(ip)) = uri.host() else {
             return self.clone();
         };
-        if scope(*ip) < scope(self.remote.ip()) || ip.is_unspecified() || ip.is_multicast() {
+        let is_inside = scope(*ip) < scope(self.remote.ip());
+        if self.kind.is_web() || is_inside || ip.is_unspecified() || ip.is_multicast() {
             return self.clone();
         }
         let kind = match uri.selected_transport() {
@@ -109,6 +224,7 @@ impl Flow {
             }
             Ok(UriTransport::Udp) => TransportKind::Udp,
             Ok(UriTransport::Tcp) => TransportKind::Tcp,
+            Ok(UriTransport::Tls) => TransportKind::Tls,
             // A transport that is not spoken here: the flow at least is known to work.
             _ => return self.clone(),
         };
@@ -116,135 +232,22 @@ impl Flow {
         if ip.is_ipv4() != self.local.is_ipv4() || leaves_the_host {
             return self.clone();
         }
+        let is_same_kind = kind == self.kind;
+        let local = match &self.ends {
+            Some(ends) if !is_same_kind => ends.facing(kind, *ip, Some(self.local.ip())),
+            _ => Some(self.local),
+        };
+        let Some(local) = local else {
+            return self.clone();
+        };
+        let is_same_peer = is_same_kind && *ip == self.remote.ip();
         Flow {
             kind,
-            local: self.local,
-            remote: SocketAddr::new(*ip, uri.port().unwrap_or(5060)),
-            connection: if kind == self.kind {
-                self.connection
-            } else {
-                None
-            },
+            local,
+            remote: SocketAddr::new(*ip, uri.port().unwrap_or(kind.default_port())),
+            connection: self.connection.filter(|_| is_same_kind),
+            domain: self.domain.clone().filter(|_| is_same_peer),
+            ends: self.ends.clone(),
         }
-    }
-}
-
-/// How far an address reaches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Scope {
-    Host,
-    Link,
-    /// RFC 1918, RFC 6598 (carrier-grade NAT), RFC 4193.
-    Site,
-    Global,
-}
-
-fn scope(ip: IpAddr) -> Scope {
-    match ip.to_canonical() {
-        IpAddr::V4(v4) => scope_v4(v4),
-        IpAddr::V6(v6) => scope_v6(v6),
-    }
-}
-
-fn scope_v4(ip: Ipv4Addr) -> Scope {
-    let [a, b, ..] = ip.octets();
-    if ip.is_loopback() {
-        Scope::Host
-    } else if ip.is_link_local() {
-        Scope::Link
-    } else if ip.is_private() || (a == 100 && b & 0xc0 == 64) {
-        Scope::Site
-    } else {
-        Scope::Global
-    }
-}
-
-fn scope_v6(ip: Ipv6Addr) -> Scope {
-    if ip.is_loopback() {
-        Scope::Host
-    } else if ip.is_unicast_link_local() {
-        Scope::Link
-    } else if ip.is_unique_local() {
-        Scope::Site
-    } else {
-        Scope::Global
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-
-    use super::*;
-
-    fn flow(remote: &str) -> Flow {
-        Flow::udp(
-            "203.0.113.1:5060".parse().expect("valid"),
-            remote.parse().expect("valid"),
-        )
-    }
-
-    fn remote_after(flow: &Flow, uri: &'static str) -> String {
-        let uri = Uri::parse(Bytes::from_static(uri.as_bytes())).expect("valid");
-        flow.towards(&uri).remote.to_string()
-    }
-
-    #[test]
-    fn numeric_hop_is_taken_as_written_and_a_name_keeps_the_flow() {
-        let from_proxy = flow("198.51.100.9:5070");
-        for (uri, remote) in [
-            ("sip:198.51.100.7:5080;lr", "198.51.100.7:5080"),
-            ("sip:198.51.100.7", "198.51.100.7:5060"),
-            ("sip:bob@pbx.example.com", "198.51.100.9:5070"),
-            // Behind NAT: a private contact seen from a public address.
-            ("sip:bob@192.168.1.20:5062", "198.51.100.9:5070"),
-            ("sip:bob@100.64.3.4", "198.51.100.9:5070"),
-            ("sip:bob@0.0.0.0", "198.51.100.9:5070"),
-            ("sip:bob@[2001:db8::1]", "198.51.100.9:5070"),
-        ] {
-            assert_eq!(remote_after(&from_proxy, uri), remote, "{uri}");
-        }
-    }
-
-    #[test]
-    fn softphone_on_our_own_host_is_reached_where_it_is_seen() {
-        let local = Flow::udp(
-            "127.0.0.1:5060".parse().expect("valid"),
-            "127.0.0.1:40000".parse().expect("valid"),
-        );
-        assert_eq!(
-            remote_after(&local, "sip:bob@192.168.1.20:5062"),
-            "127.0.0.1:40000"
-        );
-        assert_eq!(
-            remote_after(&local, "sip:bob@127.0.0.1:5062"),
-            "127.0.0.1:5062"
-        );
-    }
-
-    #[test]
-    fn private_contact_inside_a_private_network_is_reached_directly() {
-        assert_eq!(
-            remote_after(&flow("10.0.0.1:5060"), "sip:bob@10.0.0.5:5062"),
-            "10.0.0.5:5062"
-        );
-    }
-
-    #[test]
-    fn tcp_hop_reuses_the_connection_and_a_udp_hop_leaves_it() {
-        let on_tcp = Flow {
-            kind: TransportKind::Tcp,
-            connection: Some(ConnectionId(4)),
-            ..flow("198.51.100.9:41000")
-        };
-        let tcp = Uri::parse(Bytes::from_static(
-            b"sip:198.51.100.9:5060;transport=TCP;lr",
-        ));
-        let next = on_tcp.towards(&tcp.expect("valid"));
-        assert_eq!(next.connection, Some(ConnectionId(4)));
-        assert_eq!(next.remote.port(), 5060);
-        let udp = Uri::parse(Bytes::from_static(b"sip:198.51.100.9;transport=udp;lr"));
-        let next = on_tcp.towards(&udp.expect("valid"));
-        assert_eq!((next.kind, next.connection), (TransportKind::Udp, None));
     }
 }

@@ -12,6 +12,7 @@
 //! | [`flow`] | where a message came from and where one must go |
 //! | [`identity`] | who calls and who is called |
 //! | [`info`] | digits in INFO requests |
+//! | [`locate`] | RFC 3263: which addresses a URI stands for, in which order |
 //! | [`registrar`] | RFC 3261 §10.3: where the phones are |
 //! | [`offer_answer`] | RFC 3264 for one relayed audio stream: each leg's descriptions and `LegConfig` |
 //! | [`entropy`] | the source of tags, branches and Call-IDs |
@@ -25,6 +26,7 @@ pub mod flow;
 pub mod identity;
 pub mod info;
 mod leg;
+pub mod locate;
 mod message;
 pub mod offer_answer;
 pub mod registrar;
@@ -37,5 +39,6 @@ pub use agent::{
 };
 pub use digest::ClientCredentials;
 pub use entropy::Entropy;
-pub use flow::{ConnectionId, Flow, TransportKind};
+pub use flow::{ConnectionId, Flow, LocalEnd, LocalEnds, TransportKind};
 pub use info::InfoDigit;
+pub use locate::Hop;

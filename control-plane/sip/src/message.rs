@@ -200,16 +200,24 @@ pub(crate) fn name_addr_value(address: &NameAddr) -> Vec<u8> {
 }
 
 /// Our `Contact` on `flow`: the user part the peer knows, our address, and nothing of any other
-/// leg.
-pub(crate) fn contact_value(user: Option<&[u8]>, flow: &Flow) -> Bytes {
-    let mut value = b"<sip:".to_vec();
+/// leg. `is_secure` where the dialog is one of `sips` URIs (RFC 3261 §12.1.1); such a URI means TLS
+/// without saying so (RFC 5630 §3.1.4), and is of no use on a flow without.
+pub(crate) fn contact_value(user: Option<&[u8]>, flow: &Flow, is_secure: bool) -> Bytes {
+    let is_secure = is_secure && flow.kind.is_secure();
+    let mut value = if is_secure {
+        b"<sips:".to_vec()
+    } else {
+        b"<sip:".to_vec()
+    };
     if let Some(user) = user {
         value.extend_from_slice(user);
         value.push(b'@');
     }
-    value.extend_from_slice(flow.local.to_string().as_bytes());
-    if flow.kind == TransportKind::Tcp {
-        value.extend_from_slice(b";transport=tcp");
+    value.extend_from_slice(flow.sent_by().as_bytes());
+    let transport = flow.kind.uri_parameter();
+    if let Some(transport) = transport.filter(|_| !is_secure || flow.kind.is_web()) {
+        value.extend_from_slice(b";transport=");
+        value.extend_from_slice(transport.as_bytes());
     }
     value.push(b'>');
     Bytes::from(value)
@@ -220,7 +228,7 @@ pub(crate) fn via_value(flow: &Flow, branch: u64) -> String {
     format!(
         "SIP/2.0/{} {};branch=z9hG4bK{branch:016x};rport",
         flow.kind.via_token(),
-        flow.local
+        flow.sent_by()
     )
 }
 
@@ -244,10 +252,16 @@ pub(crate) fn stamp_via(headers: &mut Headers, flow: &Flow) -> Result<Flow, NoUs
     let asks_for_rport = via.rport().is_some();
     let shows_source = matches!(via.host, Host::Ip(ip) if ip == source.ip());
 
-    // On a stream the connection is what counts; the address is for the case that it has closed.
+    // On a stream the connection is what counts; the address is for the case that it has closed,
+    // and a WebSocket's peer has none (RFC 7118 §5.2.2).
     let mut reply_flow = flow.clone();
-    if flow.kind == TransportKind::Tcp || !asks_for_rport {
-        reply_flow.remote = SocketAddr::new(source.ip(), via.port.unwrap_or(5060));
+    let is_stream = flow.kind.is_stream();
+    if !flow.kind.is_web() && (is_stream || !asks_for_rport) {
+        let port = via.port.unwrap_or(flow.kind.default_port());
+        reply_flow.remote = SocketAddr::new(source.ip(), port);
+    }
+    if let (TransportKind::Tls, Host::Name(name)) = (flow.kind, &via.host) {
+        reply_flow.domain = Some(String::from_utf8_lossy(name.as_bytes()).into());
     }
     if asks_for_rport || !shows_source {
         let mut stamped = if asks_for_rport {

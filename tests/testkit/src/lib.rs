@@ -16,11 +16,13 @@
 //! | [`site`] | configuration and site files for them |
 //! | [`sipp`] | SIPp as a child process, graded by exit code |
 //! | [`ports`] | blocks of loopback ports that no other test uses |
+//! | [`dns`] | a DNS server that knows what a test tells it |
 //! | [`http`] | GET, and the metrics text format |
 #![forbid(unsafe_code)]
 
 pub mod conversation;
 pub mod daemons;
+pub mod dns;
 pub mod http;
 pub mod phone;
 pub mod ports;

@@ -5,8 +5,7 @@ use bytes::Bytes;
 use sipx_sip::headers::{CSeq, From, MaxForwards, To};
 use sipx_sip::validate::Finding;
 use sipx_sip::{
-    HeaderName, Host, Method, Request, Response, Scheme, TransactionKey, TuEvent, Via,
-    validate_request,
+    HeaderName, Method, Request, Response, Scheme, TransactionKey, TuEvent, Via, validate_request,
 };
 use trunkline_edge_api::MonoTime;
 
@@ -324,8 +323,9 @@ impl Agent {
         };
         let is_ours = matches!(
             response.headers.typed::<Via>(),
-            Some(Ok(via)) if matches!(via.host, Host::Ip(ip) if ip == flow.local.ip())
-                && via.port == Some(flow.local.port())
+            Some(Ok(via)) if via.port.is_some_and(|port| {
+                format!("{}:{port}", via.host) == flow.sent_by()
+            })
         );
         if !response.status.is_success() || method != Method::Invite || !is_ours {
             return;

@@ -90,6 +90,7 @@ pub fn parse_document<T: Document>(text: &str, file_name: &str) -> Result<T, Con
         file: file_name,
         text,
         root: &root,
+        sections: T::SECTIONS,
         problems: RefCell::new(Vec::new()),
     };
     reader.reject_unknown_sections(T::SECTIONS, T::SKIPPED);
@@ -110,13 +111,21 @@ pub struct Reader<'a> {
     file: &'a str,
     text: &'a str,
     root: &'a DeTable<'a>,
+    sections: &'static [&'static SectionSpec],
     problems: RefCell<Vec<Problem>>,
 }
 
 impl<'a> Reader<'a> {
-    /// The section `[name]`; an empty one when the file does not have it.
+    /// The section `[name]`, or `[outer.name]`; an empty one when the file does not have it.
     pub fn section(&'a self, spec: &'static SectionSpec) -> Section<'a> {
-        let entry = self.root.get_key_value(spec.name);
+        let (outer, name) = match spec.name.split_once('.') {
+            Some((outer, name)) => {
+                let outer = self.root.get(outer);
+                (outer.and_then(|table| table.get_ref().as_table()), name)
+            }
+            None => (Some(self.root), spec.name),
+        };
+        let entry = outer.and_then(|outer| outer.get_key_value(name));
         let table = entry.and_then(|(key, value)| {
             let table = value.get_ref().as_table();
             if table.is_none() {
@@ -167,7 +176,11 @@ impl<'a> Reader<'a> {
         at: usize,
     ) -> Section<'a> {
         for (key, _) in table.into_iter().flat_map(|table| table.iter()) {
-            if !spec.keys.iter().any(|known| known.name == key.get_ref()) {
+            let is_section = |inner: &&SectionSpec| {
+                inner.name.split_once('.') == Some((spec.name, key.get_ref()))
+            };
+            let is_known = spec.keys.iter().any(|known| known.name == key.get_ref());
+            if !is_known && !self.sections.iter().any(is_section) {
                 let allowed: Vec<_> = spec.keys.iter().map(|known| known.name).collect();
                 let message = format!(
                     "unknown key \"{}\" in {title}; allowed: {}",
