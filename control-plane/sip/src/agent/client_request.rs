@@ -143,7 +143,9 @@ impl Agent {
         ));
         push_users(headers, request.headers);
         if request.method == Method::Register && headers.get(&HeaderName::Contact).is_none() {
-            let contact = message::contact_value(request.from.uri.user(), &request.flow);
+            let is_secure = out.uri.scheme().is_secure();
+            let user = request.from.uri.user();
+            let contact = message::contact_value(user, &request.flow, is_secure);
             headers.push(header(HeaderName::Contact, contact));
         }
         headers.push(header(HeaderName::UserAgent, self.core.product.clone()));
