@@ -50,7 +50,7 @@ pub static SIP: SectionSpec = SectionSpec {
         },
         KeySpec {
             name: "digest",
-            form: "a list of \"MD5\" and \"SHA-256\", each once, at least one",
+            form: "a list of \"MD5\", \"SHA-256\" and \"SHA-512-256\", each once, at least one",
             default: KeyDefault::Literal("[\"MD5\", \"SHA-256\"]"),
             effect: "Hashes that challenges offer, in this order. A phone takes the first it knows; \
                      some know MD5 only, or give up when it is not first.",

@@ -22,14 +22,17 @@ impl Credential {
         }
     }
 
-    /// From the store; `None` when the text is not what [`Self::md5_hex`] and
-    /// [`Self::sha256_hex`] give.
-    pub(crate) fn from_hex(realm: &str, md5: &str, sha256: &str) -> Option<Self> {
+    /// From the store; `None` when the texts are not what [`Self::hashes_hex`] gives.
+    pub(crate) fn from_hex(realm: &str, [md5, sha256, sha512_256]: [&str; 3]) -> Option<Self> {
         Some(Self {
             realm: realm.into(),
             ha1: Ha1 {
                 md5: from_hex(md5)?,
                 sha256: from_hex(sha256)?,
+                sha512_256: match sha512_256 {
+                    "" => None,
+                    hex => Some(from_hex(hex)?),
+                },
             },
         })
     }
@@ -46,22 +49,21 @@ impl Credential {
         &self.ha1
     }
 
-    pub(crate) fn md5_hex(&self) -> String {
-        to_hex(&self.ha1.md5)
-    }
-
-    pub(crate) fn sha256_hex(&self) -> String {
-        to_hex(&self.ha1.sha256)
+    /// MD5, SHA-256, SHA-512-256; the last is empty where it was never stored.
+    pub(crate) fn hashes_hex(&self) -> [String; 3] {
+        let sha512_256 = self.ha1.sha512_256.map(|hash| to_hex(&hash));
+        [
+            to_hex(&self.ha1.md5),
+            to_hex(&self.ha1.sha256),
+            sha512_256.unwrap_or_default(),
+        ]
     }
 }
 
-/// Compares two stored forms, as planning a change does. Nothing that a stranger sent is ever
-/// compared with this, so it need not take constant time.
+/// Compares two stored forms, as planning a change does.
 impl PartialEq for Credential {
     fn eq(&self, other: &Self) -> bool {
-        self.realm == other.realm
-            && self.ha1.md5 == other.ha1.md5
-            && self.ha1.sha256 == other.ha1.sha256
+        self.realm == other.realm && self.ha1 == other.ha1
     }
 }
 
@@ -97,17 +99,17 @@ mod tests {
     #[test]
     fn stored_form_is_read_back() {
         let credential = Credential::new("ada", "trunkline", "secret");
-        let (md5, sha256) = (credential.md5_hex(), credential.sha256_hex());
-        assert_eq!(
-            Credential::from_hex("trunkline", &md5, &sha256),
-            Some(credential.clone())
-        );
+        let hashes = credential.hashes_hex();
+        let [md5, sha256, sha512_256] = hashes.each_ref().map(String::as_str);
+        let read = |hashes| Credential::from_hex("trunkline", hashes);
+        assert_eq!(read([md5, sha256, sha512_256]), Some(credential.clone()));
         assert_ne!(credential, Credential::new("ada", "elsewhere", "secret"));
-        assert_eq!(Credential::from_hex("trunkline", &md5[1..], &sha256), None);
-        assert_eq!(
-            Credential::from_hex("trunkline", &md5.replace(&md5[..1], "+"), &sha256),
-            None
-        );
+        assert_eq!(read([&md5[1..], sha256, sha512_256]), None);
+        let mangled = md5.replace(&md5[..1], "+");
+        assert_eq!(read([&mangled, sha256, sha512_256]), None);
+        let older = read([md5, sha256, ""]).expect("an earlier release stored two");
+        assert_ne!(older, credential);
+        assert_eq!(older.hashes_hex()[2], "");
     }
 
     #[test]

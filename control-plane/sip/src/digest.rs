@@ -26,7 +26,7 @@ use std::hint::black_box;
 use std::net::IpAddr;
 
 use md5::Md5;
-use sha2::{Digest, Sha256};
+use sha2::{Digest, Sha256, Sha512_256};
 use sipx_sip::{Header, HeaderName, Request, Uri};
 use trunkline_edge_api::MonoTime;
 
@@ -38,7 +38,7 @@ use nonce::{NonceMint, NonceState};
 /// answers both of our challenges sends four.
 const AUTHORIZATIONS_MAX: usize = 4;
 
-/// What is stored of a password: `H(user ":" realm ":" password)` in both algorithms. It is as
+/// What is stored of a password: `H(user ":" realm ":" password)` in each algorithm. It is as
 /// good as the password within the realm, so it does not print.
 #[derive(Clone)]
 pub struct Ha1 {
@@ -46,6 +46,9 @@ pub struct Ha1 {
     pub md5: [u8; 16],
     /// RFC 7616's.
     pub sha256: [u8; 32],
+    /// RFC 7616's other one. `None`: stored by a release that did not know it, and no answer made
+    /// with it is right until the password has been stored again.
+    pub sha512_256: Option<[u8; 32]>,
 }
 
 /// The [`Ha1`] of a password, for the site file and the store. `user` is the name that the phone
@@ -56,6 +59,7 @@ pub fn ha1(user: &str, realm: &str, password: &str) -> Ha1 {
     Ha1 {
         md5: Md5::digest(&input).into(),
         sha256: Sha256::digest(&input).into(),
+        sha512_256: Some(Sha512_256::digest(&input).into()),
     }
 }
 
@@ -70,6 +74,10 @@ impl PartialEq for Ha1 {
     fn eq(&self, other: &Self) -> bool {
         equal_in_constant_time(&self.md5, &other.md5)
             & equal_in_constant_time(&self.sha256, &other.sha256)
+            & match (&self.sha512_256, &other.sha512_256) {
+                (Some(ours), Some(theirs)) => equal_in_constant_time(ours, theirs),
+                (ours, theirs) => ours.is_none() && theirs.is_none(),
+            }
     }
 }
 
@@ -80,19 +88,22 @@ impl Eq for Ha1 {}
 pub enum Algorithm {
     /// RFC 7616, RFC 8760.
     Sha256,
+    /// RFC 7616, RFC 8760: SHA-512 cut to 256 bits.
+    Sha512256,
     /// RFC 2617; what every phone knows.
     Md5,
 }
 
 impl Algorithm {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Sha256, Self::Md5];
+    pub const ALL: [Self; 3] = [Self::Sha512256, Self::Sha256, Self::Md5];
 
     /// As headers and the configuration write it.
     #[must_use]
     pub const fn token(self) -> &'static str {
         match self {
             Self::Sha256 => "SHA-256",
+            Self::Sha512256 => "SHA-512-256",
             Self::Md5 => "MD5",
         }
     }
@@ -110,6 +121,7 @@ impl Algorithm {
     fn hash(self, input: &[u8]) -> Vec<u8> {
         match self {
             Self::Sha256 => Sha256::digest(input).to_vec(),
+            Self::Sha512256 => Sha512_256::digest(input).to_vec(),
             Self::Md5 => Md5::digest(input).to_vec(),
         }
     }
@@ -165,6 +177,11 @@ pub enum DigestError {
     /// The password was wrong.
     #[error("wrong response")]
     WrongResponse,
+    /// The user's password was stored before this algorithm was known.
+    #[error(
+        "this user's password must be stored again (apply the site file) to use this algorithm"
+    )]
+    NotStored,
     /// The password was right, but the nonce is old, of an earlier life of this process, or
     /// another's.
     #[error("stale nonce")]
@@ -233,6 +250,7 @@ impl DigestServer {
         let nobody = Ha1 {
             md5: Md5::digest(secret).into(),
             sha256: Sha256::digest(secret).into(),
+            sha512_256: Some(Sha512_256::digest(secret).into()),
         };
         Ok(Self {
             mint: NonceMint::new(&config, secret),
@@ -288,6 +306,10 @@ impl DigestServer {
         let stored = known.as_ref().unwrap_or(&self.nobody);
         let ha1 = match algorithm {
             Algorithm::Sha256 => stored.sha256.as_slice(),
+            Algorithm::Sha512256 => match &stored.sha512_256 {
+                Some(ha1) => ha1.as_slice(),
+                None => return Err(DigestError::NotStored),
+            },
             Algorithm::Md5 => stored.md5.as_slice(),
         };
         let expected = credentials.expected_response(algorithm, ha1, request.method.as_bytes());

@@ -257,6 +257,6 @@ fn password_files_are_read_relative_to_the_site_file() {
 fn debug_output_shows_neither_numbers_nor_credentials() {
     let shown = format!("{:?}", site(SMALL_SITE));
     assert!(!shown.contains("2071838"), "{shown}");
-    let hash = site(SMALL_SITE).members[0].credential.md5_hex();
+    let hash = site(SMALL_SITE).members[0].credential.hashes_hex()[0].clone();
     assert!(!shown.contains(&hash), "{shown}");
 }

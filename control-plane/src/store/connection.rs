@@ -45,6 +45,11 @@ fn migrator() -> Migrator {
             "media_functions",
             include_str!("../../migrations/0006_media_functions.sql"),
         ),
+        simple(
+            20,
+            "digest_sha512_256",
+            include_str!("../../migrations/0020_digest_sha512_256.sql"),
+        ),
     ])
 }
 

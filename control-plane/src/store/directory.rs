@@ -271,8 +271,11 @@ fn member_route(row: &SqliteRow) -> Result<MemberRoute, StoreError> {
 fn credential(row: &SqliteRow) -> Result<Credential, StoreError> {
     Credential::from_hex(
         column(row, "realm")?,
-        column(row, "ha1_md5")?,
-        column(row, "ha1_sha256")?,
+        [
+            column(row, "ha1_md5")?,
+            column(row, "ha1_sha256")?,
+            column(row, "ha1_sha512_256")?,
+        ],
     )
     .ok_or_else(|| StoreError::Corrupt("a member's HA1 is not hexadecimal".to_owned()))
 }
@@ -397,6 +400,7 @@ async fn stored(connection: &mut SqliteConnection) -> Result<Stored, StoreError>
                 column(&row, "realm")?,
                 column(&row, "ha1_md5")?,
                 column(&row, "ha1_sha256")?,
+                column(&row, "ha1_sha512_256")?,
             ],
             named(&row, "availability")?,
         );
@@ -611,14 +615,16 @@ async fn park_sip_user(connection: &mut SqliteConnection, key: &str) -> Result<(
 }
 
 async fn put_member(connection: &mut SqliteConnection, member: &Member) -> Result<(), StoreError> {
+    let [md5, sha256, sha512_256] = member.credential.hashes_hex();
     sqlx::query(
         "INSERT INTO members (tenant_id, extension, name, sip_user, realm, ha1_md5, ha1_sha256, \
-         forward_number, availability, srtp, media, transcode, dtmf, availability_set_by, origin) \
-         VALUES ((SELECT id FROM tenants WHERE name = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'site', \
+         ha1_sha512_256, forward_number, availability, srtp, media, transcode, dtmf, availability_set_by, origin) \
+         VALUES ((SELECT id FROM tenants WHERE name = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'site', \
          'site') \
          ON CONFLICT (tenant_id, extension) DO UPDATE SET name = excluded.name, \
          sip_user = excluded.sip_user, realm = excluded.realm, ha1_md5 = excluded.ha1_md5, \
-         ha1_sha256 = excluded.ha1_sha256, forward_number = excluded.forward_number, \
+         ha1_sha256 = excluded.ha1_sha256, ha1_sha512_256 = excluded.ha1_sha512_256, \
+         forward_number = excluded.forward_number, \
          srtp = excluded.srtp, media = excluded.media, transcode = excluded.transcode, \
          dtmf = excluded.dtmf, \
          availability = CASE availability_set_by WHEN 'member' THEN availability \
@@ -629,8 +635,9 @@ async fn put_member(connection: &mut SqliteConnection, member: &Member) -> Resul
     .bind(&member.name)
     .bind(member.sip_user.as_str())
     .bind(member.credential.realm())
-    .bind(member.credential.md5_hex())
-    .bind(member.credential.sha256_hex())
+    .bind(md5)
+    .bind(sha256)
+    .bind(sha512_256)
     .bind(member.forward_number.as_ref().map(E164::as_str))
     .bind(member.availability.as_str())
     .bind(member.srtp.as_str())

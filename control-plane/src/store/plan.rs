@@ -404,13 +404,15 @@ pub(super) fn networks_text(networks: &[ipnet::IpNet]) -> String {
 
 pub(super) fn member_fields(member: &Member) -> Fields {
     let credential = &member.credential;
+    let hashes = credential.hashes_hex();
     let mut fields = member_base_fields(
         &member.name,
         member.sip_user.as_str(),
         [
             credential.realm(),
-            &credential.md5_hex(),
-            &credential.sha256_hex(),
+            &hashes[0],
+            &hashes[1],
+            &hashes[2],
         ],
         member.availability,
     );
@@ -428,7 +430,7 @@ pub(super) fn member_fields(member: &Member) -> Fields {
 pub(super) fn member_base_fields(
     name: &str,
     sip_user: &str,
-    credential: [&str; 3],
+    credential: [&str; 4],
     availability: Availability,
 ) -> Fields {
     Fields::from([

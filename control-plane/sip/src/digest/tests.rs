@@ -105,13 +105,17 @@ fn responses_are_those_of_rfc_7616_section_3_9_1() {
 }
 
 #[test]
-fn right_password_is_accepted_in_both_algorithms_and_md5_is_offered_first() {
-    let mut server = server();
+fn right_password_is_accepted_in_each_algorithm_and_in_the_order_of_the_settings() {
+    let config = DigestConfig {
+        algorithms: vec![Algorithm::Md5, Algorithm::Sha256, Algorithm::Sha512256],
+        ..DigestConfig::new(REALM)
+    };
+    let mut server = DigestServer::new(config, [7; 32]).expect("a plain realm");
     let challenges = server.challenge(at(0), ip(PHONE), false);
     let first = Challenge::parse(&challenges[0].value(), false).expect("well-formed");
     assert_eq!(first.algorithm, auth::Algorithm::Md5);
     assert!(!first.stale && first.qop_auth);
-    for (nc, algorithm) in [(1, "SHA-256"), (2, "MD5")] {
+    for (nc, algorithm) in [(1, "SHA-256"), (2, "MD5"), (3, "SHA-512-256")] {
         let value = answer(&challenges, algorithm, "s3cret", nc);
         assert_eq!(
             verify(&mut server, 1, &value),
@@ -119,6 +123,25 @@ fn right_password_is_accepted_in_both_algorithms_and_md5_is_offered_first() {
             "{algorithm}"
         );
     }
+}
+
+#[test]
+fn password_stored_before_an_algorithm_was_known_does_not_serve_it() {
+    let config = DigestConfig {
+        algorithms: vec![Algorithm::Sha512256],
+        ..DigestConfig::new(REALM)
+    };
+    let mut server = DigestServer::new(config, [7; 32]).expect("a plain realm");
+    let challenges = server.challenge(at(0), ip(PHONE), false);
+    let value = answer(&challenges, "SHA-512-256", "s3cret", 1);
+    let result = server.verify(at(1), ip(PHONE), &register(&[value]), |user| {
+        let stored = password_of(user)?;
+        Some(Ha1 {
+            sha512_256: None,
+            ..stored
+        })
+    });
+    assert_eq!(result, Err(DigestError::NotStored));
 }
 
 #[test]
