@@ -13,11 +13,15 @@ use trunkline_edge_api::config::{
 };
 use trunkline_edge_api::{AudioCodec, MediaTimeouts};
 use trunkline_sip::digest::Algorithm;
+use trunkline_sip::registrar::RegistrarConfig;
 
 use crate::switch::MediaPolicy;
 
+mod registrar;
 #[cfg(test)]
 mod tests;
+
+use registrar::REGISTRAR;
 
 /// Name of the store's file in `state_dir` where `[store] path` does not say otherwise.
 const STORE_FILE_NAME: &str = "trunkline.db";
@@ -170,6 +174,8 @@ pub struct ControlConfig {
     pub edge: EdgeConfig,
     /// `[sip]`.
     pub sip: SipConfig,
+    /// `[registrar]`.
+    pub registrar: RegistrarConfig,
     /// `[media]`: how long media may be missed.
     pub media: MediaTimeouts,
     /// `[media]`: what it may be converted to, and where files are.
@@ -279,12 +285,15 @@ impl Default for ControlConfig {
 }
 
 impl Document for ControlConfig {
-    const SECTIONS: &'static [&'static SectionSpec] = &[&NODE, &EDGE, &SIP, &MEDIA, &HTTP, &STORE];
+    const SECTIONS: &'static [&'static SectionSpec] =
+        &[&NODE, &EDGE, &SIP, &REGISTRAR, &MEDIA, &HTTP, &STORE];
 
     fn read(reader: &Reader<'_>) -> Option<Self> {
         let node = NodeConfig::read(&reader.section(&NODE));
         let edge = EdgeConfig::read(&reader.section(&EDGE));
         let sip = SipConfig::read(&reader.section(&SIP));
+        let registrations_max = sip.as_ref().map(|sip| sip.registrations_max);
+        let registrar = registrar::read(&reader.section(&REGISTRAR), registrations_max);
         let media = media_timeouts(&reader.section(&MEDIA));
         let media_policy = media_policy(&reader.section(&MEDIA), node.as_ref());
         let http = reader.section(&HTTP).value("listen", loopback_address);
@@ -296,6 +305,7 @@ impl Document for ControlConfig {
             node: node?,
             edge: edge?,
             sip: sip?,
+            registrar: registrar?,
             media: media?,
             media_policy: media_policy?,
             http: HttpConfig { listen: http? },

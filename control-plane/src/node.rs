@@ -148,7 +148,7 @@ fn new_switch(config: &ControlConfig, epoch: Epoch) -> anyhow::Result<Switch> {
         media: config.media_policy.clone(),
         calls_max: config.sip.calls_max as usize,
         transactions_max: config.sip.transactions_max as usize,
-        registrations_max: config.sip.registrations_max as usize,
+        registrar: config.registrar.clone(),
         media_addresses,
         epoch,
     };

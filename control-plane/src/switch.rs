@@ -64,8 +64,8 @@ pub struct SwitchConfig {
     pub calls_max: usize,
     /// SIP transactions at one time.
     pub transactions_max: usize,
-    /// Registered contacts at one time.
-    pub registrations_max: usize,
+    /// How phones register.
+    pub registrar: RegistrarConfig,
     /// The edge's media addresses.
     pub media_addresses: MediaAddresses,
     /// Where files are, and what may be converted.
@@ -158,10 +158,7 @@ impl Switch {
         Ok(Self {
             agent: Agent::new(agent_config, agent_entropy),
             digest: DigestServer::new(digest_config, secret)?,
-            registrar: Registrar::new(RegistrarConfig {
-                bindings_max: config.registrations_max,
-                ..RegistrarConfig::default()
-            }),
+            registrar: Registrar::new(config.registrar.clone()),
             proxy: EdgeProxy::new(config.epoch, config.media_addresses.bound()),
             snapshot: Arc::default(),
             entropy,

@@ -50,6 +50,22 @@ fn phone_registers_with_each_algorithm_offered() {
 }
 
 #[test]
+fn operator_orders_the_hashes_and_a_phone_uses_the_strongest() {
+    let site = Site::with_members(vec![Member::numbered(0)]);
+    let daemons = Daemons::start_with(site, |node| {
+        node.sip_more = "digest = [\"SHA-512-256\"]\n".to_owned();
+        node.more = "[registrar]\nexpires_min_secs = 120\nexpires_max_secs = 600\n".to_owned();
+    })
+    .unwrap();
+    let member = daemons.member(0).unwrap();
+    let mut config = PhoneConfig::udp(&member.user, daemons.sip()).with_password(&member.password);
+    config.digest = DigestChoice::Only(DigestAlgorithm::Sha512_256);
+    let phone = Phone::start(config).unwrap();
+    assert_eq!(phone.register(60, LIMIT).unwrap(), 423);
+    assert_eq!(phone.register(3_600, LIMIT).unwrap(), 200);
+}
+
+#[test]
 fn wrong_password_and_unknown_user_get_the_same_answer() {
     let daemons = daemons();
     let member = daemons.member(0).unwrap();

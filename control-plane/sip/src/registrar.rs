@@ -30,7 +30,7 @@ pub use binding::Binding;
 use binding::{Contacts, Update};
 
 /// Bounds of a [`Registrar`].
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RegistrarConfig {
     /// Contacts per address of record.
     pub contacts_max: usize,

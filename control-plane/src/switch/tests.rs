@@ -86,7 +86,10 @@ impl Bench {
             media_timeouts: MediaTimeouts::OFF,
             calls_max: 10,
             transactions_max: 100,
-            registrations_max: 10,
+            registrar: RegistrarConfig {
+                bindings_max: 10,
+                ..RegistrarConfig::default()
+            },
             media_addresses: MediaAddresses::new(&[address.into()]).expect("one address"),
             media: MediaPolicy {
                 prompts_dir: "/prompts".into(),

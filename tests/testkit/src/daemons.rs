@@ -92,6 +92,7 @@ impl Daemons {
                 SocketAddr::from((Ipv6Addr::LOCALHOST, sip_port)),
             ],
             ring_timeout_secs: 30,
+            sip_more: String::new(),
             http: SocketAddr::from((Ipv4Addr::LOCALHOST, ports.next_port()?)),
             more: String::new(),
         };

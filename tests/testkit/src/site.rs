@@ -28,6 +28,8 @@ pub struct Node {
     pub sip: Vec<SocketAddr>,
     /// `[sip] ring_timeout_secs`.
     pub ring_timeout_secs: u32,
+    /// Further lines of `[sip]`.
+    pub sip_more: String,
     /// `[http] listen`.
     pub http: SocketAddr,
     /// Whole sections more, as they are to stand in the file.
@@ -51,7 +53,7 @@ impl Node {
         format!(
             "[node]\nrun_dir = \"{}\"\nstate_dir = \"{}\"\nlog = \"{}\"\n\n\
              [edge]\nworkers = {}\nmedia_addresses = [{}]\nports = \"{}\"\n\n\
-             [sip]\nlisten = [{}]\nring_timeout_secs = {}\n\n\
+             [sip]\nlisten = [{}]\nring_timeout_secs = {}\n{}\n\
              [http]\nlisten = \"{}\"\n\n{}",
             self.run_dir.display(),
             self.state_dir.display(),
@@ -61,6 +63,7 @@ impl Node {
             self.ports,
             listen.join(", "),
             self.ring_timeout_secs,
+            self.sip_more,
             self.http,
             self.more
         )

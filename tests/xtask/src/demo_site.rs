@@ -98,6 +98,7 @@ impl DemoDirectory {
             ports: ports.to_owned(),
             sip: vec![sip],
             ring_timeout_secs: 30,
+            sip_more: String::new(),
             http,
             more: String::new(),
         };
