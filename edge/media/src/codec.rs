@@ -28,7 +28,7 @@ mod opus;
 mod transcoder;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use decoder::Decoder;
 pub use encoder::Encoder;
@@ -43,6 +43,10 @@ pub const DECODED_LEN_MAX: usize = SampleRate::MAX.samples(PACKET_MILLIS_MAX);
 /// Room for any payload that an [`Encoder`] makes, in bytes. With the headers of IPv6, UDP, RTP and
 /// what SRTP adds it still fits an Ethernet frame.
 pub const ENCODED_LEN_MAX: usize = 1_400;
+
+/// Loss in percent that is expected of many receivers together, none of which is asked: what is
+/// encoded once for all of them has in-band FEC for those that take it.
+pub const SHARED_LOSS_PERCENT: u8 = 10;
 
 /// Samples that are converted at once: 10 ms at the highest rate.
 const PIECE: usize = SampleRate::MAX.samples(10);

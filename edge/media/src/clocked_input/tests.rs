@@ -3,6 +3,7 @@ use trunkline_edge_api::{AudioFormat, AudioFormats, OpusOptions, PacketTime, Ssr
 
 use super::*;
 use crate::codec::Encoder;
+use crate::codec::tests::{error_share, speech};
 
 const START: MonoTime = MonoTime(5_000_000_000);
 
@@ -164,6 +165,51 @@ fn lost_packet_is_concealed_and_counted() {
     assert_eq!(kinds[52], ReadKind::Concealed);
     let stats = input.stats();
     assert_eq!((stats.concealments, stats.concealed_millis), (1, 20));
+}
+
+/// What is read when every tenth packet of an Opus peer is lost, as the share of error in the
+/// frames that had to be made up; `fec`: it repeats itself.
+#[cfg(feature = "opus")]
+fn error_of_lost_opus_packets(fec: bool) -> f64 {
+    let mut opus = format(AudioCodec::Opus, 111, 48_000, 20);
+    opus.opus.in_band_fec = fec;
+    let said = speech(SampleRate::Hz8000, 4_000);
+    let read = |loses: bool| {
+        let mut input = input(&[opus], SampleRate::Hz8000);
+        let mut sender = Sender::new(opus);
+        sender.encoder.set_expected_loss(10);
+        let mut frames = Vec::new();
+        for n in 0..200 {
+            let now = START.plus_millis(20 * n);
+            let (header, payload) = sender.say(|n| said[n]);
+            if !(loses && n % 10 == 5) {
+                assert_eq!(input.receive(now, &header, &payload), Inserted::Taken);
+            }
+            let mut frame = [0; 160];
+            frames.push((input.read(now, &mut frame), frame));
+        }
+        frames
+    };
+    let (intact, lossy) = (read(false), read(true));
+    let mut pairs = (Vec::new(), Vec::new());
+    for ((_, intact), (kind, lossy)) in intact.into_iter().zip(lossy) {
+        if kind == ReadKind::Concealed {
+            pairs.0.extend(intact);
+            pairs.1.extend(lossy);
+        }
+    }
+    assert!(pairs.0.len() >= 15 * 160);
+    error_share(&pairs.0, &pairs.1)
+}
+
+#[test]
+#[cfg(feature = "opus")]
+fn lost_opus_packet_is_taken_from_the_one_behind_it() {
+    let [concealed, recovered] = [false, true].map(error_of_lost_opus_packets);
+    assert!(
+        recovered < 0.5 * concealed,
+        "{recovered} against {concealed}"
+    );
 }
 
 #[test]

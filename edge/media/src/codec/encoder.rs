@@ -97,6 +97,19 @@ impl Encoder {
         self.packet_samples
     }
 
+    /// So many percent of the packets will be lost. Where the format has a remedy and the peer takes
+    /// it (Opus with in-band FEC), packets get it to that extent; an encoder begins without. Costs
+    /// nothing while the value stays.
+    pub fn set_expected_loss(&mut self, percent: u8) {
+        match &mut self.kind {
+            Kind::Waveform { .. } => {
+                let _ = percent;
+            }
+            #[cfg(feature = "opus")]
+            Kind::Opus(encoder) => encoder.set_expected_loss(percent),
+        }
+    }
+
     /// Encodes one packet of samples into `out`, which has room for [`ENCODED_LEN_MAX`] bytes, and
     /// returns the payload's length. 0: nothing needs to be sent (DTX).
     ///

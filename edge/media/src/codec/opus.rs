@@ -18,9 +18,9 @@ mod tests;
 /// Time against quality, 0 to 10. At 5 the encoder still looks for pitch thoroughly; beyond, each
 /// step costs more than a listener of a call gains.
 const COMPLEXITY: u8 = 5;
-/// Loss in percent that in-band FEC is dimensioned for. Below some 5 the encoder would not spend
-/// anything on it at these bit rates.
-const FEC_LOSS_PERCENT: u8 = 10;
+/// Most loss in percent that in-band FEC is dimensioned for. libopus repeats no more beyond it, and
+/// the second description would go on eating from the first.
+const FEC_LOSS_PERCENT_MAX: u8 = 25;
 /// libopus conceals whole multiples of 2.5 ms, this many in a second.
 const CONCEAL_UNITS_PER_SEC: u32 = 400;
 /// A packet of at most this length says that nothing has to be sent (`opus_encode`).
@@ -138,13 +138,17 @@ impl Decoder {
 /// Samples of one channel to packets.
 pub(super) struct Encoder {
     inner: opusic_c::Encoder,
-    dtx: bool,
+    rate: SampleRate,
+    options: OpusOptions,
+    loss_percent: u8,
 }
 
 impl std::fmt::Debug for Encoder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("opus::Encoder")
-            .field("dtx", &self.dtx)
+            .field("rate", &self.rate)
+            .field("options", &self.options)
+            .field("loss_percent", &self.loss_percent)
             .finish_non_exhaustive()
     }
 }
@@ -156,24 +160,45 @@ impl Encoder {
         // Samples come from 16 bits: what lies below is not worth bits, nor speech.
         inner.set_lsb_depth(16)?;
         inner.set_max_bandwidth(bandwidth_max(options.playback_rate_max_hz))?;
-        inner.set_bitrate(Bitrate::Value(bitrate(rate, options)))?;
+        inner.set_bitrate(Bitrate::Value(bitrate(rate, options, false)))?;
         inner.set_vbr(!options.constant_bitrate)?;
         inner.set_dtx(options.dtx)?;
-        if options.in_band_fec {
-            inner.set_inband_fec(InbandFec::Mode1)?;
-            inner.set_packet_loss(FEC_LOSS_PERCENT)?;
-        }
         Ok(Self {
             inner,
-            dtx: options.dtx,
+            rate,
+            options: *options,
+            loss_percent: 0,
         })
+    }
+
+    /// Each packet also describes the one before it from now on, as well as so much loss asks for,
+    /// if the peer makes use of that; or no longer, with 0.
+    pub(super) fn set_expected_loss(&mut self, percent: u8) {
+        let percent = percent.min(FEC_LOSS_PERCENT_MAX);
+        if !self.options.in_band_fec || self.loss_percent == percent {
+            return;
+        }
+        let has_fec = percent > 0;
+        let mode = if has_fec {
+            InbandFec::Mode1
+        } else {
+            InbandFec::Off
+        };
+        let bitrate = bitrate(self.rate, &self.options, has_fec);
+        let set = self
+            .inner
+            .set_inband_fec(mode)
+            .and_then(|()| self.inner.set_packet_loss(percent))
+            .and_then(|()| self.inner.set_bitrate(Bitrate::Value(bitrate)));
+        debug_assert_eq!(set, Ok(()), "all of these are in range");
+        self.loss_percent = percent;
     }
 
     /// `pcm` is one frame. 0: nothing has to be sent.
     pub(super) fn encode(&mut self, pcm: &[i16], out: &mut [u8]) -> Result<usize, EncodeError> {
         let room = out.len().min(ENCODED_LEN_MAX);
         match self.inner.encode_to_slice(unsigned(pcm), &mut out[..room]) {
-            Ok(len) if self.dtx && len <= DTX_LEN_MAX => Ok(0),
+            Ok(len) if self.options.dtx && len <= DTX_LEN_MAX => Ok(0),
             Ok(len) => Ok(len),
             Err(ErrorCode::BufferTooSmall) => Err(EncodeError::NoRoom),
             Err(ErrorCode::BadArg) if room == 0 => Err(EncodeError::NoRoom),
@@ -195,9 +220,9 @@ fn bandwidth_max(playback_rate_hz: u32) -> Bandwidth {
 
 /// Bit/s: the upper ends of what RFC 7587 §3.1.1 recommends for speech, within what the peer
 /// allows. In-band FEC gets room: below 19 kbit/s at 8 kHz and 24 at 16 kHz libopus leaves it out.
-fn bitrate(rate: SampleRate, options: &OpusOptions) -> u32 {
+fn bitrate(rate: SampleRate, options: &OpusOptions, has_fec: bool) -> u32 {
     let audible_hz = rate.hz().min(options.playback_rate_max_hz);
-    let wanted = match (audible_hz, options.in_band_fec) {
+    let wanted = match (audible_hz, has_fec) {
         (..=8_000, false) => 12_000,
         (..=8_000, true) => 20_000,
         (..=16_000, false) => 20_000,

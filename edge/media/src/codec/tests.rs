@@ -6,7 +6,7 @@ use trunkline_edge_api::{ClockRateHz, PayloadType};
 
 use super::*;
 
-pub(super) fn format(codec: AudioCodec, clock_hz: u32, millis: u8) -> AudioFormat {
+pub(crate) fn format(codec: AudioCodec, clock_hz: u32, millis: u8) -> AudioFormat {
     AudioFormat {
         codec,
         payload_type: PayloadType::new(96).expect("seven bits"),
@@ -19,7 +19,7 @@ pub(super) fn format(codec: AudioCodec, clock_hz: u32, millis: u8) -> AudioForma
 
 /// A voice: a gliding pitch through two formants, in syllables of 250 ms with pauses, telephone
 /// bandwidth, at about -20 dB of full scale.
-pub(super) fn speech(rate: SampleRate, millis: u32) -> Vec<i16> {
+pub(crate) fn speech(rate: SampleRate, millis: u32) -> Vec<i16> {
     let hz = f64::from(rate.hz());
     let mut phase = 0.0;
     (0..rate.samples(millis))
@@ -44,9 +44,20 @@ pub(super) fn speech(rate: SampleRate, millis: u32) -> Vec<i16> {
 }
 
 /// Root mean square in dB of one.
-pub(super) fn level_db(samples: &[i16]) -> f64 {
+pub(crate) fn level_db(samples: &[i16]) -> f64 {
     let energy: f64 = samples.iter().map(|&s| f64::from(s).powi(2)).sum();
     10.0 * (energy / samples.len() as f64).max(1e-9).log10()
+}
+
+/// Energy of the difference, as a share of the energy of `intact`.
+pub(crate) fn error_share(intact: &[i16], other: &[i16]) -> f64 {
+    assert_eq!(intact.len(), other.len());
+    let square = |sample: f64| sample * sample;
+    let pairs = intact.iter().zip(other);
+    let error: f64 = pairs
+        .map(|(&a, &b)| square(f64::from(a) - f64::from(b)))
+        .sum();
+    error / intact.iter().map(|&s| square(f64::from(s))).sum::<f64>()
 }
 
 /// All formats of this build, at packet times that fit a packet.

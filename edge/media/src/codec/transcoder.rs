@@ -194,6 +194,11 @@ impl Transcoder {
         self.counters
     }
 
+    /// So many percent of what it makes will be lost; see [`Encoder::set_expected_loss`].
+    pub fn set_expected_loss(&mut self, percent: u8) {
+        self.encoder.set_expected_loss(percent);
+    }
+
     /// From now on packets are of another format of the same sender. Time goes on.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use trunkline_edge_api::{AudioCodec, AudioFormat, PacketTime};
 
 use super::{Band, FRAME_MILLIS};
-use crate::codec::{ENCODED_LEN_MAX, Encoder, UnsupportedFormat};
+use crate::codec::{ENCODED_LEN_MAX, Encoder, SHARED_LOSS_PERCENT, UnsupportedFormat};
 
 /// Packets of the shortest packet time, 10 ms, in a frame.
 const PACKETS_MAX: usize = 2;
@@ -112,13 +112,15 @@ impl Groups {
             group.member_count += 1;
             return Ok(GroupIndex(index as u16));
         }
+        let mut encoder = Encoder::new(format, band.rate())?;
+        encoder.set_expected_loss(SHARED_LOSS_PERCENT);
         let group = Group {
             format: *format,
             heard,
             band,
             member_count: 1,
             warms_up: false,
-            encoder: Encoder::new(format, band.rate())?,
+            encoder,
             payloads: vec![0; PACKETS_MAX * ENCODED_LEN_MAX].into_boxed_slice(),
             lens: [0; PACKETS_MAX],
             is_encoded: false,

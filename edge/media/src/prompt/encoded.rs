@@ -4,7 +4,7 @@ use trunkline_edge_api::{AudioCodec, AudioFormat, ClockRateHz, OpusOptions, Pack
 
 use super::Prompt;
 use crate::audio::SampleRate;
-use crate::codec::Encoder;
+use crate::codec::{Encoder, SHARED_LOSS_PERCENT};
 
 /// Longest payload, bytes: 60 ms of L16 at 48 kHz in stereo.
 const PAYLOAD_LEN_MAX: usize = 60 * 48 * 2 * 2;
@@ -91,6 +91,7 @@ impl EncodedPrompt {
         };
         let unsupported = |_| EncodeError::Unsupported(key);
         let mut encoder = Encoder::new(&format, rate).map_err(unsupported)?;
+        encoder.set_expected_loss(SHARED_LOSS_PERCENT);
         let samples = prompt.samples_at(rate);
         let per_packet = rate.samples(u32::from(format.packet_time.millis()));
         let packets = samples.len().div_ceil(per_packet);

@@ -25,6 +25,13 @@ const SENT_REPORTS: usize = 4;
 /// Units of DLSR in a second (RFC 3550 §6.4.1).
 const DLSR_HZ: u64 = 65_536;
 
+/// How much of the difference to the newest report the expected loss takes over: a peer that begins
+/// to lose is helped after one report, and one that has lost a burst is not believed for long.
+const LOSS_RISE: f32 = 0.5;
+const LOSS_FALL: f32 = 0.25;
+/// Less than this share counts as none.
+const LOSS_MIN: f32 = 0.005;
+
 /// See the module's description.
 #[derive(Debug, Clone, Default)]
 pub struct Feedback {
@@ -36,6 +43,8 @@ pub struct Feedback {
     rtt_micros: u32,
     remote_lost: u32,
     remote_jitter_units: u32,
+    /// Smoothed over reports, 0 to 1.
+    expected_loss: f32,
 }
 
 impl Feedback {
@@ -54,6 +63,13 @@ impl Feedback {
     pub fn heard_block(&mut self, block: &ReportBlock, now: MonoTime) {
         self.remote_lost = u32::try_from(block.cumulative_lost).unwrap_or(0);
         self.remote_jitter_units = block.jitter;
+        let loss = f32::from(block.fraction_lost) / 256.0;
+        let step = if loss > self.expected_loss {
+            LOSS_RISE
+        } else {
+            LOSS_FALL
+        };
+        self.expected_loss += (loss - self.expected_loss) * step;
         let mut sent = self.sent.iter().flatten();
         // LSR 0: the peer has heard no sender report yet.
         let Some(&(_, sent_at)) =
@@ -83,6 +99,16 @@ impl Feedback {
     #[must_use]
     pub fn rtt_micros(&self) -> u32 {
         self.rtt_micros
+    }
+
+    /// What share of our packets the peer is likely to miss next, percent, as its reports say; 0
+    /// while it has sent none.
+    #[must_use]
+    pub fn expected_loss_percent(&self) -> u8 {
+        if self.expected_loss < LOSS_MIN {
+            return 0;
+        }
+        (self.expected_loss * 100.0).ceil().min(100.0) as u8
     }
 
     /// Packets of ours that the peer missed.
@@ -162,6 +188,24 @@ mod tests {
         };
         feedback.heard_block(&duplicated, at(1));
         assert_eq!(feedback.remote_lost(), 0);
+    }
+
+    #[test]
+    fn expected_loss_rises_with_a_report_and_falls_more_slowly() {
+        let mut feedback = Feedback::default();
+        let mut report = |percent: u32| {
+            let lossy = ReportBlock {
+                fraction_lost: (percent * 256 / 100) as u8,
+                ..block(0, 0)
+            };
+            feedback.heard_block(&lossy, at(1));
+            feedback.expected_loss_percent()
+        };
+        assert_eq!(report(0), 0);
+        assert_eq!([report(20), report(20), report(20)], [10, 15, 18]);
+        let fallen: Vec<u8> = (0..14).map(|_| report(0)).collect();
+        assert_eq!(fallen[..4], [14, 10, 8, 6]);
+        assert_eq!(fallen[13], 0, "none after a minute without loss");
     }
 
     #[test]

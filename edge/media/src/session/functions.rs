@@ -82,6 +82,8 @@ pub(super) struct LegMedia {
     ears_wanted: (LegFunctions, bool),
     /// What the far leg's ears let through; `None` while all goes by them.
     filtered: Option<Box<Filtered>>,
+    /// What the leg's peer is likely to miss of what it is sent, percent.
+    expected_loss: u8,
     told: Outbox<SessionEvent, EVENTS_MAX>,
 }
 
@@ -109,6 +111,7 @@ impl LegMedia {
             ears: None,
             ears_wanted: (LegFunctions::default(), false),
             filtered: None,
+            expected_loss: 0,
             told: Outbox::new(),
         }
     }
@@ -173,7 +176,30 @@ impl LegMedia {
             };
             self.live.push(live);
         }
+        self.protect_against_loss();
         Ok(())
+    }
+
+    /// The leg's peer said how much it misses.
+    pub(super) fn set_expected_loss(&mut self, percent: u8) {
+        if self.expected_loss != percent {
+            self.expected_loss = percent;
+            self.protect_against_loss();
+        }
+    }
+
+    /// Lets all that is encoded for the leg's peer alone know how much is expected to be lost.
+    fn protect_against_loss(&mut self) {
+        let percent = self.expected_loss;
+        for live in &mut self.live {
+            live.set_expected_loss(percent);
+        }
+        if let Some(filtered) = &mut self.filtered {
+            filtered.set_expected_loss(percent);
+        }
+        if let Some(seat) = &mut self.seat {
+            seat.set_expected_loss(percent);
+        }
     }
 
     pub(super) fn play(
@@ -242,7 +268,9 @@ impl LegMedia {
 
     fn new_seat(&mut self, audio: &LegAudio) -> Result<Seat, Refusal> {
         self.seats = self.seats.wrapping_add(1);
-        Seat::new(audio, self.seats)
+        let mut seat = Seat::new(audio, self.seats)?;
+        seat.set_expected_loss(self.expected_loss);
+        Ok(seat)
     }
 
     fn set_seated(&mut self, is_seated: bool) -> Result<(), Refusal> {
@@ -345,7 +373,11 @@ impl LegMedia {
             return Ok(());
         };
         match (is_filtered, &self.filtered) {
-            (true, None) => self.filtered = Some(Box::new(Filtered::new(&audio.send)?)),
+            (true, None) => {
+                let mut filtered = Filtered::new(&audio.send)?;
+                filtered.set_expected_loss(self.expected_loss);
+                self.filtered = Some(Box::new(filtered));
+            }
             (false, Some(_)) => self.filtered = None,
             _ => {}
         }

@@ -211,6 +211,9 @@ impl Leg {
     pub(super) fn hear_rtcp(&mut self, now: MonoTime, meta: &RxMeta, packet: &[u8]) {
         self.report.rx_rtcp_packets += 1;
         self.quality.hear_rtcp(now, packet, self.local.ssrc);
+        if let Some(media) = &mut self.media {
+            media.set_expected_loss(self.quality.feedback.expected_loss_percent());
+        }
         if let (Some(peer), SocketKind::Rtcp) = (&mut self.peer, meta.socket) {
             peer.gate.learn_rtcp(meta.source, packet);
         }

@@ -8,7 +8,17 @@ fn encoder(rate: SampleRate, options: OpusOptions) -> Encoder {
 }
 
 fn packets(rate: SampleRate, options: OpusOptions, pcm: &[i16]) -> Vec<Vec<u8>> {
+    packets_for_loss(rate, options, 0, pcm)
+}
+
+fn packets_for_loss(
+    rate: SampleRate,
+    options: OpusOptions,
+    loss_percent: u8,
+    pcm: &[i16],
+) -> Vec<Vec<u8>> {
     let mut encoder = encoder(rate, options);
+    encoder.set_expected_loss(loss_percent);
     pcm.chunks_exact(rate.samples(20))
         .map(|frame| {
             let mut out = [0; ENCODED_LEN_MAX];
@@ -110,7 +120,7 @@ fn in_band_fec_brings_a_lost_packet_back_better_than_concealment() {
         in_band_fec: true,
         ..OpusOptions::default()
     };
-    let packets = packets(rate, options, &speech(rate, 4_000));
+    let packets = packets_for_loss(rate, options, 10, &speech(rate, 4_000));
     let intact = decode_all(rate, &packets);
     let (mut with_fec, mut without) = (0.0, 0.0);
     for fec in [true, false] {
@@ -143,6 +153,50 @@ fn in_band_fec_brings_a_lost_packet_back_better_than_concealment() {
         }
     }
     assert!(with_fec < 0.5 * without, "{with_fec} against {without}");
+}
+
+/// How many mono packets of 20 ms by SILK describe the one before each: their first two bits are
+/// the flags for voice activity and for that (RFC 6716 §4.2.3).
+fn second_descriptions(packets: &[Vec<u8>]) -> usize {
+    let is_described = |packet: &&Vec<u8>| packet.get(1).is_some_and(|byte| byte & 0x40 != 0);
+    packets.iter().filter(is_described).count()
+}
+
+#[test]
+fn second_descriptions_are_sent_while_loss_is_expected_and_only_to_peers_that_take_them() {
+    let rate = SampleRate::Hz8000;
+    let pcm = speech(rate, 2_000);
+    let options = |in_band_fec, bitrate_max| OpusOptions {
+        in_band_fec,
+        bitrate_max,
+        ..OpusOptions::default()
+    };
+    let described =
+        |options, loss| second_descriptions(&packets_for_loss(rate, options, loss, &pcm));
+    assert_eq!(described(options(true, 0), 0), 0);
+    assert!(described(options(true, 0), 1) > 50);
+    assert!(described(options(true, 0), 100) > 50);
+    assert_eq!(described(options(false, 0), 25), 0);
+
+    let mut encoder = encoder(rate, options(true, 0));
+    let mut out = [0; ENCODED_LEN_MAX];
+    let mut bytes = [0; 3];
+    for (phase, loss) in [0, 10, 0].into_iter().enumerate() {
+        encoder.set_expected_loss(loss);
+        let mut packets = Vec::new();
+        for frame in pcm.chunks_exact(160) {
+            let len = encoder.encode(frame, &mut out).expect("20 ms");
+            packets.push(out[..len].to_vec());
+        }
+        bytes[phase] = packets.iter().map(Vec::len).sum();
+        // The packet after a change may still be of the setting before it.
+        let described = second_descriptions(&packets[2..]);
+        assert_eq!(described > 0, loss > 0, "phase {phase}");
+    }
+    assert!(
+        bytes[1] > bytes[0] * 5 / 4 && bytes[2] < bytes[1] * 4 / 5,
+        "{bytes:?}"
+    );
 }
 
 #[test]

@@ -1,4 +1,4 @@
-use super::super::tests::format;
+use super::super::tests::{error_share, format, speech};
 use super::*;
 use crate::codec::ENCODED_LEN_MAX;
 use crate::codec::g711::Law;
@@ -318,4 +318,50 @@ fn a_format_may_change_in_the_middle() {
     call.payload(1, 160, &[Law::A.encode(4_000); 160]);
     assert_eq!(call.timestamps(), [0, 160]);
     assert_eq!(call.out[1].2[80], Law::A.decode(Law::A.encode(4_000)));
+}
+
+/// What leaves for L16 when every tenth packet of an Opus sender is lost, as the share of error in
+/// the packets that were; `fec`: it repeats itself.
+#[cfg(feature = "opus")]
+fn error_of_lost_opus_packets(fec: bool) -> f64 {
+    let mut opus = format(AudioCodec::Opus, 48_000, 20);
+    opus.opus.in_band_fec = fec;
+    let mut encoder = Encoder::new(&opus, SampleRate::Hz8000).expect("a format of this build");
+    encoder.set_expected_loss(10);
+    let payloads: Vec<Vec<u8>> = speech(SampleRate::Hz8000, 4_000)
+        .chunks_exact(160)
+        .map(|pcm| {
+            let mut out = [0; ENCODED_LEN_MAX];
+            let len = encoder.encode(pcm, &mut out).expect("20 ms");
+            out[..len].to_vec()
+        })
+        .collect();
+    let is_lost = |n: usize| n % 10 == 5;
+    let [intact, lossy] = [false, true].map(|loses| {
+        let mut call = Call::new(&opus, &l16(8_000, 20));
+        for (n, payload) in payloads.iter().enumerate() {
+            if !(loses && is_lost(n)) {
+                call.payload(n as u16, n as u32 * 960, payload);
+            }
+        }
+        assert_eq!(call.out.len(), payloads.len());
+        let lost = call
+            .out
+            .into_iter()
+            .enumerate()
+            .filter(|(n, _)| is_lost(*n));
+        lost.flat_map(|(_, (.., samples))| samples)
+            .collect::<Vec<i16>>()
+    });
+    error_share(&intact, &lossy)
+}
+
+#[test]
+#[cfg(feature = "opus")]
+fn a_lost_opus_packet_is_taken_from_the_one_behind_it() {
+    let [concealed, recovered] = [false, true].map(error_of_lost_opus_packets);
+    assert!(
+        recovered < 0.5 * concealed,
+        "{recovered} against {concealed}"
+    );
 }

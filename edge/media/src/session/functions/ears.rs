@@ -172,6 +172,10 @@ impl Filtered {
         })
     }
 
+    pub(super) fn set_expected_loss(&mut self, percent: u8) {
+        self.encoder.set_expected_loss(percent);
+    }
+
     /// Takes a frame. One that nobody fetched in time is left out.
     pub(super) fn take(&mut self, frame: &[i16]) {
         if self.samples.len() + frame.len() <= self.samples.capacity() {

@@ -103,6 +103,12 @@ impl LiveFormat {
         }
     }
 
+    pub(super) fn set_expected_loss(&mut self, percent: u8) {
+        if let Way::Encoded(encoded) = &mut self.way {
+            encoded.transcoder.set_expected_loss(percent);
+        }
+    }
+
     /// Milliseconds made up so far.
     pub(super) fn concealed_millis(&self) -> u64 {
         match &self.way {

@@ -54,6 +54,10 @@ impl Seat {
         let _ = self.input.receive(now, header, payload);
     }
 
+    pub(super) fn set_expected_loss(&mut self, percent: u8) {
+        self.encoder.set_expected_loss(percent);
+    }
+
     /// What the peer says now, as many samples as `out` holds; `false`: it is silent.
     pub(super) fn hear(&mut self, now: MonoTime, out: &mut [i16]) -> bool {
         self.input.read(now, out) != ReadKind::Silence

@@ -9,6 +9,7 @@ use trunkline_edge_api::{
 use trunkline_edge_api::{ClockRateHz, DropReason, PayloadRoute, PayloadType};
 
 mod digits;
+mod formats;
 mod listening;
 
 use super::*;
@@ -155,7 +156,9 @@ impl Call {
         buffer[..packet.len()].copy_from_slice(packet);
         let buf = PacketBuf::new(&mut buffer, packet.len());
         let verdict = self.session.handle_packet(self.now, leg, &meta, buf);
-        if let Verdict::Forward(transmit) = verdict {
+        if let Verdict::Forward(transmit) = verdict
+            && transmit.kind == MediaKind::Rtp
+        {
             self.keep(transmit, &buffer[..transmit.len]);
         }
         if self.session.wants().transmit {
