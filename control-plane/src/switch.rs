@@ -391,9 +391,26 @@ impl Switch {
 
     fn handle_agent_event(&mut self, now: MonoTime, unix_ms: i64, event: AgentEvent) {
         match event {
-            AgentEvent::Invite { leg, request, flow } => {
+            AgentEvent::Invite {
+                leg,
+                request,
+                flow,
+                replaces: None,
+            } => {
                 self.admit_call(now, unix_ms, leg, &request, flow);
             }
+            // No call gives its place to another so far (RFC 3891 §3 has 603 for that).
+            AgentEvent::Invite { leg, .. } => {
+                if let Err(error) = self.agent.reject(now, leg, 603, None, Vec::new()) {
+                    tracing::debug!(%leg, %error, "replacing call not refused");
+                }
+            }
+            AgentEvent::Refer { leg, .. } => {
+                if let Err(error) = self.agent.reject_refer(now, leg, 603) {
+                    tracing::debug!(%leg, %error, "transfer not refused");
+                }
+            }
+            AgentEvent::ReferAnswered { .. } | AgentEvent::ReferProgress { .. } => {}
             AgentEvent::Request { id, request, flow } => {
                 self.serve_request(now, id, &request, &flow);
             }

@@ -25,6 +25,7 @@ mod counters;
 mod event;
 mod inbound;
 mod salvage;
+mod transfer;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -39,6 +40,7 @@ pub use cause::EndCause;
 pub use client_request::{ClientRequest, RequestError, RequestSequence};
 pub use counters::{AgentCounters, MethodCounts, ResponseCounts};
 pub use event::{AgentEvent, ClientRequestId, EndedBy, ServerRequestId, SipLegId};
+pub use transfer::ReferRequest;
 
 use self::client_request::PendingRequest;
 use self::core::{ClientStep, ClientUser, Core, Due, Notice, ServerOwner};
@@ -150,6 +152,9 @@ pub enum LegError {
     /// The status is not one for this kind of response.
     #[error("status {0} does not fit this response")]
     Status(u16),
+    /// A REFER of ours is open on the leg already.
+    #[error("another REFER is open on the leg")]
+    ReferPending,
     /// The peer does not take digits as fast as they come.
     #[error("too many digits wait for the peer to answer the one before")]
     TooManyDigits,

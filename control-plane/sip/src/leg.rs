@@ -17,13 +17,13 @@
 //! RFC 3261 §13 to §15; the offers and answers inside a session are in [`offer`]. A leg is told
 //! apart from its call: it knows one peer, and nothing of the other leg reaches a message of its.
 //!
-//! Left out here, for want of a user so far: reliable provisional responses (RFC 3262), session
-//! timers (RFC 4028), REFER and SUBSCRIBE. A request that requires them is refused with 420 or
-//! 405, as the RFCs ask.
+//! Left out here, for want of a user so far: reliable provisional responses (RFC 3262) and session
+//! timers (RFC 4028). A request that requires them is refused with 420, as the RFCs ask.
 
 mod client;
 mod info;
 mod offer;
+mod refer;
 mod retry;
 mod server;
 
@@ -45,10 +45,12 @@ use crate::digest::ClientCredentials;
 use crate::flow::Flow;
 use crate::info::InfoDigit;
 use crate::message::{ACCEPT, ALLOW, header, set_body, unsupported_options};
+use crate::replaces::{Replaces, ReplacesError};
 use crate::timer_queue::TimerHandle;
 
 pub(crate) use client::InviteParts;
 use offer::Negotiation;
+use refer::{OwnRefer, PeerRefer};
 
 /// Transactions one leg may have open at once; more are refused with 503. An ordinary call has
 /// one or two, a caller who presses digits that travel as INFO some twenty within the 32 s that a
@@ -148,6 +150,10 @@ pub(crate) struct Leg {
     digits: VecDeque<InfoDigit>,
     /// An INFO of ours has no final response yet.
     is_digit_out: bool,
+    /// The peer's REFER that is open.
+    peer_refer: Option<Box<PeerRefer>>,
+    /// Ours.
+    own_refer: Option<Box<OwnRefer>>,
 }
 
 impl Leg {
@@ -166,6 +172,8 @@ impl Leg {
             merge_key: None,
             digits: VecDeque::new(),
             is_digit_out: false,
+            peer_refer: None,
+            own_refer: None,
         }
     }
 
@@ -195,6 +203,29 @@ impl Leg {
 
     pub(crate) fn is_terminated(&self) -> bool {
         matches!(self.state, State::Terminated(_))
+    }
+
+    /// Whether the leg's dialog is the one a `Replaces` may take the place of (RFC 3891 §3).
+    pub(crate) fn is_named_by(&self, replaces: &Replaces) -> Result<(), ReplacesError> {
+        let dialog = &self.dialog;
+        // RFC 3891 §3: "0" stands for the tag that RFC 2543 peers do not have. The branches of an
+        // INVITE that nobody answered have one each.
+        let is_early = matches!(self.state, State::Calling { .. } | State::Proceeding { .. });
+        let remote_tag = dialog.remote_tag.as_deref().unwrap_or(b"0");
+        let is_peer = is_early || replaces.from_tag[..] == *remote_tag;
+        if replaces.call_id != dialog.call_id || !is_peer {
+            return Err(ReplacesError::Unknown);
+        }
+        match &self.state {
+            State::Terminated(_) => Err(ReplacesError::Ended),
+            // An early dialog that the peer began is for its caller to give up.
+            State::Incoming { .. } => Err(ReplacesError::Unknown),
+            State::Calling { .. } | State::Proceeding { .. } => Ok(()),
+            State::Answered(_) | State::Confirmed(_) if replaces.early_only => {
+                Err(ReplacesError::Answered)
+            }
+            State::Answered(_) | State::Confirmed(_) => Ok(()),
+        }
     }
 
     /// Nothing refers to the leg any more and it owes nothing: it can be dropped.
@@ -244,6 +275,7 @@ impl Leg {
                 if let State::Answered(pending) = std::mem::replace(&mut self.state, nothing) {
                     self.state = State::Terminated(Aftermath::ByeOwed { pending, reason });
                 }
+                self.drop_refers(core, now);
                 core.notices.push(Notice::LegTerminated(self.id));
                 core.emit(AgentEvent::Ended {
                     leg: self.id,
@@ -307,6 +339,7 @@ impl Leg {
             }
         };
         self.state = State::Terminated(aftermath);
+        self.drop_refers(core, now);
         core.notices.push(Notice::LegTerminated(self.id));
     }
 
@@ -346,6 +379,18 @@ impl Leg {
         purpose: Purpose,
     ) -> Key {
         complete(core, &mut request);
+        self.send_whole(core, now, request, flow, purpose)
+    }
+
+    /// The same for a request that is complete.
+    fn send_whole(
+        &mut self,
+        core: &mut Core,
+        now: MonoTime,
+        request: Request,
+        flow: Flow,
+        purpose: Purpose,
+    ) -> Key {
         self.transactions += 1;
         let cseq = self.dialog.local_cseq;
         let owner = ClientOwner::new(ClientUser::Leg(self.id, purpose), cseq);
@@ -417,6 +462,9 @@ impl Leg {
             }
             Method::Options => self.answer_options(core, now, key),
             Method::Info => self.handle_info(core, now, key, request),
+            Method::Refer => self.handle_refer(core, now, key, request, sequence),
+            Method::Notify => self.handle_notify(core, now, key, request),
+            Method::Subscribe => self.handle_subscribe(core, now, key, request),
             // No provisional response of ours was reliable, so none is acknowledged.
             Method::Prack => self.refuse(core, now, key, 481),
             Method::Other(_) => {
@@ -501,6 +549,8 @@ impl Leg {
         match timer {
             LegTimer::RepeatAnswer => self.repeat_answer(core, now),
             LegTimer::RetryReinvite => self.retry_reinvite(core, now),
+            LegTimer::PeerReferExpires => self.peer_refer_expires(core, now),
+            LegTimer::OwnReferExpires => self.own_refer_expires(core),
             LegTimer::AbandonInvite => {
                 if let State::Terminated(Aftermath::InviteOpen { invite, .. }) = &self.state {
                     let invite = invite.clone();
@@ -521,7 +571,7 @@ impl Leg {
                 self.state = State::Confirmed(Negotiation::Idle);
                 core.emit(AgentEvent::OfferCancelled { leg: self.id });
             }
-            _ => {}
+            _ => self.forget_refer(key),
         }
     }
 
@@ -560,8 +610,10 @@ impl Leg {
         match purpose {
             Purpose::Invite => self.handle_invite_response(core, now, key, response),
             Purpose::Reinvite => self.handle_reinvite_response(core, now, key, &response),
-            Purpose::Info if response.status.is_provisional() => {}
+            _ if response.status.is_provisional() => {}
             Purpose::Info => self.digit_done(core, now),
+            Purpose::Notify => self.news_arrived(core, now, Some(response.status.code())),
+            Purpose::Refer => self.refer_answered(core, &response),
             Purpose::Farewell => {}
         }
     }
@@ -580,6 +632,8 @@ impl Leg {
             Purpose::Invite => self.invite_failed(core, key, status),
             Purpose::Reinvite => self.reinvite_failed(core, now, key, status),
             Purpose::Info => self.digit_done(core, now),
+            Purpose::Notify => self.news_arrived(core, now, None),
+            Purpose::Refer => self.end_refer_attempt(core, status, false),
             Purpose::Farewell => {}
         }
     }

@@ -15,6 +15,7 @@
 //! | [`locate`] | RFC 3263: which addresses a URI stands for, in which order |
 //! | [`registrar`] | RFC 3261 §10.3: where the phones are |
 //! | [`offer_answer`] | RFC 3264 for one relayed audio stream: each leg's descriptions and `LegConfig` |
+//! | [`replaces`] | RFC 3891 and the targets of RFC 3515: which dialog a message speaks of |
 //! | [`entropy`] | the source of tags, branches and Call-IDs |
 #![forbid(unsafe_code)]
 
@@ -30,15 +31,17 @@ pub mod locate;
 mod message;
 pub mod offer_answer;
 pub mod registrar;
+pub mod replaces;
 mod timer_queue;
 
 pub use agent::{
     Agent, AgentConfig, AgentCounters, AgentEvent, ClientRequest, ClientRequestId, EndCause,
-    EndedBy, InviteError, InviteRequest, LegError, NameAddr, RequestError, RequestSequence,
-    RespondError, ServerRequestId, SipLegId, Transmit, TransmitId,
+    EndedBy, InviteError, InviteRequest, LegError, NameAddr, ReferRequest, RequestError,
+    RequestSequence, RespondError, ServerRequestId, SipLegId, Transmit, TransmitId,
 };
 pub use digest::ClientCredentials;
 pub use entropy::Entropy;
 pub use flow::{ConnectionId, Flow, LocalEnd, LocalEnds, TransportKind};
 pub use info::InfoDigit;
 pub use locate::Hop;
+pub use replaces::{ReferTarget, Replaces, ReplacesError};

@@ -15,7 +15,8 @@ use crate::agent::NameAddr;
 use crate::flow::{Flow, TransportKind};
 
 /// Methods the agent understands, for `Allow` (RFC 3261 §20.5).
-pub(crate) const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, INFO, UPDATE, REGISTER";
+pub(crate) const ALLOW: &str =
+    "INVITE, ACK, BYE, CANCEL, OPTIONS, INFO, UPDATE, REFER, NOTIFY, REGISTER";
 
 /// The one body type the agent understands.
 pub(crate) const ACCEPT: &str = "application/sdp";
@@ -109,8 +110,10 @@ impl Body {
     }
 }
 
-/// Options a request demands and the agent lacks, which is all of them; `None` when it demands
-/// none. The value is that of `Unsupported` (RFC 3261 §8.2.2.3).
+/// Extensions of the agent, for `Supported` (RFC 3261 §20.37).
+pub(crate) const SUPPORTED: &str = "replaces, norefersub";
+
+/// Options a request demands and the agent lacks; `None` when there are none. The value is that of `Unsupported` (RFC 3261 §8.2.2.3).
 pub(crate) fn unsupported_options(request: &Request) -> Option<String> {
     let mut options = Vec::new();
     for require in request.headers.typed_all::<Require>() {
@@ -121,7 +124,12 @@ pub(crate) fn unsupported_options(request: &Request) -> Option<String> {
                         .0
                         .0
                         .iter()
-                        .map(|o| String::from_utf8_lossy(o).into_owned()),
+                        .map(|o| String::from_utf8_lossy(o).into_owned())
+                        .filter(|option| {
+                            !SUPPORTED
+                                .split(", ")
+                                .any(|known| known.eq_ignore_ascii_case(option))
+                        }),
                 );
             }
             Err(_) => return Some("unreadable".to_owned()),

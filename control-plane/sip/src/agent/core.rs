@@ -82,6 +82,9 @@ pub(crate) enum Purpose {
     Reinvite,
     /// The next digit waits for its outcome.
     Info,
+    /// News of what came of the peer's REFER.
+    Notify,
+    Refer,
     /// BYE and CANCEL: nobody waits for their outcome.
     Farewell,
 }
@@ -100,6 +103,10 @@ pub(crate) enum LegTimer {
     RepeatAnswer,
     /// Try the re-INVITE again that met one of the peer's.
     RetryReinvite,
+    /// The subscription of the peer's REFER has run its time.
+    PeerReferExpires,
+    /// So has that of ours.
+    OwnReferExpires,
     /// Stop waiting for the final response to an INVITE that no longer matters.
     AbandonInvite,
 }

@@ -8,6 +8,7 @@ use sipx_sip::{Request, Response};
 use super::{EndCause, RequestSequence};
 use crate::flow::Flow;
 use crate::info::InfoDigit;
+use crate::replaces::ReferTarget;
 
 /// One INVITE session with one peer: one of the two (or more) legs of a B2BUA call. Unique for
 /// the life of the [`Agent`](super::Agent).
@@ -65,6 +66,9 @@ pub enum AgentEvent {
         request: Box<Request>,
         /// Where it came from.
         flow: Flow,
+        /// The leg whose place the caller wants (RFC 3891). Whoever answers the INVITE hangs that
+        /// leg up; whether the caller may have it is for the user of the agent to say.
+        replaces: Option<SipLegId>,
     },
     /// REGISTER or OPTIONS outside a dialog; it waits for `respond`.
     Request {
@@ -157,6 +161,38 @@ pub enum AgentEvent {
         leg: SipLegId,
         /// Which key, for how long.
         digit: InfoDigit,
+    },
+    /// A REFER of the peer; it waits for `accept_refer` or `reject_refer`, unless the leg ends
+    /// before.
+    Refer {
+        /// The leg.
+        leg: SipLegId,
+        /// Whom to call.
+        refer_to: ReferTarget,
+        /// `Referred-By` as it came, for the INVITE to the target.
+        referred_by: Option<Bytes>,
+        /// Whether the peer wants to hear what comes of it; `false` after `Refer-Sub: false`.
+        wants_notify: bool,
+    },
+    /// Our REFER has its final response.
+    ReferAnswered {
+        /// The leg.
+        leg: SipLegId,
+        /// 200 … 699; 408 when nobody answered, 503 when the transport failed.
+        status: u16,
+        /// Whether `ReferProgress` follows.
+        will_notify: bool,
+    },
+    /// The peer said in a NOTIFY how the call fares that our REFER asked for. It may come before
+    /// `ReferAnswered`.
+    ReferProgress {
+        /// The leg.
+        leg: SipLegId,
+        /// The status of that call; `None` when the NOTIFY says nothing readable, or when the
+        /// subscription ran out without one.
+        status: Option<u16>,
+        /// Nothing more follows.
+        is_final: bool,
     },
     /// The leg is over and its id gone.
     Ended {

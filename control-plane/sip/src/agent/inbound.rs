@@ -15,6 +15,7 @@ use crate::dialog::{Dialog, NoDialog};
 use crate::flow::Flow;
 use crate::leg::{LEG_TRANSACTIONS_MAX, Leg};
 use crate::message::{ACCEPT, ALLOW, Body, LocalTag, stamp_via, unsupported_options};
+use crate::replaces::{MalformedReplaces, Replaces};
 
 /// `Retry-After` of a 503, in seconds: long enough for a burst to pass, short enough for a carrier
 /// to come back before it looks for another route.
@@ -127,6 +128,8 @@ impl Agent {
                 self.core.counters.dialogs_unknown += 1;
                 Err(Refusal::new(481))
             }
+            // Who asks a stranger to call somebody has no call to be transferred.
+            Method::Refer => Err(Refusal::new(403)),
             Method::Other(_) => Err(Refusal::with(501, HeaderName::Allow, ALLOW)),
             _ => Err(Refusal::with(405, HeaderName::Allow, ALLOW)),
         }
@@ -188,6 +191,7 @@ impl Agent {
             return Err(Refusal::overload());
         }
         self.check_room()?;
+        let replaces = self.replaced_leg(request)?;
         let tag = self.free_tag();
         let dialog = Dialog::called(request, flow.clone(), tag)
             .map_err(|NoDialog(why)| Refusal::because(400, why))?;
@@ -203,9 +207,20 @@ impl Agent {
                 leg: id,
                 request,
                 flow: flow.clone(),
+                replaces,
             });
         }
         Ok(())
+    }
+
+    /// The leg that an INVITE would take the place of.
+    fn replaced_leg(&self, request: &Request) -> Result<Option<SipLegId>, Refusal> {
+        let replaces = Replaces::of(&request.headers)
+            .map_err(|MalformedReplaces| Refusal::because(400, "Bad Replaces"))?;
+        replaces
+            .map(|replaces| self.leg_of_dialog(&replaces))
+            .transpose()
+            .map_err(|error| Refusal::new(error.status()))
     }
 
     /// A request with a tag in `To`.

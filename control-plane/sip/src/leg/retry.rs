@@ -67,6 +67,8 @@ impl Leg {
             ),
             Purpose::Farewell => request.method == Method::Bye,
             Purpose::Info => !self.is_terminated(),
+            Purpose::Notify => self.peer_refer.is_some(),
+            Purpose::Refer => self.own_refer.is_some(),
         }
     }
 
@@ -81,6 +83,7 @@ impl Leg {
             (Purpose::Reinvite, State::Confirmed(Negotiation::OwnOffer { invite, .. })) => {
                 *invite = again;
             }
+            (Purpose::Refer, _) => self.refer_renumbered(cseq),
             _ => {}
         }
     }

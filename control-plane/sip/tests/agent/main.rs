@@ -9,3 +9,4 @@ mod requests;
 mod routing;
 mod simulation;
 mod support;
+mod transfer;

@@ -83,7 +83,7 @@ fn what_cannot_be_served_is_refused_with_the_right_status() {
         (request("NOTIFY", ""), "481 NOTIFY"),
         (request("MESSAGE", ""), "405 MESSAGE"),
         (request("SUBSCRIBE", ""), "405 SUBSCRIBE"),
-        (request("REFER", ""), "405 REFER"),
+        (request("REFER", ""), "403 REFER"),
         (request("FROBNICATE", ""), "501 FROBNICATE"),
         (
             request("OPTIONS", "Require: 100rel, foo\r\n"),
@@ -215,8 +215,8 @@ fn options_and_info_inside_a_dialog_are_answered_without_the_call_machine() {
         ),
         (
             5,
-            in_dialog("REFER", "in-1", 5, "z9hG4bK5", &tag, ""),
-            "405 REFER",
+            in_dialog("PUBLISH", "in-1", 5, "z9hG4bK5", &tag, ""),
+            "405 PUBLISH",
         ),
         (
             6,

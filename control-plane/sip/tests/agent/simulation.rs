@@ -283,7 +283,12 @@ impl World {
             AgentEvent::Progress { .. }
             | AgentEvent::OfferCancelled { .. }
             | AgentEvent::AnswerInAck { .. } => {}
-            AgentEvent::Request { .. } | AgentEvent::Response { .. } | AgentEvent::Digit { .. } => {
+            AgentEvent::Request { .. }
+            | AgentEvent::Refer { .. }
+            | AgentEvent::ReferAnswered { .. }
+            | AgentEvent::ReferProgress { .. }
+            | AgentEvent::Response { .. }
+            | AgentEvent::Digit { .. } => {
                 panic!("seed {}: no such request is sent", self.seed)
             }
         }
