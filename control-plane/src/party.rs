@@ -116,6 +116,57 @@ impl FromStr for RecordCalls {
     }
 }
 
+/// What a caller hears before somebody answers (RFC 3960).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum EarlyMedia {
+    /// What the callee's side sends before its answer, else the ringback of its own phone.
+    #[default]
+    Pass,
+    /// Ringback that the edge plays, until the callee's side sends something.
+    Ringback,
+    /// The ringback of its own phone.
+    Off,
+}
+
+impl EarlyMedia {
+    /// What a configuration may say.
+    pub const FORM: &'static str = "\"pass\", \"ringback\" or \"off\"";
+
+    /// As a configuration says it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Ringback => "ringback",
+            Self::Off => "off",
+        }
+    }
+}
+
+impl fmt::Display for EarlyMedia {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// No such choice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be {}", EarlyMedia::FORM)]
+pub struct UnknownEarlyMedia;
+
+impl FromStr for EarlyMedia {
+    type Err = UnknownEarlyMedia;
+
+    fn from_str(text: &str) -> Result<Self, UnknownEarlyMedia> {
+        match text {
+            "pass" => Ok(Self::Pass),
+            "ringback" => Ok(Self::Ringback),
+            "off" => Ok(Self::Off),
+            _ => Err(UnknownEarlyMedia),
+        }
+    }
+}
+
 /// How a party's audio and digits are treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct PartyAudio {

@@ -21,6 +21,10 @@ use crate::party::{PartyAudio, RecordCalls};
 use crate::site::{Availability, E164, Extension, InterfaceName, Name};
 use crate::store::{ConferenceRoute, MemberRoute, RoutingSnapshot, TrunkRoute};
 
+mod plan;
+
+pub use plan::{Plan, PlannedRound, Target};
+
 /// Who is calling, after admission: a trunk by its source address, a member by digest.
 #[derive(Debug, Clone)]
 pub enum Origin {

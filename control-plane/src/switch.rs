@@ -39,11 +39,12 @@ mod admission;
 mod calls;
 mod conference;
 mod functions;
+mod locating;
 
 pub use actions::{ActionError, CallAction, MediaPolicy, RecordingForm, Side};
 pub use functions::Outcome;
 
-use calls::{CallKey, Entry};
+use calls::{CallKey, Entry, Seat};
 
 /// Seconds that a refused caller is asked to wait before it tries again (RFC 3261 §20.33). Long
 /// enough to shed load, short enough that a person who redials gets through.
@@ -120,7 +121,7 @@ pub struct Switch {
     snapshot: Arc<RoutingSnapshot>,
     entropy: Box<dyn Entropy + Send>,
     calls: HashMap<CallKey, Entry>,
-    by_leg: HashMap<SipLegId, (CallKey, trunkline_edge_api::LegIndex)>,
+    by_leg: HashMap<SipLegId, (CallKey, Seat)>,
     by_session: HashMap<SessionId, CallKey>,
     deadlines: BTreeSet<(MonoTime, CallKey)>,
     inputs: VecDeque<(CallKey, Input)>,
@@ -415,13 +416,13 @@ impl Switch {
                 self.serve_request(now, id, &request, &flow);
             }
             AgentEvent::Progress { leg, status, sdp } => {
-                self.leg_input(leg, |_| Input::MemberProgress { status, sdp });
+                self.fork_input(leg, |fork| Input::CalleeProgress { fork, status, sdp });
             }
             AgentEvent::Answered { leg, sdp } => {
-                self.leg_input(leg, |_| Input::MemberAnswered { sdp });
+                self.fork_input(leg, |fork| Input::CalleeAnswered { fork, sdp });
             }
             AgentEvent::Rejected { leg, status, .. } => {
-                self.leg_input(leg, |_| Input::MemberRejected { status });
+                self.fork_input(leg, |fork| Input::CalleeRejected { fork, status });
                 self.forget_leg(leg);
             }
             // Nothing is asked outside dialogs so far, and an answered call has said so already.

@@ -29,6 +29,7 @@
 
 mod addresses;
 mod alone;
+mod beside;
 mod codec;
 mod local;
 mod opus;
@@ -157,6 +158,8 @@ enum Exchange {
     Offered(RemoteAudio),
     /// The callee has our offer. It may answer several times: 183, another 183, 200.
     Initial(Forwarded),
+    /// A peer of one leg has our offer; the other leg stands.
+    Beside(Forwarded),
     /// A re-offer is with the far leg.
     Reoffered(Forwarded),
     /// No offer is open.
@@ -317,11 +320,11 @@ impl MediaNegotiation {
         Ok(body)
     }
 
-    /// After a callee has refused [`Self::offer_for_callee`]: whether it can be asked again with
+    /// After the peer of `leg` has refused [`Self::offer_to`]: whether it can be asked again with
     /// plain RTP. Then the next offer to it is plain.
     #[must_use]
-    pub fn concede_plain_rtp(&mut self) -> bool {
-        let policy = &mut self.policies[LegIndex::B.as_usize()];
+    pub fn concede_plain_rtp(&mut self, leg: LegIndex) -> bool {
+        let policy = &mut self.policies[leg.as_usize()];
         let concedes = *policy == SrtpPolicy::Preferred;
         if concedes {
             *policy = SrtpPolicy::Off;
@@ -337,7 +340,7 @@ impl MediaNegotiation {
     /// [`OfferAnswerError::NoCommonCodec`], or [`OfferAnswerError::OutOfOrder`]. An earlier
     /// answer stays in force.
     pub fn answer_from_callee(&mut self, sdp: &[u8]) -> Result<(), OfferAnswerError> {
-        let Exchange::Initial(forwarded) = &self.exchange else {
+        let (Exchange::Initial(forwarded) | Exchange::Beside(forwarded)) = &self.exchange else {
             return Err(OfferAnswerError::OutOfOrder);
         };
         let forwarded = forwarded.clone();
@@ -381,7 +384,7 @@ impl MediaNegotiation {
             .all(|leg| self.leg(*leg).agreed.is_some());
         match self.exchange {
             Exchange::Reoffered(_) => return Err(OfferAnswerError::OfferPending),
-            Exchange::Initial(_) | Exchange::Stable if is_answered => {}
+            Exchange::Initial(_) | Exchange::Beside(_) | Exchange::Stable if is_answered => {}
             _ => return Err(OfferAnswerError::OutOfOrder),
         }
         let offer = RemoteAudio::parse(sdp, self.ours(from), self.policy(from))?;
@@ -428,9 +431,7 @@ impl MediaNegotiation {
     #[must_use]
     pub fn leg_config(&self, leg: LegIndex, nat: Option<IpAddr>) -> LegConfig {
         let far = self.leg(leg.far()).agreed.as_ref();
-        let is_alone = matches!(self.exchange, Exchange::Alone);
-        let near = self.leg(leg).agreed.as_ref();
-        let Some(near) = near.filter(|_| far.is_some() || is_alone) else {
+        let Some(near) = self.leg(leg).agreed.as_ref() else {
             return LegConfig {
                 remote_rtp: None,
                 remote_rtcp: None,
@@ -480,9 +481,10 @@ impl MediaNegotiation {
     #[must_use]
     pub fn conversion(&self) -> Conversion {
         let [Some(a), Some(b)] = self.legs.each_ref().map(|leg| leg.agreed.as_ref()) else {
-            return match self.exchange {
-                Exchange::Alone => Conversion::Full,
-                _ => Conversion::None,
+            // What one side alone hears is made by the edge.
+            return match self.legs.iter().any(|leg| leg.agreed.is_some()) {
+                true => Conversion::Full,
+                false => Conversion::None,
             };
         };
         let is_stuck = |near: &Agreed, far: &Agreed| {
@@ -586,6 +588,10 @@ impl MediaNegotiation {
         }
         self.refuse_own_sockets(offer)?;
         self.refuse_own_sockets(&answer)?;
+        let standing = match &self.exchange {
+            Exchange::Beside(_) => self.leg(forwarded.from).agreed.clone(),
+            _ => None,
+        };
 
         let answered: Vec<AudioCodec> = answer
             .codecs
@@ -608,6 +614,10 @@ impl MediaNegotiation {
             .codecs
             .iter()
             .filter(|codec| !(withholds && codec.encoding.is_telephone_event()))
+            .filter(|codec| {
+                let in_force = standing.as_ref().map(|agreed| &agreed.codecs);
+                in_force.is_none_or(|codecs| codec::number_of(codecs, codec.encoding).is_some())
+            })
             .cloned()
             .collect();
         let common = common
@@ -634,7 +644,7 @@ impl MediaNegotiation {
             let agreed = AgreedCrypto::answered(&forwarded.crypto, &answer.crypto);
             Some(agreed.ok_or(OfferAnswerError::NoCommonSuite)?)
         };
-        let offerer_crypto = if offer.crypto.is_empty() {
+        let offerer_crypto = if offer.crypto.is_empty() || standing.is_some() {
             None
         } else {
             let leg = &self.legs[forwarded.from.as_usize()];
@@ -657,6 +667,13 @@ impl MediaNegotiation {
             remote: answer.clone(),
             crypto: answerer_crypto,
         });
+        if let Some(standing) = standing {
+            self.leg_mut(forwarded.from).agreed = Some(Agreed {
+                audio: offerer_audio,
+                ..standing
+            });
+            return Ok(());
+        }
         self.leg_mut(forwarded.from).agreed = Some(Agreed {
             remote: offer.clone(),
             codecs: common,

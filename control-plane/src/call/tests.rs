@@ -4,8 +4,16 @@ use trunkline_edge_api::{LocalMedia, MediaDirection, RtcpMode, SourcePolicy, Ssr
 use trunkline_sip::entropy::SeededEntropy;
 use trunkline_sip::offer_answer::{KeySource, MediaAddresses, SrtpPolicy};
 
+use bytes::Bytes;
+use trunkline_edge_api::{CloseCause, Digit, LegReport, MediaTimeoutKind};
+use trunkline_sip::InfoDigit;
+use trunkline_sip::agent::{InviteRequest, NameAddr};
+use trunkline_sip::flow::Flow;
+use trunkline_sip::offer_answer::{Conversion, TranscodingPolicy};
+
 use super::*;
 use crate::cdr::{CallDirection, EndCause, LegMedia, LegQuality};
+use crate::edge::MediaRefused;
 
 const START: MonoTime = MonoTime(5_000_000_000);
 const START_UNIX_MS: i64 = 1_700_000_000_000;
@@ -42,12 +50,55 @@ fn record() -> CallRecord {
     }
 }
 
+const FIRST: ForkId = ForkId(0);
+
+fn callee(name: &str, srtp: SrtpPolicy) -> Callee {
+    let uri: sipx_sip::Uri = trunkline_sip::identity::user_at(name, "192.0.2.50").expect("a URI");
+    let party = NameAddr {
+        display_name: None,
+        uri: uri.clone(),
+    };
+    let flow = Flow::udp(
+        "198.51.100.1:5060".parse().expect("an address"),
+        "192.0.2.50:5060".parse().expect("an address"),
+    );
+    Callee {
+        name: name.to_owned(),
+        trunk: None,
+        request: InviteRequest {
+            target: uri,
+            flow,
+            from: party.clone(),
+            to: party,
+            max_forwards: 69,
+            headers: Vec::new(),
+            offer: Bytes::new(),
+            credentials: None,
+        },
+        media: CalleeMedia {
+            srtp,
+            transcoding: TranscodingPolicy::off(),
+            dtmf: Dtmf::default(),
+            nat: None,
+            interface: None,
+            media_from: None,
+        },
+    }
+}
+
+fn round(callees: Vec<Callee>) -> Round {
+    Round {
+        callees,
+        ring_timeout_secs: 30,
+    }
+}
+
 fn call() -> Call {
-    call_to(SrtpPolicy::Off)
+    Call::new(setup_to(SrtpPolicy::Off))
 }
 
 /// A call to a member with this policy.
-fn call_to(member: SrtpPolicy) -> Call {
+fn setup_to(member: SrtpPolicy) -> CallSetup {
     let address: IpAddr = "198.51.100.1".parse().expect("an address");
     let addresses = MediaAddresses::new(&[address.into()]);
     let mut negotiation = MediaNegotiation::new(
@@ -58,17 +109,18 @@ fn call_to(member: SrtpPolicy) -> Call {
     negotiation
         .offer_from_caller(&sdp(4_000, "0 8 101", "sendrecv"))
         .expect("a common codec");
-    Call::new(CallSetup {
+    CallSetup {
         record: record(),
         started_at: START,
-        ring_timeout_secs: 30,
+        first_round: round(vec![callee("100", member)]),
+        early_media: EarlyMedia::default(),
         media_timeouts: MediaTimeouts::default(),
-        nat: [None, None],
-        dtmf: [Dtmf::default(); 2],
+        nat: None,
+        dtmf: Dtmf::default(),
         has_hold_music: false,
         sdp_session_ids: [11, 22],
         negotiation,
-    })
+    }
 }
 
 fn local() -> LocalPair {
@@ -85,14 +137,23 @@ fn after(call: &mut Call, secs: u64, input: Input) -> Vec<Output> {
     std::iter::from_fn(|| call.poll_output()).collect()
 }
 
+/// The same, where nobody else is to be rung.
+fn after_the_last(call: &mut Call, secs: u64, input: Input) -> Vec<Output> {
+    let mut outputs = after(call, secs, input);
+    assert!(matches!(outputs.pop(), Some(Output::Locate(_))));
+    outputs.extend(after(call, secs, Input::NobodyLeft));
+    outputs
+}
+
 /// Runs `input`, then lets the edge take what it was told.
 fn after_and_configured(call: &mut Call, secs: u64, input: Input) -> Vec<Output> {
     let mut outputs = after(call, secs, input);
     assert!(
         outputs
             .iter()
-            .all(|output| matches!(output, Output::ConfigureMedia(..) | Output::SetAudio { .. })),
-        "described before the edge was ready: {outputs:?}"
+            .all(|output| !matches!(output, Output::AnswerCaller(_) | Output::AcceptOffer(..))),
+        "described before the edge was ready: {:?}",
+        names(&outputs)
     );
     outputs.extend(after(call, secs, Input::MediaConfigured));
     outputs
@@ -118,8 +179,9 @@ fn names(outputs: &[Output]) -> Vec<String> {
         .map(|output| match output {
             Output::SetAudio { .. } => "convert".to_owned(),
             Output::SetDigits(leg, _) => format!("digits {leg:?}"),
-            Output::StartMusic(leg) => format!("music {leg:?}"),
-            Output::StopMusic(leg) => format!("no music {leg:?}"),
+            Output::StartSound(leg, Sound::HoldMusic) => format!("music {leg:?}"),
+            Output::StartSound(leg, Sound::Ringback) => format!("ringback {leg:?}"),
+            Output::StopSound(leg) => format!("no sound {leg:?}"),
             Output::SendDigit(leg, digit, dtmf) => {
                 format!("send {} {leg:?} {dtmf}", digit.as_char())
             }
@@ -129,7 +191,13 @@ fn names(outputs: &[Output]) -> Vec<String> {
             Output::OpenMedia => "open".to_owned(),
             Output::ConfigureMedia(leg, _) => format!("configure {leg:?}"),
             Output::CloseMedia => "close".to_owned(),
-            Output::InviteMember(_) => "invite".to_owned(),
+            Output::Invite(fork, _) => format!("invite {}", fork.0),
+            Output::Withdraw(fork, Withdrawal::AnsweredElsewhere) => {
+                format!("elsewhere {}", fork.0)
+            }
+            Output::Withdraw(fork, Withdrawal::NoLongerWanted) => format!("withdraw {}", fork.0),
+            Output::Connect(fork, leg) => format!("connect {} {leg:?}", fork.0),
+            Output::Locate(cause) => format!("locate {cause:?}"),
             Output::Progress { status, sdp } => {
                 format!(
                     "progress {status}{}",
@@ -155,19 +223,20 @@ fn ringing() -> Call {
     );
     assert_eq!(
         names(&after(&mut call, 0, Input::MediaOpened(local()))),
-        ["invite"]
+        ["invite 0"]
     );
     call
 }
 
 fn up() -> Call {
     let mut call = ringing();
-    let answered = Input::MemberAnswered {
+    let answered = Input::CalleeAnswered {
+        fork: FIRST,
         sdp: Some(sdp(5_000, "0 101", "sendrecv")),
     };
     assert_eq!(
         names(&after_and_configured(&mut call, 4, answered)),
-        ["configure A", "configure B", "answer"]
+        ["connect 0 B", "configure A", "configure B", "answer"]
     );
     call
 }
@@ -256,7 +325,8 @@ fn silence_of_an_answered_call_ends_it_with_its_cause() {
 #[test]
 fn every_leg_is_given_the_limits_of_silence() {
     let mut call = ringing();
-    let answered = Input::MemberAnswered {
+    let answered = Input::CalleeAnswered {
+        fork: FIRST,
         sdp: Some(sdp(5_000, "0 101", "sendrecv")),
     };
     let outputs = after(&mut call, 4, answered);
@@ -274,14 +344,16 @@ fn nobody_is_heard_before_an_answer_names_the_member() {
         names(&after(
             &mut call,
             1,
-            Input::MemberProgress {
+            Input::CalleeProgress {
+                fork: FIRST,
                 status: 180,
                 sdp: None
             }
         )),
         ["progress 180"]
     );
-    let early = Input::MemberProgress {
+    let early = Input::CalleeProgress {
+        fork: FIRST,
         status: 183,
         sdp: Some(sdp(5_000, "0 101", "sendrecv")),
     };
@@ -304,7 +376,8 @@ fn nobody_is_heard_before_an_answer_names_the_member() {
 #[test]
 fn answer_without_sdp_repeats_the_early_answer() {
     let mut call = ringing();
-    let early = Input::MemberProgress {
+    let early = Input::CalleeProgress {
+        fork: FIRST,
         status: 183,
         sdp: Some(sdp(5_000, "0 101", "sendrecv")),
     };
@@ -316,8 +389,15 @@ fn answer_without_sdp_repeats_the_early_answer() {
     else {
         panic!("early media is passed on")
     };
-    let outputs = after(&mut call, 2, Input::MemberAnswered { sdp: None });
-    let [Output::AnswerCaller(answer)] = &outputs[..] else {
+    let outputs = after_and_configured(
+        &mut call,
+        2,
+        Input::CalleeAnswered {
+            fork: FIRST,
+            sdp: None,
+        },
+    );
+    let Some(Output::AnswerCaller(answer)) = outputs.last() else {
         panic!("the caller is answered")
     };
     assert_eq!(answer, early_sdp);
@@ -336,10 +416,11 @@ fn refusals_reach_the_caller_as_what_they_mean_to_it() {
         (503, 480, CallResult::Failed),
     ] {
         let mut call = ringing();
-        let outputs = after(
+        let outputs = after_the_last(
             &mut call,
             1,
-            Input::MemberRejected {
+            Input::CalleeRejected {
+                fork: FIRST,
                 status: from_member,
             },
         );
@@ -363,10 +444,10 @@ fn refusals_reach_the_caller_as_what_they_mean_to_it() {
 fn phone_that_rings_too_long_is_given_up() {
     let mut call = ringing();
     assert_eq!(call.poll_timeout(), Some(START.plus_secs(30)));
-    let outputs = after(&mut call, 30, Input::Timeout);
+    let outputs = after_the_last(&mut call, 30, Input::Timeout);
     assert_eq!(
         names(&outputs),
-        ["reject 480", "hangup A", "hangup B", "close"]
+        ["withdraw 0", "reject 480", "hangup A", "hangup B", "close"]
     );
     assert_eq!(call.poll_timeout(), None);
     let outputs = after(&mut call, 30, closed());
@@ -382,10 +463,11 @@ fn caller_that_gives_up_cancels_the_member() {
     };
     assert_eq!(
         names(&after(&mut call, 3, cancelled)),
-        ["hangup A", "hangup B", "close"]
+        ["withdraw 0", "hangup A", "hangup B", "close"]
     );
     // The member's 200 crossed the CANCEL: the agent hangs that up, and the call stays closed.
-    let late = Input::MemberAnswered {
+    let late = Input::CalleeAnswered {
+        fork: FIRST,
         sdp: Some(sdp(5_000, "0", "sendrecv")),
     };
     assert!(after(&mut call, 3, late).is_empty());
@@ -418,13 +500,14 @@ fn call_without_media_ports_is_refused_and_never_invites() {
 #[test]
 fn answer_without_a_common_codec_ends_the_call_with_488() {
     let mut call = ringing();
-    let answered = Input::MemberAnswered {
+    let answered = Input::CalleeAnswered {
+        fork: FIRST,
         sdp: Some(sdp(5_000, "18", "sendrecv")),
     };
-    let outputs = after(&mut call, 1, answered);
+    let outputs = after_the_last(&mut call, 1, answered);
     assert_eq!(
         names(&outputs),
-        ["reject 488", "hangup A", "hangup B", "close"]
+        ["withdraw 0", "reject 488", "hangup A", "hangup B", "close"]
     );
 }
 
@@ -532,20 +615,34 @@ fn every_state_ends_with_exactly_one_record_on_shutdown() {
 #[test]
 fn member_that_refuses_srtp_is_asked_again_with_plain_rtp_where_it_is_only_preferred() {
     let offered = |outputs: &[Output]| match outputs {
-        [Output::InviteMember(offer)] => String::from_utf8_lossy(offer).into_owned(),
+        [Output::Invite(_, request)] => String::from_utf8_lossy(&request.offer).into_owned(),
         other => panic!("expected an invitation, got {:?}", names(other)),
     };
     for status in [415, 488, 606] {
-        let mut call = call_to(SrtpPolicy::Preferred);
+        let mut call = Call::new(setup_to(SrtpPolicy::Preferred));
         while call.poll_output().is_some() {}
         let first = offered(&after(&mut call, 0, Input::MediaOpened(local())));
         assert!(first.contains("RTP/SAVP"), "{first}");
-        let again = offered(&after(&mut call, 1, Input::MemberRejected { status }));
+        let again = offered(&after(
+            &mut call,
+            1,
+            Input::CalleeRejected {
+                fork: FIRST,
+                status,
+            },
+        ));
         assert!(
             again.contains("RTP/AVP") && !again.contains("a=crypto"),
             "{again}"
         );
-        let outputs = after(&mut call, 2, Input::MemberRejected { status });
+        let outputs = after_the_last(
+            &mut call,
+            2,
+            Input::CalleeRejected {
+                fork: FIRST,
+                status,
+            },
+        );
         assert!(
             names(&outputs)[0].starts_with("reject"),
             "asked once more, not for ever"
@@ -556,26 +653,39 @@ fn member_that_refuses_srtp_is_asked_again_with_plain_rtp_where_it_is_only_prefe
         (SrtpPolicy::Off, 488),
         (SrtpPolicy::Preferred, 486),
     ] {
-        let mut call = call_to(policy);
+        let mut call = Call::new(setup_to(policy));
         while call.poll_output().is_some() {}
         offered(&after(&mut call, 0, Input::MediaOpened(local())));
-        let outputs = after(&mut call, 1, Input::MemberRejected { status });
+        let outputs = after_the_last(
+            &mut call,
+            1,
+            Input::CalleeRejected {
+                fork: FIRST,
+                status,
+            },
+        );
         assert_eq!(names(&outputs)[0], format!("reject {status}"), "{policy}");
     }
 }
 
 /// An answered call whose sides take digits so.
 fn up_with(setup: impl FnOnce(&mut CallSetup), answer: Bytes) -> (Call, Vec<String>) {
-    let mut prepared = call();
-    prepared.outputs.clear();
-    let mut setup_of = prepared.setup;
+    let mut setup_of = setup_to(SrtpPolicy::Off);
     setup(&mut setup_of);
     let mut call = Call::new(setup_of);
     after(&mut call, 0, Input::MediaOpened(local()));
-    let answered = Input::MemberAnswered { sdp: Some(answer) };
+    let answered = Input::CalleeAnswered {
+        fork: FIRST,
+        sdp: Some(answer),
+    };
     let mut outputs = after(&mut call, 1, answered);
     outputs.extend(after(&mut call, 1, Input::MediaConfigured));
     (call, names(&outputs))
+}
+
+fn set_dtmf(setup: &mut CallSetup, caller: Dtmf, callee: Dtmf) {
+    setup.dtmf = caller;
+    setup.first_round.callees[0].media.dtmf = callee;
 }
 
 fn heard(leg: LegIndex) -> Input {
@@ -611,7 +721,7 @@ fn digits_cross_in_the_form_that_the_far_side_takes() {
     ];
     for (caller, member, input, expected) in rows {
         let answer = sdp(5_000, "0 101", "sendrecv");
-        let (mut call, _) = up_with(|setup| setup.dtmf = [*caller, *member], answer);
+        let (mut call, _) = up_with(|setup| set_dtmf(setup, *caller, *member), answer);
         let input = match input {
             Input::DigitHeard { leg, .. } => heard(*leg),
             Input::DigitSaid { leg, .. } => said(*leg),
@@ -625,10 +735,11 @@ fn digits_cross_in_the_form_that_the_far_side_takes() {
 #[test]
 fn digits_that_go_on_as_info_are_hidden_from_the_media() {
     let answer = sdp(5_000, "0 101", "sendrecv");
-    let (_, outputs) = up_with(|setup| setup.dtmf = [Dtmf::Rfc4733, Dtmf::Info], answer);
+    let (_, outputs) = up_with(|setup| set_dtmf(setup, Dtmf::Rfc4733, Dtmf::Info), answer);
     assert_eq!(
         outputs,
         [
+            "connect 0 B",
             "configure A",
             "configure B",
             "convert",
@@ -650,16 +761,26 @@ fn sides_without_a_common_codec_are_converted_and_recorded_as_such() {
             .replace("a=send", "a=rtpmap:9 G722/8000\r\na=send"),
     );
     let allow = |setup: &mut CallSetup| {
-        for leg in LegIndex::ALL {
-            let policy = TranscodingPolicy {
-                transcode: Transcode::WhenNeeded,
-                codecs: vec![AudioCodec::G722],
-            };
-            setup.negotiation.allow_transcoding(leg, policy);
-        }
+        let policy = TranscodingPolicy {
+            transcode: Transcode::WhenNeeded,
+            codecs: vec![AudioCodec::G722],
+        };
+        setup
+            .negotiation
+            .allow_transcoding(LegIndex::A, policy.clone());
+        setup.first_round.callees[0].media.transcoding = policy;
     };
     let (call, outputs) = up_with(allow, answer);
-    assert_eq!(outputs, ["configure A", "configure B", "convert", "answer"]);
+    assert_eq!(
+        outputs,
+        [
+            "connect 0 B",
+            "configure A",
+            "configure B",
+            "convert",
+            "answer"
+        ]
+    );
     assert_eq!(call.record().caller_codec.as_deref(), Some("PCMU"));
     assert_eq!(call.record().callee_codec.as_deref(), Some("G722"));
 }
@@ -672,7 +793,7 @@ fn held_side_hears_music_until_it_is_taken_back() {
     for (direction, answer, expected) in [
         ("sendonly", "recvonly", Some("music B")),
         ("inactive", "recvonly", None),
-        ("sendrecv", "sendrecv", Some("no music B")),
+        ("sendrecv", "sendrecv", Some("no sound B")),
     ] {
         let offer = Input::Offer {
             leg: LegIndex::A,
@@ -684,7 +805,10 @@ fn held_side_hears_music_until_it_is_taken_back() {
             result: Ok(sdp(5_000, "0 101", answer)),
         };
         let outputs = names(&after(&mut call, 5, answered));
-        let music: Vec<&String> = outputs.iter().filter(|o| o.contains("music")).collect();
+        let music: Vec<&String> = outputs
+            .iter()
+            .filter(|o| o.contains("music") || o.contains("sound"))
+            .collect();
         assert_eq!(
             music,
             expected.into_iter().collect::<Vec<_>>(),
@@ -693,3 +817,5 @@ fn held_side_hears_music_until_it_is_taken_back() {
         after(&mut call, 5, Input::MediaConfigured);
     }
 }
+
+mod hunting;

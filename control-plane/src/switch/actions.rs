@@ -268,6 +268,12 @@ impl Switch {
     }
 }
 
+/// What a caller hears while somewhere a phone rings, where its tenant says nothing.
+pub(super) fn default_ringback() -> Piece {
+    let tone = Tone::from_str(NAMED_TONES[0].1).expect("a playable tone");
+    Piece::Tone(tone)
+}
+
 fn piece(prompts_dir: &Path, source: &str) -> Result<Piece, ActionError> {
     if let Some(tone) = source.strip_prefix("tone:") {
         let named = NAMED_TONES.iter().find(|(name, _)| *name == tone);

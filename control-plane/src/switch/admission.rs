@@ -12,25 +12,24 @@
 
 use std::sync::Arc;
 
-use sipx_sip::{Header, HeaderName, Method, Request, Uri};
+use sipx_sip::{Header, HeaderName, Method, Request};
 use trunkline_edge_api::{LegIndex, MonoTime, RecordingTracks};
-use trunkline_sip::agent::{NameAddr, ServerRequestId, SipLegId};
+use trunkline_sip::agent::{ServerRequestId, SipLegId};
 use trunkline_sip::digest::DigestError;
 use trunkline_sip::flow::Flow;
 use trunkline_sip::identity::{self, Caller};
-use trunkline_sip::offer_answer::{
-    KeySource, MediaNegotiation, OfferAnswerError, TranscodingPolicy,
-};
+use trunkline_sip::offer_answer::{KeySource, MediaNegotiation, OfferAnswerError};
 
 use super::Switch;
-use super::actions::file_below;
-use super::calls::{CallKey, Entry, MemberTarget, retry_after};
+use super::actions::{default_ringback, file_below};
+use super::calls::{CallKey, Entry, Seat, retry_after};
+use super::locating::{FarSide, transcoding_policy};
 use crate::call::{Call, CallSetup, Machine};
 use crate::cdr::{CallRecord, CallResult, EndedBySide, LegMedia};
 use crate::edge::PromptFile;
 use crate::logging::call_span;
-use crate::party::RecordCalls;
-use crate::routing::{self, Origin, Route};
+use crate::party::{EarlyMedia, RecordCalls};
+use crate::routing::{self, Origin, Plan, Route};
 use crate::site::Name;
 use crate::store::MemberRoute;
 
@@ -228,36 +227,35 @@ impl Switch {
             }
         };
         describe_route(&mut record, Some(&route));
-        let bindings = self.registrar.bindings(now, route.member.sip_user.as_str());
-        let Some(binding) = bindings.first() else {
+        let mut far_side = FarSide {
+            plan: Plan::of_member(Arc::clone(&route.member)),
+            caller,
+            max_forwards: identity::max_forwards(request).saturating_sub(1),
+        };
+        let Some(first_round) = self.next_round(now, &mut far_side, None) else {
             record.result = CallResult::Offline;
             self.refuse(now, leg, record, Denial::plain(480));
             return;
         };
-        let (contact, member_flow) = (binding.contact.clone(), binding.flow.clone());
-        let (source_ip, member_ip) = (flow.remote.ip(), member_flow.remote.ip());
-        let nat = [
-            identity::is_behind_nat(request, &flow).then_some(source_ip),
-            binding.is_behind_nat().then_some(member_ip),
-        ];
+        let Some(first) = first_round.callees.first() else {
+            return;
+        };
+        let (source_ip, callee_ip) = (flow.remote.ip(), first.request.flow.remote.ip());
 
         let mut negotiation = MediaNegotiation::new(
             self.config.media_addresses.clone(),
-            [origin.srtp(), route.member.srtp],
+            [origin.srtp(), first.media.srtp],
             KeySource::draw(&mut *self.entropy),
         );
         if let Some(networks) = origin.media_from() {
             negotiation.accept_media_from(LegIndex::A, networks);
         }
-        let audio = [origin.audio(), route.member.audio];
-        for (side, audio) in LegIndex::ALL.into_iter().zip(audio) {
-            let policy = TranscodingPolicy {
-                transcode: audio.transcode,
-                codecs: self.config.media.codecs.clone(),
-            };
-            negotiation.allow_transcoding(side, policy);
-        }
-        let named = [origin.media(), route.member.media.as_ref()];
+        let audio = origin.audio();
+        negotiation.allow_transcoding(
+            LegIndex::A,
+            transcoding_policy(&self.config.media.codecs, audio),
+        );
+        let named = [origin.media(), first.media.interface.as_ref()];
         for (side, name) in LegIndex::ALL.into_iter().zip(named) {
             let Some(name) = name else { continue };
             if let Err(error) = negotiation.use_interface(side, name.as_str()) {
@@ -275,11 +273,6 @@ impl Switch {
             self.refuse(now, leg, record, Denial::plain(error.status()));
             return;
         }
-        let Some(target) = Self::member_target(request, &caller, &route, contact, member_flow)
-        else {
-            self.refuse(now, leg, record, Denial::plain(500));
-            return;
-        };
         tracing::info!(
             sip_call_id = identity::call_id(request),
             trunk = record.trunk,
@@ -287,7 +280,7 @@ impl Switch {
             "call begins"
         );
         let media_ips = negotiation
-            .settle_addresses([source_ip, member_ip])
+            .settle_addresses([source_ip, callee_ip])
             .map(|entry| entry.address);
         let hold_music = self.hold_music(origin.tenant());
         let recording = match route.record {
@@ -300,19 +293,20 @@ impl Switch {
         let call = Call::new(CallSetup {
             record,
             started_at: now,
-            ring_timeout_secs: self.config.ring_timeout_secs,
+            first_round,
+            early_media: EarlyMedia::default(),
             media_timeouts: self.config.media_timeouts,
             // A trunk says where its media is, and is believed; a phone behind NAT cannot know.
             nat: match origin {
-                Origin::Trunk(_) => [None, nat[1]],
-                Origin::Member(_) => nat,
+                Origin::Trunk(_) => None,
+                Origin::Member(_) => identity::is_behind_nat(request, &flow).then_some(source_ip),
             },
-            dtmf: audio.map(|audio| audio.dtmf),
+            dtmf: audio.dtmf,
             has_hold_music: hold_music.is_some(),
             sdp_session_ids: [self.entropy.next_u64(), self.entropy.next_u64()],
             negotiation,
         });
-        self.by_leg.insert(leg, (key, LegIndex::A));
+        self.by_leg.insert(leg, (key, Seat::Leg(LegIndex::A)));
         self.calls.insert(
             key,
             Entry {
@@ -320,9 +314,11 @@ impl Switch {
                 started_at: now,
                 legs: [Some(leg), None],
                 session: None,
-                target: Some(target),
+                forks: Vec::new(),
+                far_side: Some(far_side),
                 seat: None,
                 hold_music,
+                ringback: default_ringback(),
                 recording,
                 digit_counts: [0; 2],
                 media_ips,
@@ -343,41 +339,6 @@ impl Switch {
                 None
             }
         }
-    }
-
-    /// How the call is shown to the member: our own addresses, the caller's number and name.
-    fn member_target(
-        request: &Request,
-        caller: &Caller,
-        route: &Route,
-        contact: Uri,
-        flow: Flow,
-    ) -> Option<MemberTarget> {
-        let host = flow.local.ip().to_string();
-        let from = if caller.is_withheld {
-            // RFC 3323 §4.1.
-            NameAddr {
-                display_name: Some("Anonymous".to_owned()),
-                uri: identity::user_at(identity::ANONYMOUS, "anonymous.invalid")?,
-            }
-        } else {
-            NameAddr {
-                display_name: caller.display_name.clone(),
-                uri: identity::user_at(&caller.number, &host)?,
-            }
-        };
-        let to = NameAddr {
-            display_name: None,
-            uri: identity::user_at(route.member.sip_user.as_str(), &host)?,
-        };
-        let max_forwards = identity::max_forwards(request).saturating_sub(1);
-        Some(MemberTarget {
-            contact,
-            flow,
-            from,
-            to,
-            max_forwards,
-        })
     }
 
     /// Refuses an admitted caller, and writes that down.

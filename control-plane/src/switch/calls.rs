@@ -7,11 +7,11 @@ use trunkline_edge_api::{
     ConferenceId, DigitMethod, LegIndex, LegReport, Membership, MonoTime, PlaybackMode, SessionId,
     Ssrc,
 };
-use trunkline_sip::agent::{Agent, InviteRequest, LegError, NameAddr, SipLegId};
-use trunkline_sip::flow::Flow;
+use trunkline_sip::agent::{Agent, InviteRequest, LegError, SipLegId};
 
+use super::locating::FarSide;
 use super::{CallView, RETRY_AFTER_SECS, Switch};
-use crate::call::{Input, Machine, Output};
+use crate::call::{ForkId, Input, Machine, Output, Sound, Withdrawal};
 use crate::cdr::CallRecord;
 use crate::edge::{FunctionError, Piece, PlayList, PromptFile, RecordingPlan, single_digit};
 use crate::logging::call_span;
@@ -21,19 +21,13 @@ use crate::party::Dtmf;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct CallKey(pub(super) u64);
 
-/// Where the member's phone is, and how the call is presented to it.
-#[derive(Debug)]
-pub(super) struct MemberTarget {
-    /// The registered contact.
-    pub(super) contact: sipx_sip::Uri,
-    /// The way its registration came.
-    pub(super) flow: Flow,
-    /// `From` of our INVITE.
-    pub(super) from: NameAddr,
-    /// `To` of our INVITE.
-    pub(super) to: NameAddr,
-    /// What the caller's INVITE had left, less one.
-    pub(super) max_forwards: u8,
+/// What a SIP leg is to its call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Seat {
+    /// One of its sides.
+    Leg(LegIndex),
+    /// Somebody who is being rung.
+    Fork(ForkId),
 }
 
 /// The conference that a call is for.
@@ -53,10 +47,13 @@ pub(super) struct Entry {
     pub(super) started_at: MonoTime,
     pub(super) legs: [Option<SipLegId>; 2],
     pub(super) session: Option<SessionId>,
-    /// Whom it calls; `None` for a conference.
-    pub(super) target: Option<MemberTarget>,
+    /// Who is being rung.
+    pub(super) forks: Vec<(ForkId, SipLegId)>,
+    /// Who else may be; `None` for a conference.
+    pub(super) far_side: Option<FarSide>,
     pub(super) seat: Option<ConferenceSeat>,
     pub(super) hold_music: Option<PromptFile>,
+    pub(super) ringback: Piece,
     /// What is recorded once the call is answered.
     pub(super) recording: Option<RecordingPlan>,
     /// Digits that each side has pressed.
@@ -66,6 +63,12 @@ pub(super) struct Entry {
 }
 
 impl Entry {
+    /// Whoever was being rung no longer is, or has answered.
+    fn take_fork(&mut self, fork: ForkId) -> Option<SipLegId> {
+        let at = self.forks.iter().position(|(id, _)| *id == fork)?;
+        Some(self.forks.swap_remove(at).1)
+    }
+
     pub(super) fn view(&self, now: MonoTime, figures: Option<[LegReport; 2]>) -> CallView {
         let record = self.call.record();
         let [caller_media, callee_media] =
@@ -134,8 +137,8 @@ impl Switch {
                 }
             }
             Output::SetDigits(..)
-            | Output::StartMusic(_)
-            | Output::StopMusic(_)
+            | Output::StartSound(..)
+            | Output::StopSound(_)
             | Output::SendDigit(..)
             | Output::PlayTone(_)
             | Output::Join => self.perform_function(now, key, output),
@@ -152,7 +155,10 @@ impl Switch {
                     self.inputs.push_back((key, nothing));
                 }
             },
-            Output::InviteMember(offer) => self.invite_member(now, key, offer),
+            Output::Invite(fork, request) => self.invite(now, key, fork, *request),
+            Output::Withdraw(fork, why) => self.withdraw(now, key, fork, why),
+            Output::Connect(fork, leg) => self.connect(key, fork, leg),
+            Output::Locate(last) => self.locate(now, key, last),
             Output::Progress { status, sdp } => {
                 self.on_leg(key, LegIndex::A, |agent, leg| {
                     agent.provisional(now, leg, status, sdp)
@@ -214,19 +220,23 @@ impl Switch {
                 switches.hides_digits = digits.hides_digits;
                 proxy.set_functions(session, leg, switches, None)
             }
-            Output::StartMusic(leg) => match &entry.hold_music {
-                Some(file) => {
-                    let music = PlayList {
-                        pieces: vec![Piece::File(file.clone())],
+            Output::StartSound(leg, sound) => {
+                let piece = match sound {
+                    Sound::HoldMusic => entry.hold_music.clone().map(Piece::File),
+                    Sound::Ringback => Some(entry.ringback.clone()),
+                };
+                let played = piece.map(|piece| {
+                    let endless = PlayList {
+                        pieces: vec![piece],
                         rounds: 0,
                         ends_on_digit: false,
                         mode: PlaybackMode::Replace,
                     };
-                    proxy.play(now, session, leg, music, None).map(drop)
-                }
-                None => Ok(()),
-            },
-            Output::StopMusic(leg) => proxy.stop_playing(session, leg, None),
+                    proxy.play(now, session, leg, endless, None)
+                });
+                played.transpose().map(drop)
+            }
+            Output::StopSound(leg) => proxy.stop_playing(session, leg, None),
             Output::SendDigit(leg, digit, dtmf) => {
                 let method = match dtmf {
                     Dtmf::InBand => DigitMethod::InBand,
@@ -328,49 +338,70 @@ impl Switch {
         }
     }
 
-    fn invite_member(&mut self, now: MonoTime, key: CallKey, offer: bytes::Bytes) {
+    fn invite(&mut self, now: MonoTime, key: CallKey, fork: ForkId, request: InviteRequest) {
         let Some(entry) = self.calls.get_mut(&key) else {
             return;
         };
-        let Some(target) = &entry.target else {
-            return;
-        };
-        let request = InviteRequest {
-            target: target.contact.clone(),
-            flow: target.flow.clone(),
-            from: target.from.clone(),
-            to: target.to.clone(),
-            max_forwards: target.max_forwards,
-            headers: Vec::new(),
-            offer,
-            credentials: None,
-        };
         match self.agent.invite(now, request) {
             Ok(leg) => {
-                entry.legs[LegIndex::B.as_usize()] = Some(leg);
-                self.by_leg.insert(leg, (key, LegIndex::B));
+                entry.forks.push((fork, leg));
+                self.by_leg.insert(leg, (key, Seat::Fork(fork)));
             }
             Err(error) => {
-                tracing::warn!(%error, "member not invited");
-                self.inputs
-                    .push_back((key, Input::MemberRejected { status: 503 }));
+                tracing::warn!(%fork, %error, "not invited");
+                let rejected = Input::CalleeRejected { fork, status: 503 };
+                self.inputs.push_back((key, rejected));
             }
         }
     }
 
-    /// Queues an input for the call that `leg` belongs to.
+    fn withdraw(&mut self, now: MonoTime, key: CallKey, fork: ForkId, why: Withdrawal) {
+        // One that has just refused is gone already.
+        if let Some(leg) = self
+            .calls
+            .get_mut(&key)
+            .and_then(|entry| entry.take_fork(fork))
+        {
+            self.by_leg.remove(&leg);
+            if let Err(error) = self.agent.hangup(now, leg, why.reason()) {
+                tracing::debug!(%fork, %error, "nothing to take back");
+            }
+        }
+    }
+
+    fn connect(&mut self, key: CallKey, fork: ForkId, leg: LegIndex) {
+        let Some(entry) = self.calls.get_mut(&key) else {
+            return;
+        };
+        if let Some(id) = entry.take_fork(fork) {
+            entry.legs[leg.as_usize()] = Some(id);
+            self.by_leg.insert(id, (key, Seat::Leg(leg)));
+        }
+    }
+
+    /// Queues an input for the call that `leg` is a side of.
     pub(super) fn leg_input(&mut self, leg: SipLegId, input: impl FnOnce(LegIndex) -> Input) {
-        if let Some(&(key, index)) = self.by_leg.get(&leg) {
+        if let Some(&(key, Seat::Leg(index))) = self.by_leg.get(&leg) {
             self.inputs.push_back((key, input(index)));
+        }
+    }
+
+    /// Queues an input for the call that rings `leg`.
+    pub(super) fn fork_input(&mut self, leg: SipLegId, input: impl FnOnce(ForkId) -> Input) {
+        if let Some(&(key, Seat::Fork(fork))) = self.by_leg.get(&leg) {
+            self.inputs.push_back((key, input(fork)));
         }
     }
 
     /// The agent no longer knows `leg`.
     pub(super) fn forget_leg(&mut self, leg: SipLegId) {
-        if let Some((key, index)) = self.by_leg.remove(&leg)
+        if let Some((key, seat)) = self.by_leg.remove(&leg)
             && let Some(entry) = self.calls.get_mut(&key)
         {
-            entry.legs[index.as_usize()] = None;
+            match seat {
+                Seat::Leg(index) => entry.legs[index.as_usize()] = None,
+                Seat::Fork(fork) => drop(entry.take_fork(fork)),
+            }
         }
     }
 
@@ -379,7 +410,8 @@ impl Switch {
             if let Some(deadline) = entry.deadline {
                 self.deadlines.remove(&(deadline, key));
             }
-            for leg in entry.legs.into_iter().flatten() {
+            let forks = entry.forks.into_iter().map(|(_, leg)| leg);
+            for leg in entry.legs.into_iter().flatten().chain(forks) {
                 self.by_leg.remove(&leg);
             }
             if let Some(session) = entry.session {

@@ -9,9 +9,9 @@ use trunkline_sip::offer_answer::{KeySource, MediaNegotiation, SrtpPolicy};
 use sipx_sip::Request;
 
 use super::Switch;
-use super::actions::file_below;
+use super::actions::{default_ringback, file_below};
 use super::admission::Denial;
-use super::calls::{CallKey, ConferenceSeat, Entry};
+use super::calls::{CallKey, ConferenceSeat, Entry, Seat};
 use crate::call::{ConferenceCall, ConferenceSetup, Machine};
 use crate::cdr::CallRecord;
 use crate::edge::RecordingPlan;
@@ -91,15 +91,17 @@ impl Switch {
             started_at: now,
             legs: [Some(leg), None],
             session: None,
-            target: None,
+            forks: Vec::new(),
+            far_side: None,
             seat: Some(seat),
             hold_music: None,
+            ringback: default_ringback(),
             recording: None,
             digit_counts: [0; 2],
             media_ips,
             deadline: None,
         };
-        self.by_leg.insert(leg, (key, LegIndex::A));
+        self.by_leg.insert(leg, (key, Seat::Leg(LegIndex::A)));
         self.calls.insert(key, entry);
         self.perform_outputs(now, key);
     }

@@ -5,7 +5,7 @@ use trunkline_edge_api::{LegIndex, RecordingEnd, SessionId};
 use trunkline_sip::SipLegId;
 
 use super::Switch;
-use super::calls::CallKey;
+use super::calls::{CallKey, Seat};
 use crate::call::Input;
 use crate::edge::{MediaEvent, Ticket};
 
@@ -121,7 +121,7 @@ impl Switch {
 
     /// A digit that came as an INFO request.
     pub(super) fn count_digit(&mut self, leg: SipLegId) {
-        if let Some(&(key, leg)) = self.by_leg.get(&leg) {
+        if let Some(&(key, Seat::Leg(leg))) = self.by_leg.get(&leg) {
             self.count_digit_of(key, leg);
         }
     }

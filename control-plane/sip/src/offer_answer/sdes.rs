@@ -271,6 +271,18 @@ impl KeySource {
         Self { seed, drawn: 0 }
     }
 
+    /// A source of other keys, for one more peer of the same call.
+    pub(super) fn split(&mut self) -> Self {
+        let mut mac =
+            Hmac::<Sha512>::new_from_slice(&*self.seed).expect("HMAC takes keys of any length");
+        mac.update(b"seed of another source");
+        mac.update(&self.drawn.to_be_bytes());
+        self.drawn += 1;
+        let mut seed = Zeroizing::new([0; Self::SEED_LEN]);
+        seed.copy_from_slice(&mac.finalize().into_bytes()[..Self::SEED_LEN]);
+        Self { seed, drawn: 0 }
+    }
+
     /// A key that was not given out before.
     fn next(&mut self, suite: SrtpSuite) -> SrtpKey {
         let mut mac =

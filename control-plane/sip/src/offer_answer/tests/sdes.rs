@@ -297,8 +297,8 @@ fn callee_that_refuses_srtp_is_asked_again_only_where_it_is_preferred() {
             .offer_from_caller(plain(CALLER).as_bytes())
             .expect("an offer");
         media.offer_for_callee(local(LOCAL_B)).expect("in order");
-        assert_eq!(media.concede_plain_rtp(), concedes, "{policy}");
-        assert!(!media.concede_plain_rtp(), "{policy}: once");
+        assert_eq!(media.concede_plain_rtp(LegIndex::B), concedes, "{policy}");
+        assert!(!media.concede_plain_rtp(LegIndex::B), "{policy}: once");
         if concedes {
             let offer = media.offer_for_callee(local(LOCAL_B)).expect("in order");
             assert!(crypto_of(&offer).is_empty());
