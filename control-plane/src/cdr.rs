@@ -1,6 +1,8 @@
 //! Call detail records: what a call was, written once and never lost.
 //!
-//! The call thread hands a finished call to [`CdrWriter::submit`], which never waits. The
+//! The call thread hands a finished call, or a finished recording, to [`CdrWriter::submit`], which
+//! never waits. A recording is a record of its own, because its file may be complete after the call
+//! is over. The
 //! writer's own thread makes it durable in the spool (a file of JSON lines in `state_dir`, synced
 //! before anything else happens), then puts it into the store. A record leaves the spool only
 //! after the store has it; the store knows a record by its `call_id`, so one that is delivered
@@ -17,12 +19,90 @@ use trunkline_edge_api::{LegReport, MediaTimeoutKind};
 
 use crate::edge::MediaRefused;
 
+macro_rules! named_enum {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        pub enum $name { $($(#[$vdoc])* #[serde(rename = $text)] $variant,)* }
+
+        impl $name {
+            /// Every value.
+            pub const ALL: &'static [$name] = &[$($name::$variant,)*];
+
+            /// Name in records, metrics and command output.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $($name::$variant => $text,)* }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = UnknownName;
+
+            fn from_str(text: &str) -> Result<Self, UnknownName> {
+                match text { $($text => Ok($name::$variant),)* _ => Err(UnknownName) }
+            }
+        }
+    };
+}
+
+mod recording;
 mod spool;
 #[cfg(test)]
 pub(crate) mod tests;
 mod writer;
 
+pub use recording::{RecordingCause, RecordingEnding, RecordingRecord};
 pub use writer::{CdrStatus, CdrWriter, CdrWriterThread, spawn};
+
+/// What the writer carries: a line of the spool, a row of the store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum DetailRecord {
+    /// A recording that is over. It has a `recording_id`, which a call has not.
+    Recording(Box<RecordingRecord>),
+    /// A call that is over; lines of every release are read.
+    Call(Box<CallRecord>),
+}
+
+impl DetailRecord {
+    /// What the store knows it by.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        match self {
+            Self::Recording(recording) => &recording.recording_id,
+            Self::Call(call) => &call.call_id,
+        }
+    }
+}
+
+impl From<CallRecord> for DetailRecord {
+    fn from(call: CallRecord) -> Self {
+        Self::Call(Box::new(call))
+    }
+}
+
+impl From<RecordingRecord> for DetailRecord {
+    fn from(recording: RecordingRecord) -> Self {
+        Self::Recording(Box::new(recording))
+    }
+}
+
+/// A call as the store has it, with what was recorded of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct StoredCall {
+    /// The call.
+    #[serde(flatten)]
+    pub record: CallRecord,
+    /// In the order of their ends.
+    pub recordings: Vec<RecordingRecord>,
+}
 
 /// One call, from INVITE to its end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -153,39 +233,6 @@ impl From<&LegReport> for LegMedia {
             },
         }
     }
-}
-
-macro_rules! named_enum {
-    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal,)* }) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-        pub enum $name { $($(#[$vdoc])* #[serde(rename = $text)] $variant,)* }
-
-        impl $name {
-            /// Every value.
-            pub const ALL: &'static [$name] = &[$($name::$variant,)*];
-
-            /// Name in records, metrics and command output.
-            #[must_use]
-            pub const fn as_str(self) -> &'static str {
-                match self { $($name::$variant => $text,)* }
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(self.as_str())
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = UnknownName;
-
-            fn from_str(text: &str) -> Result<Self, UnknownName> {
-                match text { $($text => Ok($name::$variant),)* _ => Err(UnknownName) }
-            }
-        }
-    };
 }
 
 /// A text that names no value of the type it was read for.

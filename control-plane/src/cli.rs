@@ -6,12 +6,11 @@
 //! | 1 | it could not be done; standard error says why |
 //! | 2 | the command line, the configuration or the site file is wrong |
 //!
-//! `status`, `calls` and `call` speak to the running daemon. Everything else works on the store, whether
+//! `status`, `calls`, `call`, `conferences` and `conference` speak to the running daemon. Everything else works on the store, whether
 //! a daemon runs or not, and tells a running one what has changed.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -21,9 +20,12 @@ use trunkline_edge_api::config::ConfigError;
 use crate::config::ControlConfig;
 use crate::logging;
 use crate::site::{Availability, Extension, Name};
-use crate::switch::{CallAction, RecordingForm, Side};
+use call::CallCommand;
+use conference::ConferenceCommand;
 
+mod call;
 mod commands;
+mod conference;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -85,14 +87,45 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Do something to a live call
+    /// Do something to a live call, or see what has happened in it
     Call {
         /// Its id, as `calls` shows it
         id: String,
         #[command(subcommand)]
-        action: CallCommand,
+        command: CallCommand,
         /// Print JSON
         #[arg(long, global = true)]
+        json: bool,
+    },
+    /// List conferences with members
+    Conferences {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Do something to a conference
+    Conference {
+        /// Its name, as `conferences` shows it
+        name: Name,
+        /// Its tenant, where several have a conference of the name
+        #[arg(long, global = true)]
+        tenant: Option<Name>,
+        #[command(subcommand)]
+        command: ConferenceCommand,
+        /// Print JSON
+        #[arg(long, global = true)]
+        json: bool,
+    },
+    /// List recordings that are over, of calls and of conferences, the newest first
+    Recordings {
+        /// At most this many; 50 when not given, 100000 with --json
+        #[arg(long)]
+        limit: Option<u32>,
+        /// Only those that ended within this time, e.g. 90s, 15m, 24h or 7d
+        #[arg(long, value_name = "TIME", value_parser = commands::parse_age_ms)]
+        since: Option<i64>,
+        /// Print JSON, one recording per line
+        #[arg(long)]
         json: bool,
     },
     /// List call records, the newest first
@@ -132,149 +165,6 @@ enum Command {
     },
     /// Print a commented configuration file with every key at its default
     ConfigReference,
-}
-
-#[derive(Debug, Subcommand)]
-enum CallCommand {
-    /// Play to one side, in place of what it hears
-    Play {
-        /// A file under [media] prompts_dir; tone:ringback, busy, congestion or sit;
-        /// tone:%(on,off,f1,f2); silence:MILLISECONDS
-        source: String,
-        /// Until stopped
-        #[arg(long = "loop")]
-        loops: bool,
-        /// a: the caller, b: the callee
-        #[arg(long, default_value = "a")]
-        leg: Side,
-    },
-    /// Play no more
-    Stop {
-        /// a: the caller, b: the callee
-        #[arg(long, default_value = "a")]
-        leg: Side,
-    },
-    /// Record the call
-    Record {
-        #[command(subcommand)]
-        command: RecordCommand,
-    },
-    /// Send digits to one side
-    Digits {
-        /// 0 to 9, *, #, A to D
-        digits: String,
-        /// a: the caller, b: the callee
-        #[arg(long, default_value = "a")]
-        leg: Side,
-        /// As tones, whatever the side takes
-        #[arg(long)]
-        inband: bool,
-    },
-    /// What a side says reaches nobody
-    Mute {
-        /// a: the caller, b: the callee
-        #[arg(long, default_value = "a")]
-        leg: Side,
-    },
-    /// It does again
-    Unmute {
-        /// a: the caller, b: the callee
-        #[arg(long, default_value = "a")]
-        leg: Side,
-    },
-    /// Copy what a side says to another address, as RTP
-    Fork {
-        /// ADDRESS:PORT, or none
-        to: ForkTarget,
-        /// a: the caller, b: the callee
-        #[arg(long, default_value = "a")]
-        leg: Side,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-enum RecordCommand {
-    /// Begin
-    Start {
-        /// A file under [media] recordings_dir that does not exist
-        path: String,
-        /// Caller left, callee right (the default)
-        #[arg(long, conflicts_with_all = ["mixed", "pcap"])]
-        stereo: bool,
-        /// Both added up
-        #[arg(long, conflicts_with = "pcap")]
-        mixed: bool,
-        /// The packets
-        #[arg(long)]
-        pcap: bool,
-    },
-    /// End
-    Stop,
-    /// Leave out what comes next
-    Pause,
-    /// Go on after a pause
-    Resume,
-}
-
-/// Where a copy goes.
-#[derive(Debug, Clone, Copy)]
-struct ForkTarget(Option<SocketAddr>);
-
-impl std::str::FromStr for ForkTarget {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "none" => Ok(Self(None)),
-            _ => text
-                .parse()
-                .map(|to| Self(Some(to)))
-                .map_err(|_| "must be ADDRESS:PORT or none".to_owned()),
-        }
-    }
-}
-
-impl CallCommand {
-    fn action(&self) -> CallAction {
-        match self {
-            Self::Play { source, loops, leg } => CallAction::Play {
-                source: source.clone(),
-                leg: *leg,
-                loops: *loops,
-            },
-            Self::Stop { leg } => CallAction::Stop { leg: *leg },
-            Self::Record { command } => match command {
-                RecordCommand::Start {
-                    path, mixed, pcap, ..
-                } => CallAction::RecordStart {
-                    path: path.clone(),
-                    form: match (mixed, pcap) {
-                        (true, _) => RecordingForm::Mixed,
-                        (_, true) => RecordingForm::Pcap,
-                        _ => RecordingForm::Stereo,
-                    },
-                },
-                RecordCommand::Stop => CallAction::RecordStop,
-                RecordCommand::Pause => CallAction::RecordPause,
-                RecordCommand::Resume => CallAction::RecordResume,
-            },
-            Self::Digits {
-                digits,
-                leg,
-                inband,
-            } => CallAction::Digits {
-                digits: digits.clone(),
-                leg: *leg,
-                inband: *inband,
-            },
-            Self::Mute { leg } => CallAction::Mute { leg: *leg },
-            Self::Unmute { leg } => CallAction::Unmute { leg: *leg },
-            Self::Fork { to, leg } => CallAction::Fork {
-                to: to.0,
-                leg: *leg,
-            },
-        }
-    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -379,16 +269,21 @@ fn dispatch(
         }
         Some(Command::Status { json }) => commands::status(&config, *json, out),
         Some(Command::Calls { limit, json }) => commands::calls(&config, *limit, *json, out),
-        Some(Command::Call { id, action, json }) => {
-            commands::act(&config, id, action.action(), *json, out)
+        Some(Command::Call { id, command, json }) => call::run(&config, id, command, *json, out),
+        Some(Command::Conferences { json }) => conference::list(&config, *json, out),
+        Some(Command::Conference {
+            name,
+            tenant,
+            command,
+            json,
+        }) => conference::run(&config, (tenant.as_ref(), name), command, *json, out),
+        Some(Command::Recordings { limit, since, json }) => {
+            let limit = limit.unwrap_or(records_shown(*json));
+            commands::recordings(&config, limit, *since, *json, out)
         }
         Some(Command::Cdr { limit, since, json }) => {
-            let shown = if *json {
-                RECORDS_PRINTED
-            } else {
-                RECORDS_SHOWN
-            };
-            commands::records(&config, limit.unwrap_or(shown), *since, *json, out)
+            let limit = limit.unwrap_or(records_shown(*json));
+            commands::records(&config, limit, *since, *json, out)
         }
         Some(Command::Members { json }) => commands::members(&config, *json, out),
         Some(Command::Dids { json }) => commands::dids(&config, *json, out),
@@ -403,4 +298,9 @@ fn dispatch(
         }) => commands::set_availability(&config, tenant.as_ref(), extension, *availability, out),
         Some(Command::ConfigReference) => Ok(()),
     }
+}
+
+/// How many records are listed when nobody says.
+const fn records_shown(json: bool) -> u32 {
+    if json { RECORDS_PRINTED } else { RECORDS_SHOWN }
 }

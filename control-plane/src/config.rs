@@ -137,6 +137,13 @@ pub static MEDIA: SectionSpec = SectionSpec {
             default: KeyDefault::Literal("\"\""),
             effect: "What a side hears that the other one holds, where its tenant says nothing.",
         },
+        KeySpec {
+            name: "dtmf_values",
+            form: "true or false",
+            default: KeyDefault::Literal("false"),
+            effect: "Whether the events of a call say which digit was pressed. A digit may be part of a \
+                     secret; those of a side whose digits are hidden are never told.",
+        },
     ],
 };
 
@@ -363,11 +370,13 @@ fn media_policy(section: &Section<'_>, node: Option<&NodeConfig>) -> Option<Medi
         "" => Some(None),
         file => is_below(file).then(|| Some(file.to_owned())),
     });
+    let shows_digits = section.value("dtmf_values", |v| v.as_bool());
     Some(MediaPolicy {
         prompts_dir: prompts_dir?,
         recordings_dir: recordings_dir?,
         codecs: codecs?,
         hold_music: hold_music?,
+        shows_digits: shows_digits?,
     })
 }
 

@@ -13,5 +13,5 @@ pub mod proxy;
 pub use ports::{PortPool, PortPools};
 pub use proxy::{
     EdgeProxy, FunctionError, LocalPair, MediaEvent, MediaRefused, Piece, PlayList, PromptFile,
-    RecordingPlan, Ticket, WorkerInfo, single_digit,
+    RecordingOf, RecordingPlan, Ticket, WorkerInfo, single_digit,
 };

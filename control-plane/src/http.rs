@@ -5,10 +5,12 @@
 //! | `/healthz` | 200 while the call thread goes round, else 503: restart the daemon |
 //! | `/readyz` | 200 when calls can be taken, else 503; JSON with each check |
 //! | `/metrics` | Prometheus text format |
-//! | `/api/v1/calls…` | live calls, and what is to be done to one |
+//! | `/api/v1/calls…` | live calls, what is to be done to one, and what has happened in it |
+//! | `/api/v1/conferences…` | conferences with members, and what is to be done to one |
+//! | `/api/v1/recordings` | what became of recordings |
 //!
 //! Loopback only; the configuration refuses anything else. A connection carries one request and
-//! is cut after `CONNECTION_LIFE_MAX`; there are at most `CONNECTION_COUNT_MAX` of them.
+//! is cut after `CONNECTION_LIFE_MAX`, unless it follows a call; there are at most `CONNECTION_COUNT_MAX` of them.
 
 use std::io;
 use std::net::SocketAddr;
@@ -32,11 +34,12 @@ use crate::operator::OperatorRequest;
 use crate::store::StoreHandle;
 
 mod api;
+mod events;
 mod listener;
 #[cfg(test)]
 mod tests;
 
-use listener::LimitedListener;
+use listener::{ConnectionLife, LimitedListener};
 
 /// Connections at one time; the next waits in the kernel's queue. Scrapers and probes need a few.
 const CONNECTION_COUNT_MAX: usize = 32;
@@ -135,7 +138,8 @@ async fn serve(
         .layer(axum::middleware::map_response(one_request_per_connection))
         .with_state(sources);
     let (drain, drained) = oneshot::channel::<()>();
-    let server = axum::serve(listener, router).with_graceful_shutdown(async {
+    let service = router.into_make_service_with_connect_info::<ConnectionLife>();
+    let server = axum::serve(listener, service).with_graceful_shutdown(async {
         let _ = drained.await;
     });
     tokio::select! {

@@ -38,7 +38,7 @@ use crate::transport::{Inbound, Transport, TransportLimits};
 
 mod answers;
 
-use answers::{ActionsAsked, CallsAsked};
+use answers::{ActionsAsked, CallsAsked, Followers};
 
 /// Heartbeats and gauges. Five times a second, so that who looks after a change sees it; one round
 /// costs a few microseconds.
@@ -109,6 +109,7 @@ pub fn run(config: &ControlConfig) -> anyhow::Result<()> {
             operator_requests,
             calls_asked: VecDeque::new(),
             actions_asked: ActionsAsked::default(),
+            followers: Followers::default(),
             cdr,
             call_metrics: metrics.call_metrics()?,
             workers: metrics.workers(),
@@ -200,6 +201,7 @@ struct CallThread {
     /// In the order of their time; no more than have connections to the operator socket.
     calls_asked: VecDeque<CallsAsked>,
     actions_asked: ActionsAsked,
+    followers: Followers,
     cdr: CdrWriter,
     call_metrics: CallMetrics,
     workers: Arc<WorkerPage>,
@@ -241,6 +243,7 @@ impl CallThread {
     async fn turn(&mut self) -> bool {
         self.answer_calls(monotonic_now());
         self.answer_actions();
+        self.tell_followers();
         self.carry_away();
         let wake = self.wait().await;
         let (now, unix_ms) = (monotonic_now(), unix_ms());
@@ -261,7 +264,7 @@ impl CallThread {
                 let routing = Arc::clone(&self.routing.borrow_and_update());
                 self.switch.set_snapshot(routing);
             }
-            Wake::Operator(request) => self.answer_operator(now, request),
+            Wake::Operator(request) => self.answer_operator(now, unix_ms, request),
             Wake::Tick => self.publish(now),
             Wake::Stop => return true,
         }
@@ -363,6 +366,11 @@ impl CallThread {
             self.call_metrics.observe_record(&record);
             if !self.cdr.submit(record) {
                 tracing::error!("a call record was lost: the CDR writer does not keep up");
+            }
+        }
+        while let Some(recording) = self.switch.poll_recording() {
+            if !self.cdr.submit(recording) {
+                tracing::error!("a recording's record was lost: the CDR writer does not keep up");
             }
         }
     }

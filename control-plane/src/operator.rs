@@ -20,17 +20,19 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 mod client;
 mod server;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
-pub use client::{AskError, ask};
+pub use client::{AskError, ask, follow};
 pub use server::{OperatorServer, OperatorSources, spawn};
 
-use crate::switch::{CallAction, CallView};
+use crate::switch::{
+    CallAction, CallEvent, CallView, ConferenceAction, ConferenceView, EventsReport,
+};
 
 /// Longest request line, bytes.
 const REQUEST_LEN_MAX: u64 = 4096;
@@ -40,6 +42,9 @@ const REPLY_LEN_MAX: u64 = 16 << 20;
 
 /// Calls in one reply.
 const CALLS_LIMIT_MAX: usize = 10_000;
+
+/// Events that wait for one who follows a call.
+pub const FOLLOWED_MAX: usize = 256;
 
 /// How long the call thread is waited for.
 const CALL_THREAD_PATIENCE: Duration = Duration::from_secs(2);
@@ -66,13 +71,50 @@ pub enum OperatorRequest {
         /// Where the answer goes: `Ok` when the edge does it, else why not.
         reply: oneshot::Sender<Result<(), ActFailed>>,
     },
+    /// Conferences with members.
+    Conferences(oneshot::Sender<Vec<ConferenceView>>),
+    /// Do something to a conference.
+    Confer {
+        /// Whose it is; `None` where one tenant alone has it.
+        tenant: Option<String>,
+        /// Its name.
+        name: String,
+        /// What.
+        action: ConferenceAction,
+        /// Where the answer goes: `Ok` when it is done, else why not.
+        reply: oneshot::Sender<Result<(), ActFailed>>,
+    },
+    /// What has happened in a call.
+    Events {
+        /// Its id.
+        call_id: String,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Result<EventsReport, ActFailed>>,
+    },
+    /// The same, and what happens from now on.
+    Follow {
+        /// Its id.
+        call_id: String,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Result<Following, ActFailed>>,
+    },
 }
 
-/// Why something was not done to a call.
+/// What has happened in a call, and what happens from now on.
+#[derive(Debug)]
+pub struct Following {
+    /// Until now.
+    pub report: EventsReport,
+    /// From now on; ends with the call. It holds [`FOLLOWED_MAX`] events; who does not take them in
+    /// time misses some, which the gap in their numbers shows.
+    pub events: mpsc::Receiver<CallEvent>,
+}
+
+/// Why something was not done to a call or a conference.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ActFailed {
-    /// No live call has the id.
-    NoSuchCall(String),
+    /// There is no such call, conference or member.
+    NotFound(String),
     /// It cannot be done, or the edge refused.
     Refused(String),
 }
@@ -80,7 +122,7 @@ pub enum ActFailed {
 impl std::fmt::Display for ActFailed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::NoSuchCall(text) | Self::Refused(text) => f.write_str(text),
+            Self::NotFound(text) | Self::Refused(text) => f.write_str(text),
         }
     }
 }
@@ -203,6 +245,27 @@ pub enum Request {
         /// What.
         action: CallAction,
     },
+    /// Conferences with members.
+    Conferences,
+    /// Do something to a conference.
+    Confer {
+        /// Whose it is; may be left out where one tenant alone has it.
+        #[serde(default)]
+        tenant: Option<String>,
+        /// Its name.
+        name: String,
+        /// What.
+        action: ConferenceAction,
+    },
+    /// What has happened in a call.
+    Events {
+        /// Its id.
+        call_id: String,
+        /// Whether to tell what happens from now on, a line each, until the call is over. Nothing
+        /// else can be asked on this connection then.
+        #[serde(default)]
+        follow: bool,
+    },
 }
 
 /// A line from the daemon.
@@ -213,8 +276,22 @@ pub enum Reply {
     Status(Box<StatusReport>),
     /// To [`Request::Calls`].
     Calls(CallsReport),
-    /// To [`Request::Reload`] and [`Request::Act`].
+    /// To [`Request::Reload`], [`Request::Act`] and [`Request::Confer`].
     Done,
+    /// To [`Request::Conferences`].
+    Conferences {
+        /// By tenant and name.
+        conferences: Vec<ConferenceView>,
+    },
+    /// To [`Request::Events`].
+    Events(EventsReport),
+    /// After [`Request::Events`] with `follow`, as often as something happens.
+    Event {
+        /// What.
+        happened: CallEvent,
+    },
+    /// After [`Request::Events`] with `follow`: the call is over.
+    Over,
     /// It could not be done.
     Error {
         /// Why, and what to do.

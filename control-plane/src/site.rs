@@ -154,6 +154,8 @@ pub struct Conference {
     pub pin: Option<Pin>,
     /// Whether a tone tells that somebody comes or goes.
     pub announce: bool,
+    /// Whether who joins is not heard until an operator says so.
+    pub join_muted: bool,
     /// Whether what is said is recorded.
     pub record: RecordCalls,
 }

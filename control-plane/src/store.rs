@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 mod connection;
 mod directory;
 mod plan;
+mod recordings;
 mod records;
 mod snapshot;
 #[cfg(test)]
@@ -31,7 +32,7 @@ pub use records::RecordQuery;
 pub use snapshot::{ConferenceRoute, DidRoute, MemberRoute, RoutingSnapshot, TrunkRoute};
 pub use thread::{StoreThread, open};
 
-use crate::cdr::CallRecord;
+use crate::cdr::{DetailRecord, RecordingRecord, StoredCall};
 use crate::site::{Availability, Extension, Name, Site};
 use thread::{Reply, Request};
 
@@ -202,21 +203,30 @@ impl StoreHandle {
         self.ask(|reply| Request::Trunks { reply }).await
     }
 
-    /// Call records, the newest first.
+    /// Call records, the newest first, each with what was recorded of it.
     ///
     /// # Errors
     /// Those of every statement.
-    pub async fn records(&self, query: RecordQuery) -> Result<Vec<CallRecord>, StoreError> {
+    pub async fn records(&self, query: RecordQuery) -> Result<Vec<StoredCall>, StoreError> {
         self.ask(|reply| Request::Records { query, reply }).await
     }
 
-    /// Begins to add call records, all or none. One whose `call_id` is there is left as it is.
+    /// What became of recordings, of calls and of conferences, the newest first. The query's time
+    /// is that of their ends.
+    ///
+    /// # Errors
+    /// Those of every statement.
+    pub async fn recordings(&self, query: RecordQuery) -> Result<Vec<RecordingRecord>, StoreError> {
+        self.ask(|reply| Request::Recordings { query, reply }).await
+    }
+
+    /// Begins to add records, all or none. One whose id is there is left as it is.
     /// Never waits; for threads without a runtime.
     ///
     /// # Errors
     /// [`StoreError::Busy`] when the store has more requests waiting than it should,
     /// [`StoreError::Closed`] when its thread has ended.
-    pub fn try_add_records(&self, records: Vec<CallRecord>) -> Result<PendingAdd, StoreError> {
+    pub fn try_add_records(&self, records: Vec<DetailRecord>) -> Result<PendingAdd, StoreError> {
         let (reply, answer) = oneshot::channel();
         self.requests
             .try_send(Request::AddRecords { records, reply })
@@ -237,7 +247,7 @@ impl StoreHandle {
     }
 }
 
-/// Call records that the store is adding.
+/// Records that the store is adding.
 #[derive(Debug)]
 pub struct PendingAdd(oneshot::Receiver<Result<u64, StoreError>>);
 

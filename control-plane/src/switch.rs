@@ -18,8 +18,7 @@ use std::sync::Arc;
 use sipx_sip::Message;
 use sipx_sip::error::ParseError;
 use trunkline_edge_api::{
-    ConferenceId, Event, MediaTimeouts, MonoTime, SessionId, WorkerIndex,
-    command::CorrelatedCommand,
+    Event, MediaTimeouts, MonoTime, SessionId, WorkerIndex, command::CorrelatedCommand,
 };
 use trunkline_sip::agent::{Agent, AgentConfig, AgentEvent, SipLegId, Transmit};
 use trunkline_sip::digest::{Algorithm, DigestConfig, DigestServer, InvalidRealm};
@@ -29,22 +28,29 @@ use trunkline_sip::registrar::{Registrar, RegistrarConfig};
 use trunkline_sip::{AgentCounters, Entropy, TransmitId};
 
 use crate::call::Input;
-use crate::cdr::{CallDirection, CallRecord, LegMedia};
+use crate::cdr::{CallDirection, CallRecord, LegMedia, RecordingRecord};
 use crate::edge::{EdgeProxy, MediaEvent, WorkerInfo};
-use crate::site::Name;
 use crate::store::RoutingSnapshot;
 
 mod actions;
 mod admission;
 mod calls;
 mod conference;
+mod events;
 mod functions;
 mod locating;
+mod rooms;
 
-pub use actions::{ActionError, CallAction, MediaPolicy, RecordingForm, Side};
+pub use actions::{ActionError, CallAction, Ear, MediaPolicy, RecordingForm, Side};
+pub use events::{
+    CallEvent, CallEventKind, CallId, DigitWay, EventsReport, PlaybackCause, Progress, Told,
+};
 pub use functions::Outcome;
+pub use rooms::{ConferenceAction, ConferenceView, MemberView};
 
 use calls::{CallKey, Entry, Seat};
+use events::EventLists;
+use rooms::Rooms;
 
 /// Seconds that a refused caller is asked to wait before it tries again (RFC 3261 §20.33). Long
 /// enough to shed load, short enough that a person who redials gets through.
@@ -126,9 +132,13 @@ pub struct Switch {
     deadlines: BTreeSet<(MonoTime, CallKey)>,
     inputs: VecDeque<(CallKey, Input)>,
     records: VecDeque<CallRecord>,
+    recordings: VecDeque<RecordingRecord>,
     outcomes: VecDeque<Outcome>,
-    /// Conferences that have been called, by tenant and name.
-    conferences: HashMap<(Name, Name), ConferenceId>,
+    events: EventLists,
+    /// Conferences that have been called.
+    rooms: Rooms,
+    /// The wall clock of what is being worked off.
+    unix_ms: i64,
     call_serial_next: u64,
     is_draining: bool,
 }
@@ -169,8 +179,11 @@ impl Switch {
             deadlines: BTreeSet::new(),
             inputs: VecDeque::new(),
             records: VecDeque::new(),
+            recordings: VecDeque::new(),
             outcomes: VecDeque::new(),
-            conferences: HashMap::new(),
+            events: EventLists::default(),
+            rooms: Rooms::default(),
+            unix_ms: 0,
             call_serial_next: 0,
             is_draining: false,
             config,
@@ -222,6 +235,7 @@ impl Switch {
     /// The edge is gone.
     pub fn handle_edge_disconnected(&mut self) {
         self.proxy.handle_disconnected();
+        self.rooms.forget_speakers();
     }
 
     /// Something that [`Self::poll_timeout`] announced is due.
@@ -295,6 +309,11 @@ impl Switch {
     /// The next call record to write.
     pub fn poll_record(&mut self) -> Option<CallRecord> {
         self.records.pop_front()
+    }
+
+    /// The next record of a recording to write.
+    pub fn poll_recording(&mut self) -> Option<RecordingRecord> {
+        self.recordings.pop_front()
     }
 
     /// The next command for `worker`; see [`EdgeProxy::peek_command`].
@@ -377,6 +396,7 @@ impl Switch {
 
     /// Works off everything that one input set in motion.
     fn turn(&mut self, now: MonoTime, unix_ms: i64) {
+        self.unix_ms = unix_ms;
         loop {
             if let Some((key, input)) = self.inputs.pop_front() {
                 self.drive(now, key, input);
@@ -439,8 +459,7 @@ impl Switch {
                 self.leg_input(leg, |leg| Input::OfferAnswered { leg, result });
             }
             AgentEvent::Digit { leg, digit } => {
-                self.count_digit(leg);
-                self.leg_input(leg, |leg| Input::DigitSaid { leg, digit });
+                self.take_said_digit(leg, digit);
             }
             AgentEvent::Ended { leg, by, .. } => {
                 self.leg_input(leg, |leg| Input::LegEnded { leg, by });

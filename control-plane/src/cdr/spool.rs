@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::CallRecord;
+use super::DetailRecord;
 
 /// Lines that hold no record are moved to a file of this extension for somebody to look at.
 const REJECTED_EXTENSION: &str = "rejected";
@@ -28,7 +28,7 @@ pub(super) struct Spool {
 /// Records to deliver, and where the next ones begin.
 #[derive(Debug)]
 pub(super) struct Batch {
-    pub(super) records: Vec<CallRecord>,
+    pub(super) records: Vec<DetailRecord>,
     /// Lines that could not be read, moved aside.
     pub(super) rejected_count: u64,
     /// For [`Spool::mark_delivered`].
@@ -79,7 +79,7 @@ impl Spool {
     /// Appends all of `records` and syncs, or leaves the spool as it was.
     pub(super) fn append<'a>(
         &mut self,
-        records: impl Iterator<Item = &'a CallRecord>,
+        records: impl Iterator<Item = &'a DetailRecord>,
     ) -> io::Result<()> {
         if self.tail_is_dirty {
             self.file.set_len(self.len)?;

@@ -92,6 +92,30 @@ impl Fixture {
     }
 }
 
+/// A line of the spool.
+fn line(call_id: &str, start_unix_ms: i64) -> DetailRecord {
+    record(call_id, start_unix_ms).into()
+}
+
+/// A recording of that call, a second long.
+pub(crate) fn recording(recording_id: &str, call_id: &str, ended_unix_ms: i64) -> RecordingRecord {
+    RecordingRecord {
+        recording_id: recording_id.to_owned(),
+        call_id: Some(call_id.to_owned()),
+        tenant: Some("acme".to_owned()),
+        conference: None,
+        ended_unix_ms,
+        ending: RecordingEnding {
+            path: format!("/recordings/{recording_id}.wav"),
+            cause: RecordingCause::Stopped,
+            duration_ms: 1_000,
+            bytes: 32_044,
+            lost_packets: 0,
+            sha256: Some("00ff".repeat(16)),
+        },
+    }
+}
+
 fn stored_ids(store: &StoreHandle) -> Vec<String> {
     let query = RecordQuery {
         limit: 1_000_000,
@@ -102,7 +126,10 @@ fn stored_ids(store: &StoreHandle) -> Vec<String> {
         .expect("runtime")
         .block_on(store.records(query))
         .expect("listed");
-    let mut ids: Vec<_> = records.into_iter().map(|record| record.call_id).collect();
+    let mut ids: Vec<_> = records
+        .into_iter()
+        .map(|stored| stored.record.call_id)
+        .collect();
     ids.sort();
     ids
 }
@@ -147,7 +174,7 @@ fn what_a_dead_process_left_is_delivered_once_and_its_torn_line_cut() {
         let (mut spool, torn) = fixture.spool();
         assert_eq!(torn, 0);
         spool
-            .append([record("a", 1), record("b", 2)].iter())
+            .append([line("a", 1), line("b", 2)].iter())
             .expect("appended");
     }
     let mut file = std::fs::OpenOptions::new()
@@ -158,7 +185,7 @@ fn what_a_dead_process_left_is_delivered_once_and_its_torn_line_cut() {
         .expect("written");
     // The store got the first one before the process died.
     let store = fixture.store();
-    let mut pending = store.try_add_records(vec![record("a", 1)]).expect("taken");
+    let mut pending = store.try_add_records(vec![line("a", 1)]).expect("taken");
     wait_until("the first delivery", || pending.poll().is_some());
 
     let (writer, thread) = spawn(&fixture.spool_path(), store.clone()).expect("started");
@@ -175,11 +202,8 @@ fn torn_line_does_not_run_into_the_next_record() {
     std::fs::write(fixture.spool_path(), b"{\"call_id\":\"torn").expect("written");
     let (mut spool, torn) = fixture.spool();
     assert_eq!(torn, 16);
-    spool.append([record("a", 1)].iter()).expect("appended");
-    assert_eq!(
-        spool.next_batch(10).expect("read").records,
-        [record("a", 1)]
-    );
+    spool.append([line("a", 1)].iter()).expect("appended");
+    assert_eq!(spool.next_batch(10).expect("read").records, [line("a", 1)]);
 }
 
 #[test]
@@ -187,7 +211,7 @@ fn line_that_holds_no_record_is_moved_aside_and_the_others_are_delivered() {
     let fixture = Fixture::new();
     {
         let (mut spool, _) = fixture.spool();
-        spool.append([record("a", 1)].iter()).expect("appended");
+        spool.append([line("a", 1)].iter()).expect("appended");
     }
     let mut file = std::fs::OpenOptions::new()
         .append(true)
@@ -196,9 +220,9 @@ fn line_that_holds_no_record_is_moved_aside_and_the_others_are_delivered() {
     file.write_all(b"\0\0\xff not a record\n").expect("written");
     let (mut spool, torn) = fixture.spool();
     assert_eq!(torn, 0);
-    spool.append([record("b", 2)].iter()).expect("appended");
+    spool.append([line("b", 2)].iter()).expect("appended");
     let batch = spool.next_batch(10).expect("read");
-    assert_eq!(batch.records, [record("a", 1), record("b", 2)]);
+    assert_eq!(batch.records, [line("a", 1), line("b", 2)]);
     assert_eq!(batch.rejected_count, 1);
     let aside = std::fs::read(fixture.dir.path().join("cdr.rejected")).expect("there");
     assert_eq!(aside, b"\0\0\xff not a record\n");
@@ -209,13 +233,13 @@ fn batch_is_given_again_until_it_is_delivered() {
     let fixture = Fixture::new();
     let (mut spool, _) = fixture.spool();
     spool
-        .append([record("a", 1), record("b", 2), record("c", 3)].iter())
+        .append([line("a", 1), line("b", 2), line("c", 3)].iter())
         .expect("appended");
     let first = spool.next_batch(2).expect("read");
     assert_eq!(spool.next_batch(2).expect("read").records, first.records);
     spool.mark_delivered(first.end).expect("marked");
     let second = spool.next_batch(2).expect("read");
-    assert_eq!(second.records, [record("c", 3)]);
+    assert_eq!(second.records, [line("c", 3)]);
     assert!(spool.undelivered_len() > 0);
     spool.mark_delivered(second.end).expect("marked");
     assert_eq!(spool.undelivered_len(), 0);
@@ -236,16 +260,13 @@ fn one_spool_has_one_process() {
 fn full_spool_refuses_whole_appends_and_keeps_what_it_has() {
     let fixture = Fixture::new();
     let (mut spool, _) = Spool::open(&fixture.spool_path(), 1_000).expect("opened");
-    spool.append([record("a", 1)].iter()).expect("fits");
-    let refused = spool.append([record("b", 2), record("c", 3)].iter());
+    spool.append([line("a", 1)].iter()).expect("fits");
+    let refused = spool.append([line("b", 2), line("c", 3)].iter());
     assert_eq!(
         refused.map_err(|e| e.kind()),
         Err(std::io::ErrorKind::StorageFull)
     );
-    assert_eq!(
-        spool.next_batch(10).expect("read").records,
-        [record("a", 1)]
-    );
+    assert_eq!(spool.next_batch(10).expect("read").records, [line("a", 1)]);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
-use super::CallRecord;
+use super::DetailRecord;
 use super::spool::Spool;
 use crate::store::{PendingAdd, StoreHandle};
 
@@ -38,16 +38,16 @@ const STOP_PATIENCE: Duration = Duration::from_secs(2);
 /// when the last of these is dropped.
 #[derive(Debug, Clone)]
 pub struct CdrWriter {
-    queue: SyncSender<CallRecord>,
+    queue: SyncSender<DetailRecord>,
     status: Arc<CdrStatus>,
 }
 
 impl CdrWriter {
     /// Hands `record` over. Never waits; when the writer has stood still for so long that there
     /// is no room, the record is lost, counted, and `false` comes back.
-    pub fn submit(&self, record: CallRecord) -> bool {
+    pub fn submit(&self, record: impl Into<DetailRecord>) -> bool {
         self.status.submitted.fetch_add(1, Relaxed);
-        let taken = self.queue.try_send(record).is_ok();
+        let taken = self.queue.try_send(record.into()).is_ok();
         if !taken {
             self.status.lost.fetch_add(1, Relaxed);
         }
@@ -181,9 +181,9 @@ pub(super) fn spawn_with(
 }
 
 struct Writer {
-    queue: Receiver<CallRecord>,
+    queue: Receiver<DetailRecord>,
     /// Records that are not durable yet.
-    waiting: VecDeque<CallRecord>,
+    waiting: VecDeque<DetailRecord>,
     spool: Spool,
     /// Set while the spool fails.
     spool_retry_at: Option<Instant>,
@@ -227,13 +227,13 @@ impl Writer {
         }
         for record in &self.waiting {
             tracing::error!(
-                call_id = record.call_id,
+                record = record.id(),
                 "call record lost: the spool could not be written"
             );
         }
     }
 
-    fn take(&mut self, first: CallRecord) {
+    fn take(&mut self, first: DetailRecord) {
         self.wait_in_memory(first);
         for _ in 1..BATCH_COUNT {
             match self.queue.try_recv() {
@@ -243,12 +243,12 @@ impl Writer {
         }
     }
 
-    fn wait_in_memory(&mut self, record: CallRecord) {
+    fn wait_in_memory(&mut self, record: DetailRecord) {
         if self.waiting.len() < MEMORY_COUNT_MAX {
             self.waiting.push_back(record);
         } else {
             tracing::error!(
-                call_id = record.call_id,
+                record = record.id(),
                 "call record lost: no room in spool or memory"
             );
             self.status.lost.fetch_add(1, Relaxed);

@@ -8,14 +8,15 @@ use anyhow::{Context, bail};
 use serde::Serialize;
 
 use super::table::{duration, or_dash, utc, write_table};
-use crate::cdr::LegMedia;
+use crate::cdr::{LegMedia, StoredCall};
 use crate::config::ControlConfig;
 use crate::operator::{self, AskError, Reply, Request, StatusReport};
 use crate::site::{Availability, Extension, Name, Site};
 use crate::store::{self, ApplyOptions, Plan, RecordQuery, StoreError, StoreHandle, StoreOptions};
-use crate::switch::{CallAction, CallView};
+use crate::switch::CallView;
 
-const UNEXPECTED_REPLY: &str = "the daemon answered something else; is it of another release?";
+pub(super) const UNEXPECTED_REPLY: &str =
+    "the daemon answered something else; is it of another release?";
 
 /// `90s`, `15m`, `24h` or `7d` in milliseconds.
 pub(super) fn parse_age_ms(text: &str) -> Result<i64, String> {
@@ -283,29 +284,6 @@ pub(super) fn calls(
     Ok(writeln!(out, "{} of {} calls", rows.len(), report.total)?)
 }
 
-pub(super) fn act(
-    config: &ControlConfig,
-    call_id: &str,
-    action: CallAction,
-    json: bool,
-    out: &mut dyn Write,
-) -> anyhow::Result<()> {
-    let request = Request::Act {
-        call_id: call_id.to_owned(),
-        action,
-    };
-    let Reply::Done = operator::ask(&config.node.control_socket(), request)? else {
-        bail!(UNEXPECTED_REPLY);
-    };
-    if json {
-        return write_json(
-            out,
-            &serde_json::json!({ "call_id": call_id, "done": true }),
-        );
-    }
-    Ok(writeln!(out, "done")?)
-}
-
 /// One figure of both legs, the caller's first; a dash where it is not known.
 fn quality(call: &CallView, figure: impl Fn(&LegMedia) -> Option<String>) -> String {
     let [caller, callee] = [&call.caller_media, &call.callee_media]
@@ -336,25 +314,14 @@ pub(super) fn records(
     json: bool,
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
-    let since_unix_ms = match age_ms {
-        Some(age_ms) => Some(unix_ms_now()?.saturating_sub(age_ms)),
-        None => None,
-    };
-    let query = RecordQuery {
-        limit,
-        since_unix_ms,
-    };
+    let query = query(limit, age_ms)?;
     let records = with_store(config, async |store| store.records(query).await)?;
     if json {
-        for record in &records {
-            serde_json::to_writer(&mut *out, record)?;
-            writeln!(out)?;
-        }
-        return Ok(());
+        return write_lines(out, &records);
     }
     let rows: Vec<_> = records
         .iter()
-        .map(|record| {
+        .map(|StoredCall { record, .. }| {
             [
                 utc(record.start_unix_ms),
                 record.direction.to_string(),
@@ -380,6 +347,65 @@ pub(super) fn records(
         "CALL",
     ];
     Ok(write_table(out, titles, &rows)?)
+}
+
+pub(super) fn recordings(
+    config: &ControlConfig,
+    limit: u32,
+    age_ms: Option<i64>,
+    json: bool,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
+    let query = query(limit, age_ms)?;
+    let recordings = with_store(config, async |store| store.recordings(query).await)?;
+    if json {
+        return write_lines(out, &recordings);
+    }
+    let rows: Vec<_> = recordings
+        .iter()
+        .map(|recording| {
+            let ending = &recording.ending;
+            let of = recording.call_id.as_ref().or(recording.conference.as_ref());
+            [
+                utc(recording.ended_unix_ms),
+                or_dash(recording.tenant.as_deref()),
+                or_dash(of.map(String::as_str)),
+                ending.cause.to_string(),
+                duration(ending.duration_ms),
+                ending.lost_packets.to_string(),
+                ending.path.clone(),
+            ]
+        })
+        .collect();
+    let titles = [
+        "ENDED",
+        "TENANT",
+        "CALL OR CONFERENCE",
+        "CAUSE",
+        "LENGTH",
+        "LOST",
+        "FILE",
+    ];
+    Ok(write_table(out, titles, &rows)?)
+}
+
+fn query(limit: u32, age_ms: Option<i64>) -> anyhow::Result<RecordQuery> {
+    let since_unix_ms = match age_ms {
+        Some(age_ms) => Some(unix_ms_now()?.saturating_sub(age_ms)),
+        None => None,
+    };
+    Ok(RecordQuery {
+        limit,
+        since_unix_ms,
+    })
+}
+
+fn write_lines(out: &mut dyn Write, records: &[impl Serialize]) -> anyhow::Result<()> {
+    for record in records {
+        serde_json::to_writer(&mut *out, record)?;
+        writeln!(out)?;
+    }
+    Ok(())
 }
 
 fn unix_ms_now() -> anyhow::Result<i64> {
@@ -456,7 +482,7 @@ pub(super) fn trunks(
     Ok(write_table(out, ["TRUNK", "TENANT", "SOURCES"], &rows)?)
 }
 
-fn write_json(out: &mut dyn Write, value: &impl Serialize) -> anyhow::Result<()> {
+pub(super) fn write_json(out: &mut dyn Write, value: &impl Serialize) -> anyhow::Result<()> {
     serde_json::to_writer_pretty(&mut *out, value)?;
     Ok(writeln!(out)?)
 }

@@ -305,12 +305,16 @@ fn reader_that_has_seen_enough_is_no_error() {
 
 #[test]
 fn every_action_on_a_call_has_its_words() {
-    use crate::switch::{CallAction, RecordingForm, Side};
+    use crate::switch::{CallAction, Ear, RecordingForm, Side};
     let parse = |words: &str| {
         let all = ["trunkline-control", "call", "1-0"].into_iter();
         let parsed = Arguments::try_parse_from(all.chain(words.split(' ')));
         match parsed.map(|arguments| arguments.command) {
-            Ok(Some(Command::Call { id, action, .. })) if id == "1-0" => Some(action.action()),
+            Ok(Some(Command::Call {
+                id,
+                command: call::CallCommand::Act(act),
+                ..
+            })) if id == "1-0" => Some(act.action()),
             _ => None,
         }
     };
@@ -318,6 +322,20 @@ fn every_action_on_a_call_has_its_words() {
         source: "hold.wav".to_owned(),
         leg: Side::B,
         loops: true,
+        into: false,
+        softer_db: 0,
+    };
+    let over = CallAction::Play {
+        source: "hint.wav".to_owned(),
+        leg: Side::A,
+        loops: false,
+        into: true,
+        softer_db: 12,
+    };
+    let detect = |what, on| CallAction::Detect {
+        what,
+        on,
+        leg: Side::B,
     };
     let record = |form| CallAction::RecordStart {
         path: "a.wav".to_owned(),
@@ -325,6 +343,8 @@ fn every_action_on_a_call_has_its_words() {
     };
     let rows = [
         ("play hold.wav --loop --leg b", Some(play)),
+        ("play hint.wav --into --softer 12", Some(over)),
+        ("play hint.wav --softer 12", None),
         ("stop", Some(CallAction::Stop { leg: Side::A })),
         ("record start a.wav", Some(record(RecordingForm::Stereo))),
         (
@@ -367,8 +387,90 @@ fn every_action_on_a_call_has_its_words() {
                 leg: Side::A,
             }),
         ),
+        ("deafen", Some(CallAction::Deafen { leg: Side::A })),
+        (
+            "undeafen --leg b",
+            Some(CallAction::Undeafen { leg: Side::B }),
+        ),
+        ("detect beep on --leg b", Some(detect(Ear::Beep, true))),
+        ("detect tones off --leg b", Some(detect(Ear::Tones, false))),
+        (
+            "detect activity on --leg b",
+            Some(detect(Ear::Activity, true)),
+        ),
+        (
+            "detect progress on --leg b",
+            Some(detect(Ear::Progress, true)),
+        ),
+        ("detect smells on", None),
+        (
+            "hide-digits on",
+            Some(CallAction::HideDigits {
+                on: true,
+                leg: Side::A,
+            }),
+        ),
+        ("hide-digits maybe", None),
         ("fork somewhere", None),
         ("sing", None),
+    ];
+    for (words, expected) in rows {
+        assert_eq!(parse(words), expected, "{words}");
+    }
+}
+
+#[test]
+fn every_action_on_a_conference_has_its_words() {
+    use crate::switch::ConferenceAction as Action;
+    let parse = |words: &str| {
+        let all = [
+            "trunkline-control",
+            "conference",
+            "standup",
+            "--tenant",
+            "acme",
+        ]
+        .into_iter();
+        let parsed = Arguments::try_parse_from(all.chain(words.split(' ')));
+        match parsed.map(|arguments| arguments.command) {
+            Ok(Some(Command::Conference {
+                name,
+                tenant: Some(tenant),
+                command,
+                ..
+            })) if (tenant.as_str(), name.as_str()) == ("acme", "standup") => {
+                Some(command.action())
+            }
+            _ => None,
+        }
+    };
+    let member = || "1-0".to_owned();
+    let whisper = Action::Whisper {
+        member: member(),
+        to: "1-1".to_owned(),
+    };
+    let start = Action::RecordStart {
+        path: "a.wav".to_owned(),
+    };
+    let rows = [
+        ("mute 1-0", Some(Action::Mute { member: member() })),
+        ("unmute 1-0", Some(Action::Unmute { member: member() })),
+        ("deafen 1-0", Some(Action::Deafen { member: member() })),
+        ("undeafen 1-0", Some(Action::Undeafen { member: member() })),
+        ("whisper 1-0 --to 1-1", Some(whisper)),
+        ("whisper 1-0", None),
+        (
+            "unwhisper 1-0",
+            Some(Action::Unwhisper { member: member() }),
+        ),
+        ("kick 1-0", Some(Action::Kick { member: member() })),
+        ("lock", Some(Action::Lock)),
+        ("unlock", Some(Action::Unlock)),
+        ("record start a.wav", Some(start)),
+        ("record stop", Some(Action::RecordStop)),
+        ("record pause", Some(Action::RecordPause)),
+        ("record resume", Some(Action::RecordResume)),
+        ("record", None),
     ];
     for (words, expected) in rows {
         assert_eq!(parse(words), expected, "{words}");

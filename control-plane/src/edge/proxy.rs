@@ -34,7 +34,7 @@ mod vocabulary;
 
 pub use commands::{CommandCounts, CommandResult};
 pub use functions::{
-    FunctionError, Piece, PlayList, PromptFile, RecordingPlan, Ticket, single_digit,
+    FunctionError, Piece, PlayList, PromptFile, RecordingOf, RecordingPlan, Ticket, single_digit,
 };
 pub use vocabulary::{LocalPair, MediaEvent, MediaRefused, ProxyCounters, WorkerInfo};
 

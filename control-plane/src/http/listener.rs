@@ -4,9 +4,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use axum::extract::connect_info::Connected;
+use axum::serve::IncomingStream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -47,6 +50,7 @@ impl axum::serve::Listener for LimitedListener {
                     let limited = LimitedStream {
                         stream,
                         end: Box::pin(sleep(self.life_max)),
+                        life: ConnectionLife::default(),
                         _place: place,
                     };
                     return (limited, peer);
@@ -64,15 +68,47 @@ impl axum::serve::Listener for LimitedListener {
 pub(super) struct LimitedStream {
     stream: TcpStream,
     end: Pin<Box<Sleep>>,
+    life: ConnectionLife,
     _place: OwnedSemaphorePermit,
 }
 
 impl LimitedStream {
     fn check(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        match self.end.as_mut().poll(context) {
-            Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
-            Poll::Pending => Ok(()),
+        let Poll::Ready(()) = self.end.as_mut().poll(context) else {
+            return Ok(());
+        };
+        let more = self.life.take_extension();
+        if more.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
         }
+        let end = self.end.deadline() + more;
+        self.end.as_mut().reset(end);
+        // Asked again, the clock calls this task at the new end.
+        let _ = self.end.as_mut().poll(context);
+        Ok(())
+    }
+}
+
+/// How long a connection may live, for the handler of its request.
+#[derive(Debug, Clone, Default)]
+pub(super) struct ConnectionLife {
+    more_millis: Arc<AtomicU64>,
+}
+
+impl ConnectionLife {
+    /// Lets the connection live for so much longer.
+    pub(super) fn extend(&self, more: Duration) {
+        self.more_millis.store(more.as_millis() as u64, Relaxed);
+    }
+
+    pub(super) fn take_extension(&self) -> Duration {
+        Duration::from_millis(self.more_millis.swap(0, Relaxed))
+    }
+}
+
+impl Connected<IncomingStream<'_, LimitedListener>> for ConnectionLife {
+    fn connect_info(stream: IncomingStream<'_, LimitedListener>) -> Self {
+        stream.io().life.clone()
     }
 }
 

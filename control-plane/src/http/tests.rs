@@ -75,13 +75,13 @@ impl Fixture {
 
 /// Knows the call 1-0, of which it can do everything but record.
 fn answering_call_thread() -> mpsc::Sender<OperatorRequest> {
+    use crate::operator::tests::answer_about_events_and_conferences;
     use crate::operator::{ActFailed, CallsReport};
     use crate::switch::CallAction;
     let (calls, mut requests) = mpsc::channel(4);
     std::thread::spawn(move || {
         while let Some(request) = requests.blocking_recv() {
             match request {
-                OperatorRequest::Status(_) => {}
                 OperatorRequest::Calls { limit, reply } => {
                     let _ = reply.send(CallsReport {
                         total: limit,
@@ -98,9 +98,10 @@ fn answering_call_thread() -> mpsc::Sender<OperatorRequest> {
                             Err(ActFailed::Refused("not recording".to_owned()))
                         }
                         ("1-0", _) => Ok(()),
-                        _ => Err(ActFailed::NoSuchCall("no such call".to_owned())),
+                        _ => Err(ActFailed::NotFound("no such call".to_owned())),
                     });
                 }
+                request => answer_about_events_and_conferences(request),
             }
         }
     });
@@ -155,6 +156,73 @@ fn actions_on_calls_are_carried_out_or_refused_with_the_reason() {
     let (_, body) = fixture.get("/api/v1/calls?limit=3");
     let body: serde_json::Value = serde_json::from_str(&body).expect("JSON");
     assert_eq!(body["total"], 3);
+}
+
+#[test]
+fn events_of_a_call_come_as_a_list_or_as_a_stream_that_ends_with_it() {
+    let fixture = Fixture::new();
+    let (head, body) = fixture.get("/api/v1/calls/1-0/events");
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    let body: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+    assert_eq!(body["events"][1]["seq"], 2);
+    let stream = |last: &str| {
+        fixture.ask(&format!(
+            "GET /api/v1/calls/1-0/events HTTP/1.1\r\nHost: localhost\r\n\
+             Accept: text/event-stream\r\n{last}\r\n"
+        ))
+    };
+    for (last, expected) in [
+        ("", &["1", "2", "3", "4"][..]),
+        ("Last-Event-ID: 1\r\n", &["2", "3", "4"]),
+    ] {
+        let (head, body) = stream(last);
+        assert!(head.contains("text/event-stream"), "{head}");
+        let ids = body.lines().filter_map(|line| line.strip_prefix("id: "));
+        assert_eq!(Vec::from_iter(ids), expected, "{body}");
+        assert!(body.contains("event: speech_began\n"), "{body}");
+    }
+    for path in ["/api/v1/calls/1-9/events", "/api/v1/calls/x/events"] {
+        let (head, _) = fixture.get(path);
+        assert!(head.starts_with("HTTP/1.1 404"), "{head}");
+    }
+}
+
+#[test]
+fn connection_lives_longer_when_its_handler_says_so() {
+    let life = ConnectionLife::default();
+    life.extend(Duration::from_secs(2));
+    assert_eq!(life.take_extension(), Duration::from_secs(2));
+    assert_eq!(life.take_extension(), Duration::ZERO, "once");
+}
+
+#[test]
+fn conferences_and_recordings_are_listed_and_conferences_acted_on() {
+    let fixture = Fixture::new();
+    let (_, body) = fixture.get("/api/v1/conferences");
+    let body: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+    assert_eq!(body[0]["name"], "standup");
+    let rows = [
+        ("standup", r#"{"action":"lock"}"#, "204"),
+        ("standup?tenant=acme", r#"{"action":"lock"}"#, "204"),
+        ("standup?tenant=other", r#"{"action":"lock"}"#, "404"),
+        ("standup", r#"{"action":"mute","member":"1-0"}"#, "409"),
+        ("standup", r#"{"action":"mute"}"#, "422"),
+        ("other", r#"{"action":"lock"}"#, "404"),
+    ];
+    for (name, body, status) in rows {
+        let (name, query) = name.split_once('?').unwrap_or((name, ""));
+        let path = format!("/api/v1/conferences/{name}/actions?{query}");
+        let (head, _) = fixture.post(&path, "application/json", body);
+        assert!(
+            head.starts_with(&format!("HTTP/1.1 {status}")),
+            "{path} {body}: {head}"
+        );
+    }
+    let (head, body) = fixture.get("/api/v1/recordings?limit=3");
+    assert!(
+        head.starts_with("HTTP/1.1 200") && body == "[]",
+        "{head}{body}"
+    );
 }
 
 #[test]

@@ -1,16 +1,21 @@
 //! What operators ask of the call thread.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use trunkline_edge_api::{Counter, MonoTime};
 
 use super::{CallThread, EdgeState};
 use crate::edge::{PortPool, Ticket};
 use crate::operator::{
-    ActFailed, CallThreadStatus, CallsReport, InterfaceStatus, OperatorRequest, WorkerStatus,
+    ActFailed, CallThreadStatus, CallsReport, FOLLOWED_MAX, Following, InterfaceStatus,
+    OperatorRequest, WorkerStatus,
 };
-use crate::switch::ActionError;
+use crate::switch::{ActionError, CallEvent, CallId, Told};
+
+/// Places for those who follow a call: fewer than the operator socket or HTTP have connections, so
+/// that followers never keep others out.
+const FOLLOWERS_MAX: usize = 12;
 
 /// How long the edge may take to say what its calls are like, milliseconds, before they are listed
 /// without. A worker answers within a duty cycle; only one that is away or stuck does not.
@@ -48,8 +53,59 @@ impl ActionsAsked {
     }
 }
 
+/// Those who follow calls, by the call's id. A place is free again when its owner has gone or the
+/// call is over.
+#[derive(Default)]
+pub(super) struct Followers {
+    by_call: HashMap<CallId, Vec<mpsc::Sender<CallEvent>>>,
+}
+
+impl Followers {
+    /// A place for one more; `None` when all are taken.
+    fn admit(&mut self, call_id: &str) -> Option<mpsc::Receiver<CallEvent>> {
+        self.by_call.retain(|_, followers| {
+            followers.retain(|follower| !follower.is_closed());
+            !followers.is_empty()
+        });
+        if self.by_call.values().map(Vec::len).sum::<usize>() >= FOLLOWERS_MAX {
+            return None;
+        }
+        let (follower, events) = mpsc::channel(FOLLOWED_MAX);
+        let followers = self.by_call.entry(call_id.to_owned()).or_default();
+        followers.push(follower);
+        Some(events)
+    }
+
+    fn tell(&mut self, told: Told) {
+        match told {
+            Told::Event(call_id, event) => {
+                for follower in self.by_call.get(&call_id).into_iter().flatten() {
+                    // Who is behind misses it, and sees that by the number of the next.
+                    let _ = follower.try_send(event.clone());
+                }
+            }
+            // Their channels end.
+            Told::Over(call_id) => drop(self.by_call.remove(&call_id)),
+        }
+    }
+}
+
+fn failed(error: &ActionError) -> ActFailed {
+    let text = error.to_string();
+    if error.is_not_found() {
+        ActFailed::NotFound(text)
+    } else {
+        ActFailed::Refused(text)
+    }
+}
+
 impl CallThread {
-    pub(super) fn answer_operator(&mut self, now: MonoTime, request: OperatorRequest) {
+    pub(super) fn answer_operator(
+        &mut self,
+        now: MonoTime,
+        unix_ms: i64,
+        request: OperatorRequest,
+    ) {
         // A client that has gone away wants no answer.
         match request {
             OperatorRequest::Status(reply) => {
@@ -70,14 +126,52 @@ impl CallThread {
             } => {
                 let ticket = self.actions_asked.admit(reply);
                 if let Err(error) = self.switch.act(now, &call_id, action, ticket) {
-                    let text = error.to_string();
-                    let failed = match error {
-                        ActionError::NoSuchCall(_) => ActFailed::NoSuchCall(text),
-                        _ => ActFailed::Refused(text),
-                    };
-                    self.actions_asked.answer(ticket, Err(failed));
+                    self.actions_asked.answer(ticket, Err(failed(&error)));
                 }
             }
+            OperatorRequest::Conferences(reply) => {
+                let _ = reply.send(self.switch.conferences(now));
+            }
+            OperatorRequest::Confer {
+                tenant,
+                name,
+                action,
+                reply,
+            } => {
+                let ticket = self.actions_asked.admit(reply);
+                let which = (tenant.as_deref(), name.as_str());
+                if let Err(error) = self.switch.confer(now, unix_ms, which, action, ticket) {
+                    self.actions_asked.answer(ticket, Err(failed(&error)));
+                }
+            }
+            OperatorRequest::Events { call_id, reply } => {
+                let report = self.switch.events(&call_id);
+                let _ = reply.send(report.map_err(|error| failed(&error)));
+            }
+            OperatorRequest::Follow { call_id, reply } => {
+                let _ = reply.send(self.follow(&call_id));
+            }
+        }
+    }
+
+    fn follow(&mut self, call_id: &str) -> Result<Following, ActFailed> {
+        // What is in the report is not told again.
+        self.tell_followers();
+        let report = self.switch.events(call_id).map_err(|e| failed(&e))?;
+        let events = match report.is_over {
+            true => mpsc::channel(1).1,
+            false => self.followers.admit(call_id).ok_or_else(|| {
+                let text = format!("{FOLLOWERS_MAX} calls are followed already; try again later");
+                ActFailed::Refused(text)
+            })?,
+        };
+        Ok(Following { report, events })
+    }
+
+    /// Hands on what has happened in calls.
+    pub(super) fn tell_followers(&mut self) {
+        while let Some(told) = self.switch.poll_told() {
+            self.followers.tell(told);
         }
     }
 

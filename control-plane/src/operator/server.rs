@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::{
-    CALL_THREAD_PATIENCE, CALLS_LIMIT_MAX, CallThreadStatus, DirectoryStatus, OperatorRequest,
-    REQUEST_LEN_MAX, Reply, Request, StatusReport,
+    ActFailed, CALL_THREAD_PATIENCE, CALLS_LIMIT_MAX, CallThreadStatus, DirectoryStatus, Following,
+    OperatorRequest, REQUEST_LEN_MAX, Reply, Request, StatusReport,
 };
 use crate::cdr::CdrStatus;
 use crate::store::StoreHandle;
@@ -163,6 +164,13 @@ async fn converse(stream: UnixStream, sources: &OperatorSources) -> io::Result<(
         }
         let reply = if line.ends_with(b"\n") {
             match serde_json::from_slice(&line) {
+                Ok(Request::Events {
+                    call_id,
+                    follow: true,
+                }) => match follow(call_id, sources).await {
+                    Ok(following) => return tell(following, read, write).await,
+                    Err(refused) => refused,
+                },
                 Ok(request) => answer(request, sources).await,
                 Err(error) => refused(format!("not a request of this release: {error}")),
             }
@@ -171,11 +179,46 @@ async fn converse(stream: UnixStream, sources: &OperatorSources) -> io::Result<(
                 "a request is one line of at most {REQUEST_LEN_MAX} bytes"
             ))
         };
-        let mut bytes = serde_json::to_vec(&reply)?;
-        bytes.push(b'\n');
-        timeout(IDLE_MAX, write.write_all(&bytes)).await??;
+        write_reply(&mut write, &reply).await?;
         if !line.ends_with(b"\n") {
             return Ok(());
+        }
+    }
+}
+
+async fn write_reply(write: &mut OwnedWriteHalf, reply: &Reply) -> io::Result<()> {
+    let mut bytes = serde_json::to_vec(reply)?;
+    bytes.push(b'\n');
+    timeout(IDLE_MAX, write.write_all(&bytes)).await??;
+    Ok(())
+}
+
+async fn follow(call_id: String, sources: &OperatorSources) -> Result<Following, Reply> {
+    let request = |reply| OperatorRequest::Follow { call_id, reply };
+    match ask_call_thread(sources, request).await {
+        Some(Ok(following)) => Ok(following),
+        Some(Err(failed)) => Err(refused(failed.to_string())),
+        None => Err(no_answer()),
+    }
+}
+
+/// Tells what has happened and what happens, until the call is over or the client has gone.
+async fn tell(
+    mut following: Following,
+    mut read: BufReader<OwnedReadHalf>,
+    mut write: OwnedWriteHalf,
+) -> io::Result<()> {
+    write_reply(&mut write, &Reply::Events(following.report)).await?;
+    let mut ignored = [0; 256];
+    loop {
+        tokio::select! {
+            event = following.events.recv() => match event {
+                Some(happened) => write_reply(&mut write, &Reply::Event { happened }).await?,
+                None => return write_reply(&mut write, &Reply::Over).await,
+            },
+            read = read.read(&mut ignored) => if read? == 0 {
+                return Ok(());
+            },
         }
     }
 }
@@ -187,10 +230,7 @@ async fn answer(request: Request, sources: &OperatorSources) -> Reply {
             let limit = limit.min(CALLS_LIMIT_MAX);
             match ask_call_thread(sources, |reply| OperatorRequest::Calls { limit, reply }).await {
                 Some(report) => Reply::Calls(report),
-                None => refused(format!(
-                    "the call thread did not answer within {} s",
-                    CALL_THREAD_PATIENCE.as_secs()
-                )),
+                None => no_answer(),
             }
         }
         Request::Act { call_id, action } => {
@@ -199,13 +239,33 @@ async fn answer(request: Request, sources: &OperatorSources) -> Reply {
                 action,
                 reply,
             });
-            match asked.await {
-                Some(Ok(())) => Reply::Done,
+            done(asked.await)
+        }
+        Request::Conferences => {
+            match ask_call_thread(sources, OperatorRequest::Conferences).await {
+                Some(conferences) => Reply::Conferences { conferences },
+                None => no_answer(),
+            }
+        }
+        Request::Confer {
+            tenant,
+            name,
+            action,
+        } => {
+            let asked = ask_call_thread(sources, |reply| OperatorRequest::Confer {
+                tenant,
+                name,
+                action,
+                reply,
+            });
+            done(asked.await)
+        }
+        Request::Events { call_id, .. } => {
+            let request = |reply| OperatorRequest::Events { call_id, reply };
+            match ask_call_thread(sources, request).await {
+                Some(Ok(report)) => Reply::Events(report),
                 Some(Err(failed)) => refused(failed.to_string()),
-                None => refused(format!(
-                    "no answer within {} s; `trunkline-control status` tells of the edge",
-                    CALL_THREAD_PATIENCE.as_secs()
-                )),
+                None => no_answer(),
             }
         }
         Request::Reload => match timeout(STORE_PATIENCE, sources.store.reload()).await {
@@ -218,6 +278,22 @@ async fn answer(request: Request, sources: &OperatorSources) -> Reply {
 
 fn refused(message: String) -> Reply {
     Reply::Error { message }
+}
+
+fn no_answer() -> Reply {
+    refused(format!(
+        "the call thread did not answer within {} s; `trunkline-control status` tells of it and of the \
+         edge",
+        CALL_THREAD_PATIENCE.as_secs()
+    ))
+}
+
+fn done(result: Option<Result<(), ActFailed>>) -> Reply {
+    match result {
+        Some(Ok(())) => Reply::Done,
+        Some(Err(failed)) => refused(failed.to_string()),
+        None => no_answer(),
+    }
 }
 
 async fn ask_call_thread<T>(

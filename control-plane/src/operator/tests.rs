@@ -63,9 +63,10 @@ impl Fixture {
             }
             OperatorRequest::Act { call_id, reply, .. } => {
                 let known = call_id == "1-0";
-                let failed = ActFailed::NoSuchCall(format!("no {call_id}"));
+                let failed = ActFailed::NotFound(format!("no {call_id}"));
                 let _ = reply.send(if known { Ok(()) } else { Err(failed) });
             }
+            request => answer_about_events_and_conferences(request),
         })
     }
 
@@ -82,6 +83,122 @@ impl Fixture {
             .expect("answered");
         reply
     }
+}
+
+/// An event of a call, by its number.
+pub(crate) fn event(seq: u64) -> CallEvent {
+    CallEvent {
+        seq,
+        at_unix_ms: 7,
+        leg: None,
+        kind: crate::switch::CallEventKind::SpeechBegan,
+    }
+}
+
+/// A call thread that knows the call 1-0, in which two things have happened and two more do, and
+/// the conference standup of the tenant acme, which can be locked and nothing else.
+pub(crate) fn answer_about_events_and_conferences(request: OperatorRequest) {
+    let report = |is_over| EventsReport {
+        call_id: "1-0".to_owned(),
+        forgotten: 0,
+        is_over,
+        events: vec![event(1), event(2)],
+    };
+    let no_such_call = |id| ActFailed::NotFound(format!("no call {id}"));
+    match request {
+        OperatorRequest::Conferences(reply) => {
+            let _ = reply.send(vec![ConferenceView {
+                tenant: "acme".to_owned(),
+                name: "standup".to_owned(),
+                locked: true,
+                recording: None,
+                recording_paused: false,
+                members: Vec::new(),
+            }]);
+        }
+        OperatorRequest::Confer {
+            tenant,
+            name,
+            action,
+            reply,
+        } => {
+            let is_known = name == "standup" && tenant.is_none_or(|tenant| tenant == "acme");
+            let _ = reply.send(match (is_known, action) {
+                (false, _) => Err(ActFailed::NotFound(format!("no conference {name}"))),
+                (true, ConferenceAction::Lock) => Ok(()),
+                (true, _) => Err(ActFailed::Refused("not now".to_owned())),
+            });
+        }
+        OperatorRequest::Events { call_id, reply } => {
+            let is_known = call_id == "1-0";
+            let report = is_known.then(|| report(false));
+            let _ = reply.send(report.ok_or_else(|| no_such_call(call_id)));
+        }
+        OperatorRequest::Follow { call_id, reply } => {
+            let following = (call_id == "1-0").then(|| {
+                let (tell, events) = mpsc::channel(FOLLOWED_MAX);
+                for seq in [3, 4] {
+                    tell.try_send(event(seq)).expect("room");
+                }
+                Following {
+                    report: report(false),
+                    events,
+                }
+            });
+            let _ = reply.send(following.ok_or_else(|| no_such_call(call_id)));
+        }
+        OperatorRequest::Status(_)
+        | OperatorRequest::Calls { .. }
+        | OperatorRequest::Act { .. } => {}
+    }
+}
+
+#[test]
+fn who_follows_a_call_is_told_what_was_and_what_is_until_it_is_over() {
+    let fixture = Fixture::answering();
+    let mut told = Vec::new();
+    follow(&fixture.path(), "1-0", |reply| {
+        match reply {
+            Reply::Events(report) => told.extend(report.events.iter().map(|event| event.seq)),
+            Reply::Event { happened } => told.push(happened.seq),
+            Reply::Over => told.push(0),
+            other => panic!("{other:?}"),
+        }
+        true
+    })
+    .expect("followed");
+    assert_eq!(told, [1, 2, 3, 4, 0]);
+    let error = follow(&fixture.path(), "1-9", |_| true).expect_err("unknown");
+    assert_eq!(error.to_string(), "no call 1-9");
+    let line = fixture.exchange(b"{\"request\":\"events\",\"call_id\":\"1-0\"}\n");
+    assert!(
+        line.starts_with("{\"reply\":\"events\",\"call_id\":\"1-0\""),
+        "{line}"
+    );
+}
+
+#[test]
+fn conferences_are_listed_and_acted_on() {
+    let fixture = Fixture::answering();
+    let line = fixture.exchange(b"{\"request\":\"conferences\"}\n");
+    assert!(line.contains("\"name\":\"standup\""), "{line}");
+    let confer = |tenant: Option<&str>, action| {
+        let request = Request::Confer {
+            tenant: tenant.map(str::to_owned),
+            name: "standup".to_owned(),
+            action,
+        };
+        ask(&fixture.path(), request).map_err(|error| error.to_string())
+    };
+    assert_eq!(confer(None, ConferenceAction::Lock), Ok(Reply::Done));
+    assert_eq!(
+        confer(Some("other"), ConferenceAction::Lock),
+        Err("no conference standup".to_owned())
+    );
+    assert_eq!(
+        confer(Some("acme"), ConferenceAction::Unlock),
+        Err("not now".to_owned())
+    );
 }
 
 #[test]

@@ -274,6 +274,12 @@ static CONFERENCE: SectionSpec = SectionSpec {
             default: KeyDefault::Literal("true"),
             effect: "A tone when somebody comes or goes.",
         },
+        KeySpec {
+            name: "join_muted",
+            form: "true or false",
+            default: KeyDefault::Literal("false"),
+            effect: "Who joins only listens, until an operator unmutes that member.",
+        },
         RECORD,
     ],
 };
@@ -560,6 +566,7 @@ fn read_conference(section: &Section<'_>, names: &mut Names) -> Option<Conferenc
     let did = section.value("did", parsed::<E164>);
     let pin = section.optional("pin", pin);
     let announce = section.value("announce", |v| v.as_bool());
+    let join_muted = section.value("join_muted", |v| v.as_bool());
     let record = section.value("record", parsed::<RecordCalls>);
     if let (Some(tenant), Some(name)) = (&tenant, &name) {
         let key = (tenant.clone(), name.clone());
@@ -574,6 +581,7 @@ fn read_conference(section: &Section<'_>, names: &mut Names) -> Option<Conferenc
         did: did?,
         pin: pin?,
         announce: announce?,
+        join_muted: join_muted?,
         record: record?,
     })
 }

@@ -46,6 +46,16 @@ fn migrator() -> Migrator {
             include_str!("../../migrations/0006_media_functions.sql"),
         ),
         simple(
+            7,
+            "recordings",
+            include_str!("../../migrations/0007_recordings.sql"),
+        ),
+        simple(
+            8,
+            "conference_entry",
+            include_str!("../../migrations/0008_conference_entry.sql"),
+        ),
+        simple(
             20,
             "digest_sha512_256",
             include_str!("../../migrations/0020_digest_sha512_256.sql"),

@@ -231,6 +231,7 @@ fn conference_route(row: &SqliteRow) -> Result<ConferenceRoute, StoreError> {
         did: named(row, "did")?,
         pin: column::<Option<String>>(row, "pin")?.map(Pin),
         announce: column(row, "announce")?,
+        join_muted: column(row, "join_muted")?,
         record: named(row, "record")?,
     })
 }
@@ -440,7 +441,7 @@ async fn stored(connection: &mut SqliteConnection) -> Result<Stored, StoreError>
         let fields = plan::conference_base_fields(
             route.did.as_str(),
             route.pin.as_ref().map(|pin| pin.0.as_str()),
-            route.announce,
+            [route.announce, route.join_muted],
             route.record,
         );
         let key = format!("{}/{}", route.tenant, route.name);
@@ -566,16 +567,18 @@ async fn put_conference(
     conference: &Conference,
 ) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO conferences (tenant_id, name, did, pin, announce, record, origin) \
-         VALUES ((SELECT id FROM tenants WHERE name = ?), ?, ?, ?, ?, ?, 'site') \
+        "INSERT INTO conferences (tenant_id, name, did, pin, announce, join_muted, record, \
+         origin) VALUES ((SELECT id FROM tenants WHERE name = ?), ?, ?, ?, ?, ?, ?, 'site') \
          ON CONFLICT (tenant_id, name) DO UPDATE SET did = excluded.did, pin = excluded.pin, \
-         announce = excluded.announce, record = excluded.record",
+         announce = excluded.announce, join_muted = excluded.join_muted, \
+         record = excluded.record",
     )
     .bind(conference.tenant.as_str())
     .bind(conference.name.as_str())
     .bind(conference.did.as_str())
     .bind(conference.pin.as_ref().map(|pin| pin.0.as_str()))
     .bind(conference.announce)
+    .bind(conference.join_muted)
     .bind(conference.record.as_str())
     .execute(connection)
     .await

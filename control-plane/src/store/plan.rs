@@ -128,6 +128,7 @@ pub(super) const RECORD: &str = "record";
 const TRANSCODE: &str = "transcode";
 const DTMF: &str = "dtmf";
 const PIN: &str = "pin";
+const JOIN_MUTED: &str = "join_muted";
 
 /// Plans the way from `stored` to `site`.
 ///
@@ -358,7 +359,7 @@ fn conference_fields(conference: &Conference) -> Fields {
     conference_base_fields(
         conference.did.as_str(),
         conference.pin.as_ref().map(|pin| pin.0.as_str()),
-        conference.announce,
+        [conference.announce, conference.join_muted],
         conference.record,
     )
 }
@@ -366,7 +367,7 @@ fn conference_fields(conference: &Conference) -> Fields {
 pub(super) fn conference_base_fields(
     did: &str,
     pin: Option<&str>,
-    announce: bool,
+    [announce, join_muted]: [bool; 2],
     record: RecordCalls,
 ) -> Fields {
     let mut fields = Fields::from([
@@ -374,6 +375,9 @@ pub(super) fn conference_base_fields(
         ("announce", announce.to_string()),
         (RECORD, record.to_string()),
     ]);
+    if join_muted {
+        fields.insert(JOIN_MUTED, join_muted.to_string());
+    }
     if let Some(pin) = pin {
         fields.insert(PIN, pin.to_owned());
     }
@@ -408,12 +412,7 @@ pub(super) fn member_fields(member: &Member) -> Fields {
     let mut fields = member_base_fields(
         &member.name,
         member.sip_user.as_str(),
-        [
-            credential.realm(),
-            &hashes[0],
-            &hashes[1],
-            &hashes[2],
-        ],
+        [credential.realm(), &hashes[0], &hashes[1], &hashes[2]],
         member.availability,
     );
     fields.insert(SRTP, member.srtp.to_string());

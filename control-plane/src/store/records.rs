@@ -6,9 +6,9 @@ use std::str::FromStr;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Connection, Row, SqliteConnection};
 
-use super::StoreError;
 use super::connection::translate;
-use crate::cdr::{CallRecord, EndCause, LegMedia, LegQuality};
+use super::{StoreError, recordings};
+use crate::cdr::{CallRecord, DetailRecord, EndCause, LegMedia, LegQuality};
 
 /// Which call records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,9 +19,10 @@ pub struct RecordQuery {
     pub since_unix_ms: Option<i64>,
 }
 
+/// Adds all or none, and says how many were new.
 pub(super) async fn add(
     connection: &mut SqliteConnection,
-    records: &[CallRecord],
+    records: &[DetailRecord],
 ) -> Result<u64, StoreError> {
     let mut transaction = connection
         .begin_with("BEGIN IMMEDIATE")
@@ -29,8 +30,23 @@ pub(super) async fn add(
         .map_err(translate)?;
     let mut added = 0;
     for record in records {
-        let insert = sqlx::query(
-            "INSERT INTO call_records (call_id, start_unix_ms, answer_unix_ms, end_unix_ms, \
+        added += match record {
+            DetailRecord::Call(call) => add_call(&mut transaction, call).await?,
+            DetailRecord::Recording(recording) => {
+                recordings::add(&mut transaction, recording).await?
+            }
+        };
+    }
+    transaction.commit().await.map_err(translate)?;
+    Ok(added)
+}
+
+async fn add_call(
+    connection: &mut SqliteConnection,
+    record: &CallRecord,
+) -> Result<u64, StoreError> {
+    let insert = sqlx::query(
+        "INSERT INTO call_records (call_id, start_unix_ms, answer_unix_ms, end_unix_ms, \
              direction, trunk, tenant, did, caller, callee, result, sip_status, ended_by, \
              setup_ms, duration_ms, caller_codec, callee_codec, caller_rx_packets, \
              caller_tx_packets, callee_rx_packets, callee_tx_packets, \
@@ -45,51 +61,48 @@ pub(super) async fn add(
              VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, \
              ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
              ON CONFLICT (call_id) DO NOTHING",
-        )
-        .bind(&record.call_id)
-        .bind(record.start_unix_ms)
-        .bind(record.answer_unix_ms)
-        .bind(record.end_unix_ms)
-        .bind(record.direction.as_str())
-        .bind(&record.trunk)
-        .bind(&record.tenant)
-        .bind(&record.did)
-        .bind(&record.caller)
-        .bind(&record.callee)
-        .bind(record.result.as_str())
-        .bind(record.sip_status)
-        .bind(record.ended_by.as_str())
-        .bind(record.setup_ms.map(to_i64))
-        .bind(to_i64(record.duration_ms))
-        .bind(&record.caller_codec)
-        .bind(&record.callee_codec)
-        .bind(to_i64(record.caller_media.rx_packets))
-        .bind(to_i64(record.caller_media.tx_packets))
-        .bind(to_i64(record.callee_media.rx_packets))
-        .bind(to_i64(record.callee_media.tx_packets))
-        .bind(record.end_cause.map(EndCause::as_str));
-        let done = [&record.caller_media.quality, &record.callee_media.quality]
-            .into_iter()
-            .fold(insert, |insert, quality| {
-                insert
-                    .bind(to_i64(quality.lost_packets))
-                    .bind(to_i64(quality.reordered_packets))
-                    .bind(to_i64(quality.duplicate_packets))
-                    .bind(quality.jitter_micros)
-                    .bind(quality.jitter_max_micros)
-                    .bind(quality.rtt_micros)
-                    .bind(quality.mos_centi)
-                    .bind(to_i64(quality.remote_lost_packets))
-                    .bind(quality.remote_jitter_micros)
-                    .bind(to_i64(quality.srtp_failed_packets))
-            })
-            .execute(&mut *transaction)
-            .await
-            .map_err(translate)?;
-        added += done.rows_affected();
-    }
-    transaction.commit().await.map_err(translate)?;
-    Ok(added)
+    )
+    .bind(&record.call_id)
+    .bind(record.start_unix_ms)
+    .bind(record.answer_unix_ms)
+    .bind(record.end_unix_ms)
+    .bind(record.direction.as_str())
+    .bind(&record.trunk)
+    .bind(&record.tenant)
+    .bind(&record.did)
+    .bind(&record.caller)
+    .bind(&record.callee)
+    .bind(record.result.as_str())
+    .bind(record.sip_status)
+    .bind(record.ended_by.as_str())
+    .bind(record.setup_ms.map(to_i64))
+    .bind(to_i64(record.duration_ms))
+    .bind(&record.caller_codec)
+    .bind(&record.callee_codec)
+    .bind(to_i64(record.caller_media.rx_packets))
+    .bind(to_i64(record.caller_media.tx_packets))
+    .bind(to_i64(record.callee_media.rx_packets))
+    .bind(to_i64(record.callee_media.tx_packets))
+    .bind(record.end_cause.map(EndCause::as_str));
+    let done = [&record.caller_media.quality, &record.callee_media.quality]
+        .into_iter()
+        .fold(insert, |insert, quality| {
+            insert
+                .bind(to_i64(quality.lost_packets))
+                .bind(to_i64(quality.reordered_packets))
+                .bind(to_i64(quality.duplicate_packets))
+                .bind(quality.jitter_micros)
+                .bind(quality.jitter_max_micros)
+                .bind(quality.rtt_micros)
+                .bind(quality.mos_centi)
+                .bind(to_i64(quality.remote_lost_packets))
+                .bind(quality.remote_jitter_micros)
+                .bind(to_i64(quality.srtp_failed_packets))
+        })
+        .execute(connection)
+        .await
+        .map_err(translate)?;
+    Ok(done.rows_affected())
 }
 
 pub(super) async fn list(
@@ -199,10 +212,10 @@ where
 }
 
 /// SQLite integers are signed. A count beyond that is no count.
-fn to_i64(count: u64) -> i64 {
+pub(super) fn to_i64(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-fn to_u64(count: i64) -> u64 {
+pub(super) fn to_u64(count: i64) -> u64 {
     u64::try_from(count).unwrap_or(0)
 }

@@ -106,6 +106,8 @@ pub struct ConferenceRoute {
     pub pin: Option<Pin>,
     /// Whether a tone tells that somebody comes or goes.
     pub announce: bool,
+    /// Whether who joins is not heard until an operator says so.
+    pub join_muted: bool,
     /// Whether what is said is recorded.
     pub record: RecordCalls,
 }

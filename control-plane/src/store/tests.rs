@@ -5,7 +5,7 @@ use sqlx::{ConnectOptions, Connection, SqliteConnection};
 use trunkline_sip::offer_answer::SrtpPolicy;
 
 use super::*;
-use crate::cdr::tests::record;
+use crate::cdr::tests::{record, recording};
 use crate::site::tests::{SMALL_SITE, site, with_media};
 
 struct Fixture {
@@ -380,8 +380,11 @@ fn reload_shows_what_another_process_changed() {
 #[test]
 fn call_record_is_kept_once_and_read_back_whole() {
     let fixture = Fixture::new();
-    let add = |records| {
-        let mut pending = fixture.store.try_add_records(records).expect("taken");
+    let add = |records: [DetailRecord; 2]| {
+        let mut pending = fixture
+            .store
+            .try_add_records(records.into())
+            .expect("taken");
         loop {
             if let Some(result) = pending.poll() {
                 break result;
@@ -389,8 +392,17 @@ fn call_record_is_kept_once_and_read_back_whole() {
             std::thread::yield_now();
         }
     };
-    assert_eq!(add(vec![record("a", 1_000), record("b", 2_000)]), Ok(2));
-    assert_eq!(add(vec![record("b", 2_000), record("c", 3_000)]), Ok(1));
+    assert_eq!(
+        add([record("a", 1_000), record("b", 2_000)].map(Into::into)),
+        Ok(2)
+    );
+    assert_eq!(
+        add([record("b", 2_000), record("c", 3_000)].map(Into::into)),
+        Ok(1)
+    );
+    let recordings = [recording("1-1", "b", 2_500), recording("1-2", "b", 2_600)];
+    assert_eq!(add(recordings.clone().map(Into::into)), Ok(2));
+    assert_eq!(add(recordings.clone().map(Into::into)), Ok(0));
     let list = |limit, since_unix_ms| {
         let query = RecordQuery {
             limit,
@@ -401,12 +413,24 @@ fn call_record_is_kept_once_and_read_back_whole() {
             .block_on(fixture.store.records(query))
             .expect("listed")
     };
-    assert_eq!(
-        list(10, None),
-        [record("c", 3_000), record("b", 2_000), record("a", 1_000)]
-    );
+    let stored = |record, recordings: &[RecordingRecord]| StoredCall {
+        record,
+        recordings: recordings.to_vec(),
+    };
+    let [a, b, c] = [
+        stored(record("a", 1_000), &[]),
+        stored(record("b", 2_000), &recordings),
+        stored(record("c", 3_000), &[]),
+    ];
+    assert_eq!(list(10, None), [c.clone(), b, a]);
     assert_eq!(list(10, Some(2_000)).len(), 2);
-    assert_eq!(list(1, None), [record("c", 3_000)]);
+    assert_eq!(list(1, None), [c]);
+    let query = RecordQuery {
+        limit: 1,
+        since_unix_ms: None,
+    };
+    let newest = fixture.runtime.block_on(fixture.store.recordings(query));
+    assert_eq!(newest, Ok(vec![recordings[1].clone()]));
 }
 
 #[test]

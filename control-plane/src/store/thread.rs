@@ -10,8 +10,10 @@ use super::directory::{self, DidRow, MemberRow, TrunkRow};
 use super::plan::Plan;
 use super::records::{self, RecordQuery};
 use super::snapshot::RoutingSnapshot;
-use super::{ApplyOptions, REQUESTS_QUEUE_LEN, StoreError, StoreHandle, StoreOptions, connection};
-use crate::cdr::CallRecord;
+use super::{
+    ApplyOptions, REQUESTS_QUEUE_LEN, StoreError, StoreHandle, StoreOptions, connection, recordings,
+};
+use crate::cdr::{DetailRecord, RecordingRecord, StoredCall};
 use crate::site::{Availability, Extension, Name, Site};
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
@@ -46,10 +48,14 @@ pub(super) enum Request {
     },
     Records {
         query: RecordQuery,
-        reply: Reply<Vec<CallRecord>>,
+        reply: Reply<Vec<StoredCall>>,
+    },
+    Recordings {
+        query: RecordQuery,
+        reply: Reply<Vec<RecordingRecord>>,
     },
     AddRecords {
-        records: Vec<CallRecord>,
+        records: Vec<DetailRecord>,
         reply: Reply<u64>,
     },
 }
@@ -177,7 +183,10 @@ impl Service {
                 let _ = reply.send(directory::trunks(&mut self.connection).await);
             }
             Request::Records { query, reply } => {
-                let _ = reply.send(records::list(&mut self.connection, query).await);
+                let _ = reply.send(recordings::calls(&mut self.connection, query).await);
+            }
+            Request::Recordings { query, reply } => {
+                let _ = reply.send(recordings::list(&mut self.connection, query).await);
             }
             Request::AddRecords { records, reply } => {
                 let _ = reply.send(records::add(&mut self.connection, &records).await);

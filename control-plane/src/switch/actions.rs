@@ -1,4 +1,4 @@
-//! What an operator may have done to a live call: play, record, send digits, mute, copy.
+//! What an operator may have done to a live call: play, record, send digits, mute, listen, copy.
 //!
 //! Files are named relative to the directories of `[media]`, and never leave them.
 
@@ -8,8 +8,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use trunkline_edge_api::{
-    AudioCodec, Digit, DigitMethod, DigitString, FilePath, LegIndex, MediaFork, MonoTime,
-    PlaybackMode, RecordingFormat, RecordingTracks, SessionId, Ssrc, Tone,
+    AudioCodec, Digit, DigitMethod, DigitString, FilePath, LegFunctions, LegIndex, LiveLevel,
+    MediaFork, MonoTime, PlaybackMode, RecordingFormat, RecordingTracks, SessionId, Ssrc, Tone,
 };
 
 use super::Switch;
@@ -35,6 +35,8 @@ pub struct MediaPolicy {
     pub codecs: Vec<AudioCodec>,
     /// What a held side hears where its tenant says nothing; under `prompts_dir`.
     pub hold_music: Option<String>,
+    /// Whether events of a call say which digit was pressed.
+    pub shows_digits: bool,
 }
 
 /// Which side of a call.
@@ -46,6 +48,15 @@ pub enum Side {
     A,
     /// The callee.
     B,
+}
+
+impl From<LegIndex> for Side {
+    fn from(leg: LegIndex) -> Self {
+        match leg {
+            LegIndex::A => Side::A,
+            LegIndex::B => Side::B,
+        }
+    }
 }
 
 impl From<Side> for LegIndex {
@@ -70,11 +81,26 @@ pub enum RecordingForm {
     Pcap,
 }
 
+/// What may be listened for in a side's audio.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Ear {
+    /// Digits as tones (ITU-T Q.24). What is found goes on as telephone events where the other side
+    /// takes them.
+    Tones,
+    /// Whether the side speaks.
+    Activity,
+    /// The beep of an answering machine.
+    Beep,
+    /// Call progress tones and fax machines.
+    Progress,
+}
+
 /// What is to be done to a call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "action", rename_all = "snake_case", deny_unknown_fields)]
 pub enum CallAction {
-    /// Play to one side, in place of what it hears.
+    /// Play to one side, in place of what it hears or over it.
     Play {
         /// A file under `[media] prompts_dir`, `tone:NAME`, `tone:%(on,off,f1,f2)` or
         /// `silence:MILLISECONDS`.
@@ -85,6 +111,12 @@ pub enum CallAction {
         /// Until stopped.
         #[serde(default, rename = "loop")]
         loops: bool,
+        /// Over what the side hears otherwise, which goes on.
+        #[serde(default)]
+        into: bool,
+        /// By how many dB that is softer meanwhile, 0 to 60.
+        #[serde(default)]
+        softer_db: u8,
     },
     /// Play no more.
     Stop {
@@ -129,6 +161,36 @@ pub enum CallAction {
         #[serde(default)]
         leg: Side,
     },
+    /// A side is sent nothing of what the other one says.
+    Deafen {
+        /// Which side.
+        #[serde(default)]
+        leg: Side,
+    },
+    /// It is again.
+    Undeafen {
+        /// Which side.
+        #[serde(default)]
+        leg: Side,
+    },
+    /// Listen to what a side says, and tell what is heard as an event of the call.
+    Detect {
+        /// For what.
+        what: Ear,
+        /// Or no longer.
+        on: bool,
+        /// Which side.
+        #[serde(default)]
+        leg: Side,
+    },
+    /// Keep a side's digits from the other side, from recordings, copies and the log.
+    HideDigits {
+        /// Or no longer.
+        on: bool,
+        /// Which side.
+        #[serde(default)]
+        leg: Side,
+    },
     /// Copy what a side says to another address, as RTP.
     Fork {
         /// Where to; `None`: no more.
@@ -146,6 +208,25 @@ pub enum ActionError {
     /// No live call has this id.
     #[error("there is no live call {0}; `trunkline-control calls` lists them")]
     NoSuchCall(String),
+    /// No conference of this name has members.
+    #[error(
+        "nobody is in a conference {0}; `trunkline-control conferences` lists those with members"
+    )]
+    NoSuchConference(String),
+    /// Conferences of several tenants have the name.
+    #[error("several tenants have a conference {name}; add the tenant, one of: {tenants}")]
+    AmbiguousConference {
+        /// The name.
+        name: String,
+        /// Whose they are.
+        tenants: String,
+    },
+    /// The call is not in the conference.
+    #[error("call {0} is not in this conference; `trunkline-control conferences` lists who is")]
+    NoSuchMember(String),
+    /// A whisper needs two.
+    #[error("a member cannot whisper to itself")]
+    WhisperToSelf,
     /// The file lies elsewhere, or its name cannot be one.
     #[error("{0:?} is no file below the directory that [media] names")]
     Path(String),
@@ -155,6 +236,9 @@ pub enum ActionError {
     /// Not milliseconds.
     #[error("{0:?} is no time; say for example silence:500")]
     Silence(String),
+    /// Not a level.
+    #[error("live audio can be softer by 0 to 60 dB, not by {0}")]
+    Softer(u8),
     /// Not digits.
     #[error("1 to 64 of 0-9, *, # and A-D make digits")]
     Digits,
@@ -164,6 +248,17 @@ pub enum ActionError {
     /// The edge cannot be asked.
     #[error(transparent)]
     Function(#[from] FunctionError),
+}
+
+impl ActionError {
+    /// Whether what was named is not there, rather than not to be done.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        matches!(
+            self,
+            Self::NoSuchCall(_) | Self::NoSuchConference(_) | Self::NoSuchMember(_)
+        )
+    }
 }
 
 impl Switch {
@@ -187,12 +282,23 @@ impl Switch {
         let recordings_dir = &self.config.media.recordings_dir;
         let proxy = &mut self.proxy;
         match action {
-            CallAction::Play { source, leg, loops } => {
+            CallAction::Play {
+                source,
+                leg,
+                loops,
+                into,
+                softer_db,
+            } => {
+                let level = LiveLevel::softer_by_db(softer_db);
+                let level = level.ok_or(ActionError::Softer(softer_db))?;
                 let list = PlayList {
                     pieces: vec![piece(&prompts_dir, &source)?],
                     rounds: u16::from(!loops),
                     ends_on_digit: false,
-                    mode: PlaybackMode::Replace,
+                    mode: match into {
+                        true => PlaybackMode::Into(level),
+                        false => PlaybackMode::Replace,
+                    },
                 };
                 proxy.play(now, session, leg.into(), list, ticket)?;
             }
@@ -205,6 +311,7 @@ impl Switch {
                 };
                 let path = file_below(recordings_dir, &path)?;
                 let plan = RecordingPlan {
+                    of: entry.recording_of(),
                     path,
                     format,
                     tracks,
@@ -229,8 +336,30 @@ impl Switch {
                 };
                 proxy.send_digits(session, leg.into(), digits, method, ticket)?;
             }
-            CallAction::Mute { leg } => self.mute(session, leg, true, ticket)?,
-            CallAction::Unmute { leg } => self.mute(session, leg, false, ticket)?,
+            CallAction::Mute { leg } => {
+                self.switch_on(key, session, leg, ticket, |wanted| wanted.muted = true)?;
+            }
+            CallAction::Unmute { leg } => {
+                self.switch_on(key, session, leg, ticket, |wanted| wanted.muted = false)?;
+            }
+            CallAction::Deafen { leg } => {
+                self.switch_on(key, session, leg, ticket, |wanted| wanted.deaf = true)?;
+            }
+            CallAction::Undeafen { leg } => {
+                self.switch_on(key, session, leg, ticket, |wanted| wanted.deaf = false)?;
+            }
+            CallAction::Detect { what, on, leg } => {
+                let ear = |wanted: &mut LegFunctions| match what {
+                    Ear::Tones => wanted.detects_tones = on,
+                    Ear::Activity => wanted.reports_activity = on,
+                    Ear::Beep => wanted.detects_beep = on,
+                    Ear::Progress => wanted.detects_progress = on,
+                };
+                self.switch_on(key, session, leg, ticket, ear)?;
+            }
+            CallAction::HideDigits { on, leg } => {
+                self.switch_on(key, session, leg, ticket, |wanted| wanted.hides_digits = on)?;
+            }
             CallAction::Fork { to, leg } => {
                 let ssrc = Ssrc(self.entropy.next_u64() as u32);
                 let fork = to.map(|to| MediaFork { to, ssrc });
@@ -245,26 +374,37 @@ impl Switch {
         Ok(())
     }
 
-    fn mute(
+    /// Turns an operator's switches of a leg. What the call itself wants of it stays.
+    fn switch_on(
         &mut self,
+        key: CallKey,
         session: SessionId,
         leg: Side,
-        muted: bool,
         ticket: Option<Ticket>,
+        change: impl FnOnce(&mut LegFunctions),
     ) -> Result<(), FunctionError> {
-        let leg = leg.into();
-        let mut switches = self.proxy.functions(session, leg).unwrap_or_default();
-        switches.muted = muted;
-        self.proxy.set_functions(session, leg, switches, ticket)
+        let entry = self.calls.get_mut(&key).ok_or(FunctionError::NoSession)?;
+        let leg = LegIndex::from(leg);
+        let mut switches = entry.switches[leg.as_usize()];
+        change(&mut switches.by_operator);
+        self.proxy
+            .set_functions(session, leg, switches.together(), ticket)?;
+        entry.switches[leg.as_usize()] = switches;
+        Ok(())
     }
 
     /// The live call of an id as records and logs have it.
-    fn key_of(&self, call_id: &str) -> Option<CallKey> {
+    pub(super) fn key_of(&self, call_id: &str) -> Option<CallKey> {
+        let key = self.key_in(call_id)?;
+        self.calls.contains_key(&key).then_some(key)
+    }
+
+    /// The call of this life of control that has, or had, that id.
+    pub(super) fn key_in(&self, call_id: &str) -> Option<CallKey> {
         let (epoch, serial) = call_id.split_once('-')?;
         let epoch = u32::from_str_radix(epoch, 16).ok()?;
         let key = CallKey(u64::from_str_radix(serial, 16).ok()?);
-        let is_known = epoch == self.config.epoch.0 && self.calls.contains_key(&key);
-        is_known.then_some(key)
+        (epoch == self.config.epoch.0).then_some(key)
     }
 }
 

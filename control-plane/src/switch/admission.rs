@@ -26,7 +26,7 @@ use super::calls::{CallKey, Entry, Seat, retry_after};
 use super::locating::{FarSide, transcoding_policy};
 use crate::call::{Call, CallSetup, Machine};
 use crate::cdr::{CallRecord, CallResult, EndedBySide, LegMedia};
-use crate::edge::PromptFile;
+use crate::edge::{PromptFile, RecordingOf};
 use crate::logging::call_span;
 use crate::party::{EarlyMedia, RecordCalls};
 use crate::routing::{self, Origin, Plan, Route};
@@ -287,7 +287,11 @@ impl Switch {
             RecordCalls::Never => None,
             RecordCalls::Always => {
                 let file = format!("{}.wav", record.call_id);
-                self.recording_plan(&file, RecordingTracks::Stereo)
+                let of = RecordingOf::Call {
+                    call_id: record.call_id.clone(),
+                    tenant: record.tenant.clone(),
+                };
+                self.recording_plan(&file, RecordingTracks::Stereo, of)
             }
         };
         let call = Call::new(CallSetup {
@@ -320,6 +324,7 @@ impl Switch {
                 hold_music,
                 ringback: default_ringback(),
                 recording,
+                switches: Default::default(),
                 digit_counts: [0; 2],
                 media_ips,
                 deadline: None,

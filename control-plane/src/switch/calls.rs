@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use sipx_sip::{Header, HeaderName};
 use trunkline_edge_api::{
-    ConferenceId, DigitMethod, LegIndex, LegReport, Membership, MonoTime, PlaybackMode, SessionId,
-    Ssrc,
+    ConferenceId, DigitMethod, LegFunctions, LegIndex, LegReport, Membership, MonoTime,
+    PlaybackMode, SessionId, Ssrc,
 };
 use trunkline_sip::agent::{Agent, InviteRequest, LegError, SipLegId};
 
@@ -13,7 +13,9 @@ use super::locating::FarSide;
 use super::{CallView, RETRY_AFTER_SECS, Switch};
 use crate::call::{ForkId, Input, Machine, Output, Sound, Withdrawal};
 use crate::cdr::CallRecord;
-use crate::edge::{FunctionError, Piece, PlayList, PromptFile, RecordingPlan, single_digit};
+use crate::edge::{
+    FunctionError, Piece, PlayList, PromptFile, RecordingOf, RecordingPlan, single_digit,
+};
 use crate::logging::call_span;
 use crate::party::Dtmf;
 
@@ -38,6 +40,33 @@ pub(super) struct ConferenceSeat {
     pub(super) announces: bool,
     /// What the first member has recorded.
     pub(super) recording: Option<RecordingPlan>,
+    /// Whether it is not heard until an operator says so.
+    pub(super) joins_muted: bool,
+    /// When it became part of the conference.
+    pub(super) joined_at: Option<MonoTime>,
+}
+
+/// What is switched on of a leg: what the call needs, and what an operator asked for.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Switches {
+    pub(super) by_call: LegFunctions,
+    pub(super) by_operator: LegFunctions,
+}
+
+impl Switches {
+    /// Who wants a thing has it, whatever the other says.
+    pub(super) fn together(self) -> LegFunctions {
+        let (call, operator) = (self.by_call, self.by_operator);
+        LegFunctions {
+            muted: call.muted || operator.muted,
+            deaf: call.deaf || operator.deaf,
+            detects_tones: call.detects_tones || operator.detects_tones,
+            hides_digits: call.hides_digits || operator.hides_digits,
+            reports_activity: call.reports_activity || operator.reports_activity,
+            detects_beep: call.detects_beep || operator.detects_beep,
+            detects_progress: call.detects_progress || operator.detects_progress,
+        }
+    }
 }
 
 /// A live call.
@@ -56,6 +85,8 @@ pub(super) struct Entry {
     pub(super) ringback: Piece,
     /// What is recorded once the call is answered.
     pub(super) recording: Option<RecordingPlan>,
+    /// What is switched on of each side, by [`LegIndex`].
+    pub(super) switches: [Switches; 2],
     /// Digits that each side has pressed.
     pub(super) digit_counts: [u64; 2],
     pub(super) media_ips: [IpAddr; 2],
@@ -67,6 +98,15 @@ impl Entry {
     fn take_fork(&mut self, fork: ForkId) -> Option<SipLegId> {
         let at = self.forks.iter().position(|(id, _)| *id == fork)?;
         Some(self.forks.swap_remove(at).1)
+    }
+
+    /// Whose a recording of this call is.
+    pub(super) fn recording_of(&self) -> RecordingOf {
+        let record = self.call.record();
+        RecordingOf::Call {
+            call_id: record.call_id.clone(),
+            tenant: record.tenant.clone(),
+        }
     }
 
     pub(super) fn view(&self, now: MonoTime, figures: Option<[LegReport; 2]>) -> CallView {
@@ -206,7 +246,7 @@ impl Switch {
 
     /// Has the edge do something beside relaying. What it cannot do is logged: no peer waits for it.
     fn perform_function(&mut self, now: MonoTime, key: CallKey, output: Output) {
-        let Some(entry) = self.calls.get(&key) else {
+        let Some(entry) = self.calls.get_mut(&key) else {
             return;
         };
         let Some(session) = entry.session else {
@@ -215,10 +255,9 @@ impl Switch {
         let proxy = &mut self.proxy;
         let result = match output {
             Output::SetDigits(leg, digits) => {
-                let mut switches = proxy.functions(session, leg).unwrap_or_default();
-                switches.detects_tones = digits.detects_tones;
-                switches.hides_digits = digits.hides_digits;
-                proxy.set_functions(session, leg, switches, None)
+                let switches = &mut entry.switches[leg.as_usize()];
+                switches.by_call = digits;
+                proxy.set_functions(session, leg, switches.together(), None)
             }
             Output::StartSound(leg, sound) => {
                 let piece = match sound {
@@ -256,11 +295,12 @@ impl Switch {
                 };
                 proxy.play(now, session, LegIndex::A, once, None).map(drop)
             }
-            Output::Join => match &entry.seat {
+            Output::Join => match &mut entry.seat {
                 Some(seat) => {
+                    seat.joined_at = Some(now);
                     let membership = Membership {
                         conference: seat.id,
-                        muted: false,
+                        muted: seat.joins_muted,
                         deaf: false,
                         whispers_to: None,
                     };
@@ -406,7 +446,11 @@ impl Switch {
     }
 
     fn finish(&mut self, key: CallKey, record: CallRecord) {
+        self.end_events(key);
         if let Some(entry) = self.calls.remove(&key) {
+            if let Some(seat) = entry.seat {
+                self.leave_room(seat.id);
+            }
             if let Some(deadline) = entry.deadline {
                 self.deadlines.remove(&(deadline, key));
             }

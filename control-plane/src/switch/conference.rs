@@ -1,6 +1,6 @@
 //! Calls to conferences: answered here, all members of one on one worker.
 
-use trunkline_edge_api::{ConferenceId, LegIndex, MonoTime, RecordingFormat, RecordingTracks};
+use trunkline_edge_api::{LegIndex, MonoTime, RecordingFormat, RecordingTracks};
 use trunkline_sip::agent::SipLegId;
 use trunkline_sip::flow::Flow;
 use trunkline_sip::identity;
@@ -13,8 +13,8 @@ use super::actions::{default_ringback, file_below};
 use super::admission::Denial;
 use super::calls::{CallKey, ConferenceSeat, Entry, Seat};
 use crate::call::{ConferenceCall, ConferenceSetup, Machine};
-use crate::cdr::CallRecord;
-use crate::edge::RecordingPlan;
+use crate::cdr::{CallRecord, CallResult};
+use crate::edge::{RecordingOf, RecordingPlan};
 use crate::party::RecordCalls;
 use crate::routing::Origin;
 use crate::store::ConferenceRoute;
@@ -54,11 +54,18 @@ impl Switch {
         let media_ips = negotiation
             .settle_addresses([source; 2])
             .map(|entry| entry.address);
+        let room = self.rooms.of(self.config.epoch, conference);
+        if room.is_locked {
+            tracing::info!(conference = %conference.name, "call refused: the conference is locked");
+            record.result = CallResult::Declined;
+            return self.refuse(now, leg, record, Denial::plain(403));
+        }
+        let id = room.id;
         let recording = match conference.record {
             RecordCalls::Never => None,
             RecordCalls::Always => {
                 let file = format!("{}-{}.wav", conference.name, record.call_id);
-                self.recording_plan(&file, RecordingTracks::Mixed)
+                self.recording_plan(&file, RecordingTracks::Mixed, room_recording(conference))
             }
         };
         tracing::info!(
@@ -68,9 +75,11 @@ impl Switch {
             "call begins"
         );
         let seat = ConferenceSeat {
-            id: self.conference_id(conference),
+            id,
             announces: conference.announce,
             recording,
+            joins_muted: conference.join_muted,
+            joined_at: None,
         };
         let call = ConferenceCall::new(ConferenceSetup {
             record,
@@ -97,6 +106,7 @@ impl Switch {
             hold_music: None,
             ringback: default_ringback(),
             recording: None,
+            switches: Default::default(),
             digit_counts: [0; 2],
             media_ips,
             deadline: None,
@@ -106,26 +116,17 @@ impl Switch {
         self.perform_outputs(now, key);
     }
 
-    /// One id for one conference, as long as this process lives.
-    fn conference_id(&mut self, conference: &ConferenceRoute) -> ConferenceId {
-        let name = (conference.tenant.clone(), conference.name.clone());
-        let next = self.conferences.len() as u64 + 1;
-        let epoch = u64::from(self.config.epoch.0);
-        *self
-            .conferences
-            .entry(name)
-            .or_insert(ConferenceId(epoch << 32 | next))
-    }
-
     /// A file of that name under `[media] recordings_dir`; `None`, and a line in the log, when the
     /// directory's name leaves no room for it.
     pub(super) fn recording_plan(
         &self,
         file: &str,
         tracks: RecordingTracks,
+        of: RecordingOf,
     ) -> Option<RecordingPlan> {
         match file_below(&self.config.media.recordings_dir, file) {
             Ok(path) => Some(RecordingPlan {
+                of,
                 path,
                 format: RecordingFormat::Wav8k,
                 tracks,
@@ -135,5 +136,12 @@ impl Switch {
                 None
             }
         }
+    }
+}
+
+fn room_recording(conference: &ConferenceRoute) -> RecordingOf {
+    RecordingOf::Conference {
+        tenant: conference.tenant.to_string(),
+        name: conference.name.to_string(),
     }
 }

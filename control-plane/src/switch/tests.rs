@@ -96,6 +96,7 @@ impl Bench {
                 recordings_dir: "/recordings".into(),
                 codecs: vec![trunkline_edge_api::AudioCodec::Pcmu],
                 hold_music: None,
+                shows_digits: true,
             },
             epoch: Epoch(9),
         };

@@ -57,11 +57,11 @@ impl EdgeProxy {
             | Event::RecordingEnded { .. }
             | Event::ActivityChanged { .. }
             | Event::BeepHeard { .. }
-            | Event::ProgressHeard { .. } => self.handle_function_event(event),
-            // Nobody asks for these yet.
-            Event::MediaStarted { .. }
+            | Event::ProgressHeard { .. }
             | Event::DigitsSent { .. }
-            | Event::SpeakerChanged { .. } => {}
+            | Event::SpeakerChanged { .. } => self.handle_function_event(event),
+            // Nobody asks for it yet.
+            Event::MediaStarted { .. } => {}
         }
     }
 

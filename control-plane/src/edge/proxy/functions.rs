@@ -14,10 +14,10 @@
 //! [`super::MediaEvent::Outcome`] with it.
 
 use trunkline_edge_api::{
-    Command, Correlation, Digit, DigitMethod, DigitString, DigitsId, DigitsToSend, FilePath,
-    LegAudio, LegFunctions, LegIndex, MediaFork, Membership, MonoTime, PlaySource, PlaySources,
-    Playback, PlaybackId, PlaybackMode, Recording, RecordingFormat, RecordingId, RecordingTracks,
-    SessionId, Tone,
+    Command, ConferenceId, Correlation, Digit, DigitMethod, DigitString, DigitsId, DigitsToSend,
+    FilePath, LegAudio, LegFunctions, LegIndex, MediaFork, Membership, MonoTime, PlaySource,
+    PlaySources, Playback, PlaybackId, PlaybackMode, Recording, RecordingFormat, RecordingId,
+    RecordingTracks, SessionId, Tone,
 };
 
 use trunkline_sip::offer_answer::Conversion;
@@ -101,12 +101,33 @@ pub struct PlayList {
 /// What is to be recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordingPlan {
+    /// Whose recording it is.
+    pub of: RecordingOf,
     /// A file that does not exist.
     pub path: FilePath,
     /// Its form.
     pub format: RecordingFormat,
     /// Whose audio.
     pub tracks: RecordingTracks,
+}
+
+/// Whose recording it is; comes back with [`super::MediaEvent::RecordingEnded`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RecordingOf {
+    /// A call's.
+    Call {
+        /// Its id, as records and logs have it.
+        call_id: String,
+        /// Whose call.
+        tenant: Option<String>,
+    },
+    /// A conference's.
+    Conference {
+        /// Whose conference.
+        tenant: String,
+        /// Its name.
+        name: String,
+    },
 }
 
 /// What an answer of a worker is about.
@@ -123,6 +144,7 @@ pub(super) enum What {
     Record(SessionId, RecordingId),
     Prompt(trunkline_edge_api::PromptId),
     Join(SessionId, LegIndex),
+    RecordConference(ConferenceId, RecordingId),
     /// A change that nothing here depends on.
     Change,
 }
@@ -163,6 +185,7 @@ pub(super) struct SessionWanted {
 
 #[derive(Debug)]
 struct WantedRecording {
+    of: RecordingOf,
     recording: Recording,
     /// As it was asked for.
     path: FilePath,
@@ -195,6 +218,7 @@ fn numbered(path: &FilePath, part: u32) -> Option<FilePath> {
 /// A recording of which the edge owes us the end.
 #[derive(Debug)]
 pub(super) struct OwedRecording {
+    of: RecordingOf,
     session: Option<SessionId>,
     worker: usize,
     path: FilePath,
@@ -445,6 +469,7 @@ impl EdgeProxy {
         };
         let entry = self.open_entry(session).ok_or(FunctionError::NoSession)?;
         entry.wanted.recording = Some(WantedRecording {
+            of: plan.of,
             recording,
             path: plan.path,
             part: 1,
@@ -464,6 +489,7 @@ impl EdgeProxy {
         let recording = wanted.recording.clone();
         let id = recording.id;
         let owed = OwedRecording {
+            of: wanted.of.clone(),
             session: Some(session),
             worker,
             path: recording.path.clone(),
@@ -513,6 +539,14 @@ impl EdgeProxy {
     pub fn recording(&self, session: SessionId) -> Option<&Recording> {
         let wanted = self.sessions.get(&session)?.wanted.recording.as_ref()?;
         Some(&wanted.recording)
+    }
+
+    /// Whether a recording of this call has not ended yet.
+    #[must_use]
+    pub fn owes_recording_of(&self, call_id: &str) -> bool {
+        let is_of =
+            |of: &RecordingOf| matches!(of, RecordingOf::Call { call_id: id, .. } if id == call_id);
+        self.recordings.values().any(|owed| is_of(&owed.of))
     }
 
     /// Sends digits to a leg's peer in the media.

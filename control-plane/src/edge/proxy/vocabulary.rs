@@ -1,12 +1,12 @@
 //! What goes in and out of the proxy.
 
 use trunkline_edge_api::{
-    CloseCause, Digit, DigitSource, FilePath, LegIndex, LegReport, LocalMedia, MediaTimeoutKind,
-    PlaybackEnd, PlaybackId, PortRange, ProgressSignal, RecordingOutcome, Refusal, SessionId,
-    WorkerIndex,
+    CloseCause, ConferenceId, Digit, DigitSource, FilePath, LegIndex, LegReport, LocalMedia,
+    MediaTimeoutKind, PlaybackEnd, PlaybackId, PortRange, ProgressSignal, RecordingId,
+    RecordingOutcome, Refusal, SessionId, WorkerIndex,
 };
 
-use super::functions::Ticket;
+use super::functions::{RecordingOf, Ticket};
 
 /// A worker as the handshake described it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,6 +100,8 @@ pub enum MediaEvent {
         playback: PlaybackId,
         /// Why.
         cause: PlaybackEnd,
+        /// How much of it was sent, milliseconds.
+        played_millis: u64,
     },
     /// A playback could not begin.
     NotPlayed {
@@ -114,8 +116,10 @@ pub enum MediaEvent {
     },
     /// A recording's file is complete, or as complete as it will be.
     RecordingEnded {
-        /// Which session; `None` for a conference. It may be gone by now.
-        session: Option<SessionId>,
+        /// Which recording.
+        recording: RecordingId,
+        /// Whose. The call may be over by now, the conference empty.
+        of: RecordingOf,
         /// The file.
         path: FilePath,
         /// `None`: the edge process that wrote it is gone; the file holds what it wrote.
@@ -143,6 +147,24 @@ pub enum MediaEvent {
         session: SessionId,
         /// On which leg.
         leg: LegIndex,
+        /// Its frequency, Hz.
+        frequency_hz: u16,
+        /// How long it lasted, milliseconds.
+        duration_millis: u32,
+    },
+    /// A string of digits has been sent to a leg's peer.
+    DigitsSent {
+        /// Which session.
+        session: SessionId,
+        /// Whose peer.
+        leg: LegIndex,
+    },
+    /// Somebody else is the loudest of a conference.
+    Speaker {
+        /// Which conference.
+        conference: ConferenceId,
+        /// Whose session; `None`: nobody speaks.
+        speaker: Option<SessionId>,
     },
     /// Call progress tones, or a fax machine.
     Progress {

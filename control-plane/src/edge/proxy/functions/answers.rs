@@ -1,11 +1,11 @@
 //! What workers answer and tell of functions.
 
 use trunkline_edge_api::{
-    Correlation, Event, LegIndex, PlaySource, PlaybackEnd, PlaybackId, RecordingEnd, Refusal,
-    SessionId,
+    Correlation, Event, LegIndex, PlaySource, PlaybackEnd, PlaybackId, RecordingEnd, RecordingId,
+    RecordingOutcome, Refusal, SessionId,
 };
 
-use super::{Asked, What};
+use super::{Asked, OwedRecording, What};
 use crate::edge::proxy::{EdgeProxy, MediaEvent, Session};
 
 impl EdgeProxy {
@@ -36,12 +36,7 @@ impl EdgeProxy {
             What::Record(session, recording) => {
                 if let Err(refusal) = result {
                     self.recordings.remove(&recording);
-                    let wanted = self.open_entry(session).map(|entry| &mut entry.wanted);
-                    if let Some(wanted) = wanted
-                        && wanted.is_recording_as(recording)
-                    {
-                        wanted.recording = None;
-                    }
+                    self.forget_recording(Some(session), recording);
                     tracing::warn!(%session, %refusal, "not recorded");
                 }
             }
@@ -52,6 +47,13 @@ impl EdgeProxy {
                     }
                     self.events
                         .push_back(MediaEvent::NotJoined { session, refusal });
+                }
+            }
+            What::RecordConference(conference, recording) => {
+                if let Err(refusal) = result {
+                    self.recordings.remove(&recording);
+                    self.forget_recording(None, recording);
+                    tracing::warn!(conference = conference.0, %refusal, "not recorded");
                 }
             }
             What::Change => {}
@@ -163,23 +165,16 @@ impl EdgeProxy {
                 leg,
                 playback,
                 cause,
-                ..
-            } => self.end_playback(session, leg, playback, cause),
+                played_millis,
+            } => self.end_playback(session, leg, playback, (cause, played_millis)),
             Event::RecordingEnded { recording, outcome } => {
                 let Some(owed) = self.recordings.remove(&recording) else {
                     return;
                 };
-                if outcome.cause != RecordingEnd::Stopped
-                    && let Some(entry) = owed.session.and_then(|id| self.sessions.get_mut(&id))
-                    && entry.wanted.is_recording_as(recording)
-                {
-                    entry.wanted.recording = None;
+                if outcome.cause != RecordingEnd::Stopped {
+                    self.forget_recording(owed.session, recording);
                 }
-                self.events.push_back(MediaEvent::RecordingEnded {
-                    session: owed.session,
-                    path: owed.path,
-                    outcome: Some(outcome),
-                });
+                self.tell_recording_ended(recording, owed, Some(outcome));
             }
             Event::ActivityChanged {
                 session,
@@ -190,8 +185,20 @@ impl EdgeProxy {
                 leg,
                 is_speaking,
             }),
-            Event::BeepHeard { session, leg, .. } if self.is_open(session) => {
-                self.events.push_back(MediaEvent::Beep { session, leg });
+            Event::BeepHeard {
+                session,
+                leg,
+                frequency_hz,
+                duration_millis,
+            } if self.is_open(session) => self.events.push_back(MediaEvent::Beep {
+                session,
+                leg,
+                frequency_hz,
+                duration_millis,
+            }),
+            Event::DigitsSent { session, leg, .. } if self.is_open(session) => {
+                self.events
+                    .push_back(MediaEvent::DigitsSent { session, leg });
             }
             Event::ProgressHeard {
                 session,
@@ -204,6 +211,13 @@ impl EdgeProxy {
                 signal,
                 frequencies_hz,
             }),
+            Event::SpeakerChanged {
+                conference,
+                speaker,
+            } => self.events.push_back(MediaEvent::Speaker {
+                conference,
+                speaker: speaker.map(|(session, _)| session),
+            }),
             _ => {}
         }
     }
@@ -213,23 +227,48 @@ impl EdgeProxy {
         session: SessionId,
         leg: LegIndex,
         playback: PlaybackId,
-        cause: PlaybackEnd,
+        (cause, played_millis): (PlaybackEnd, u64),
     ) {
         let Some(entry) = self.sessions.get_mut(&session) else {
             return;
         };
         let wanted = &mut entry.wanted.legs[leg.as_usize()].playback;
-        // One that another replaced has ended, too.
-        if wanted
-            .take_if(|wanted| wanted.playback.id == playback)
-            .is_some()
-        {
-            self.events.push_back(MediaEvent::PlaybackEnded {
-                session,
-                leg,
-                playback,
-                cause,
-            });
+        // One that another has replaced ends, too, and leaves that other alone.
+        wanted.take_if(|wanted| wanted.playback.id == playback);
+        self.events.push_back(MediaEvent::PlaybackEnded {
+            session,
+            leg,
+            playback,
+            cause,
+            played_millis,
+        });
+    }
+
+    /// A recording has ended by itself, or could not begin: it is not said again.
+    fn forget_recording(&mut self, session: Option<SessionId>, recording: RecordingId) {
+        match session {
+            Some(session) => {
+                if let Some(entry) = self.sessions.get_mut(&session)
+                    && entry.wanted.is_recording_as(recording)
+                {
+                    entry.wanted.recording = None;
+                }
+            }
+            None => self.conferences.forget_recording(recording),
         }
+    }
+
+    pub(super) fn tell_recording_ended(
+        &mut self,
+        recording: RecordingId,
+        owed: OwedRecording,
+        outcome: Option<RecordingOutcome>,
+    ) {
+        self.events.push_back(MediaEvent::RecordingEnded {
+            recording,
+            of: owed.of,
+            path: owed.path,
+            outcome,
+        });
     }
 }

@@ -5,7 +5,7 @@ use trunkline_edge_api::{
 };
 
 use super::{OwedRecording, What};
-use crate::edge::proxy::{EdgeProxy, MediaEvent, Session};
+use crate::edge::proxy::{EdgeProxy, Session};
 
 impl EdgeProxy {
     /// What was said to the last edge process of `worker` is gone with it. A WAV file goes on where
@@ -29,20 +29,16 @@ impl EdgeProxy {
             let last = wanted.recording.id;
             entry.wanted.recording = wanted.renew(id).map(|()| wanted);
             if let Some(owed) = self.recordings.remove(&last) {
-                self.events.push_back(MediaEvent::RecordingEnded {
-                    session: owed.session,
-                    path: owed.path,
-                    outcome: None,
-                });
+                self.tell_recording_ended(last, owed, None);
             }
         }
         // Those that were being stopped will not be told of.
-        let sessions = &self.sessions;
+        let (sessions, conferences) = (&self.sessions, &self.conferences);
         let is_wanted = |id: RecordingId, owed: &OwedRecording| {
             let session = owed.session.and_then(|session| sessions.get(&session));
             match owed.session {
                 Some(_) => session.is_some_and(|entry| entry.wanted.is_recording_as(id)),
-                None => true,
+                None => conferences.is_recording_as(id),
             }
         };
         let lost: Vec<RecordingId> = self
@@ -53,11 +49,7 @@ impl EdgeProxy {
             .collect();
         for id in lost {
             if let Some(owed) = self.recordings.remove(&id) {
-                self.events.push_back(MediaEvent::RecordingEnded {
-                    session: owed.session,
-                    path: owed.path,
-                    outcome: None,
-                });
+                self.tell_recording_ended(id, owed, None);
             }
         }
     }

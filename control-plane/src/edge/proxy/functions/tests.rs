@@ -94,6 +94,10 @@ fn plan(file: &str) -> RecordingPlan {
         RecordingFormat::Wav8k
     };
     RecordingPlan {
+        of: RecordingOf::Call {
+            call_id: "7-1".to_owned(),
+            tenant: None,
+        },
         path: path(file),
         format,
         tracks: RecordingTracks::Stereo,
