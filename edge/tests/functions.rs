@@ -11,8 +11,8 @@ use support::{
 use trunkline_edge_api::{
     AudioCodec, AudioFormat, AudioFormats, ClockRateHz, Command, ConferenceId, Counter, Digit,
     DigitMethod, DigitString, DigitsId, DigitsToSend, Event, FilePath, IoTier, LegAudio,
-    LegFunctions, LegIndex, Membership, OpusOptions, PacketTime, PayloadType, PlaySource,
-    PlaySources, Playback, PlaybackEnd, PlaybackId, PlaybackMode, PromptId, Recording,
+    LegFunctions, LegIndex, LiveLevel, Membership, OpusOptions, PacketTime, PayloadType,
+    PlaySource, PlaySources, Playback, PlaybackEnd, PlaybackId, PlaybackMode, PromptId, Recording,
     RecordingEnd, RecordingFormat, RecordingId, RecordingOutcome, RecordingTracks, Refusal,
     RtcpMode, TelephoneEventFormat,
 };
@@ -21,6 +21,7 @@ const ONE_WORKER: &str = "workers = 1\nsessions_max = 16";
 
 on_each_tier! {
     prompt_is_loaded_played_and_told_of,
+    prompt_is_played_over_live_audio,
     file_that_cannot_be_played_is_refused_when_it_is_loaded,
     call_is_recorded_while_it_is_relayed,
     recording_that_cannot_be_created_ends_at_once,
@@ -104,6 +105,17 @@ fn write_tone(path: &Path, millis: u32) {
 }
 
 fn play(control: &mut Control, call: &Call, leg: LegIndex, id: u32, source: PlaySource) {
+    play_as(control, call, leg, id, source, PlaybackMode::Replace);
+}
+
+fn play_as(
+    control: &mut Control,
+    call: &Call,
+    leg: LegIndex,
+    id: u32,
+    source: PlaySource,
+    mode: PlaybackMode,
+) {
     let command = Command::Play {
         session: call.session,
         leg,
@@ -112,7 +124,7 @@ fn play(control: &mut Control, call: &Call, leg: LegIndex, id: u32, source: Play
             sources: PlaySources::new(vec![source]).expect("one"),
             rounds: 1,
             ends_on_digit: false,
-            mode: PlaybackMode::Replace,
+            mode,
         },
     };
     assert_eq!(control.ask(0, command), Ok(()));
@@ -229,6 +241,49 @@ fn prompt_is_loaded_played_and_told_of(tier: IoTier) {
     assert!(call.peers[0].has_heard_nothing());
     edge.wait_for_gauge(Counter::PlaybacksActive, 0);
     assert_eq!(edge.counter(Counter::PacketsEncoded), 15);
+}
+
+fn prompt_is_played_over_live_audio(tier: IoTier) {
+    let edge = EdgeProcess::start(tier, ONE_WORKER);
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("tone.wav");
+    write_tone(&file, 1_000);
+    let mut control = edge.connect(1);
+    let call = pcmu_call(&mut control);
+    let load = Command::LoadPrompt {
+        prompt: PromptId(5),
+        path: path(&file),
+        raw: None,
+    };
+    assert_eq!(control.ask(0, load), Ok(()));
+    let softer = PlaybackMode::Into(LiveLevel::softer_by_db(6).expect("in range"));
+    let prompt = PlaySource::Prompt(PromptId(5));
+    play_as(&mut control, &call, B, 1, prompt, softer);
+    for n in 0..45 {
+        let packet = rtp(0, n, 7, &tone(1_000.0, n));
+        call.peers[0].send_rtp(call.locals[0].rtp, &packet);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let packets: Vec<Vec<u8>> = (0..50).map(|_| call.peers[1].receive_rtp()).collect();
+    for pair in packets.windows(2) {
+        let next = sequence_of(&pair[0]).wrapping_add(1);
+        assert_eq!(
+            (ssrc_of(&pair[1]), sequence_of(&pair[1])),
+            (call.locals[1].ssrc, next)
+        );
+    }
+    let covered: Vec<Vec<u8>> = packets[10..35].iter().map(|p| p[12..].to_vec()).collect();
+    // 12,000 and half of 8,000.
+    let [played, live] = [440.0, 1_000.0].map(|hertz| share_of(hertz, &covered));
+    assert!((0.8..0.95).contains(&played), "{played}");
+    assert!((0.05..0.2).contains(&live), "{live}");
+    assert_eq!(
+        playback_ended(&mut control, 1),
+        (PlaybackEnd::Completed, 1_000)
+    );
+    let live = call.pass_a_to_b(99, &[0x55; 160]);
+    let next = sequence_of(&packets[49]).wrapping_add(1);
+    assert_eq!(sequence_of(&live), next);
 }
 
 fn file_that_cannot_be_played_is_refused_when_it_is_loaded(tier: IoTier) {

@@ -264,9 +264,8 @@ impl Worker {
             end,
             ..
         } = self;
-        let cells = end.counters();
-        let mut speakers = Vec::new();
         for (id, room) in &mut functions.conferences.rooms {
+            let cells = end.counters();
             let conference = &mut room.conference;
             for member in &room.members {
                 let mut frame = [0; FRAME_LEN_MAX];
@@ -287,21 +286,18 @@ impl Worker {
                 };
                 let packet = &mut functions.packet;
                 let leg = member.key.1;
-                let shared = match conference.output_for(member.slot) {
-                    MixOutput::Own(samples) => {
-                        let mix = MixFrame::Samples(samples);
-                        Err(guarded(|| session.media.send_mix(now, leg, mix, packet)))
-                    }
-                    MixOutput::Shared(group) => Ok(group),
+                let output = match session.media.covers_mix(leg) {
+                    true => MixOutput::Own(conference.samples_for(member.slot)),
+                    false => conference.output_for(member.slot),
                 };
-                let made = match shared {
-                    Err(made) => made,
-                    Ok(group) => {
+                let mix = match output {
+                    MixOutput::Own(samples) => MixFrame::Samples(samples),
+                    MixOutput::Shared(group) => {
                         let payload = conference.shared_payloads(group).next();
-                        let mix = MixFrame::Encoded(payload.unwrap_or_default());
-                        guarded(|| session.media.send_mix(now, leg, mix, packet))
+                        MixFrame::Encoded(payload.unwrap_or_default())
                     }
                 };
+                let made = guarded(|| session.media.send_mix(now, leg, mix, packet));
                 let transmit = match made {
                     Ok(Some(transmit)) => transmit,
                     Ok(None) => continue,
@@ -338,15 +334,12 @@ impl Worker {
                     .tap_samples(slot, LegIndex::A, now, rate, mix);
             }
             if let Some(ConferenceEvent::SpeakerChanged(speaker)) = conference.poll_event() {
-                speakers.push((*id, speaker));
+                // One that finds no room costs a name on a screen; the ring counts it.
+                let _ = end.send_event(&Event::SpeakerChanged {
+                    conference: *id,
+                    speaker,
+                });
             }
-        }
-        for (conference, speaker) in speakers {
-            // One that finds no room costs a name on a screen; the ring counts it.
-            let _ = self.end.send_event(&Event::SpeakerChanged {
-                conference,
-                speaker,
-            });
         }
         for key in panicked {
             self.close_panicked(key);

@@ -356,7 +356,8 @@ impl Worker {
         if session.media.local(wanted.leg).is_none() {
             return Err(Refusal::NoSuchLeg).into();
         }
-        let Some(format) = session.media.send_format(wanted.leg) else {
+        let mode = wanted.playback.mode;
+        let Some(format) = session.media.playback_format(wanted.leg, mode) else {
             return Err(Refusal::AudioNotConfigured).into();
         };
         let mut prompts = Vec::new();

@@ -352,7 +352,10 @@ impl EdgeProxy {
     ) -> Result<PlaybackId, FunctionError> {
         self.serve(session)?;
         let entry = self.open_entry(session).ok_or(FunctionError::NoSession)?;
-        if entry.wanted.legs[leg.as_usize()].audio.is_none() {
+        let has_audio = |leg: LegIndex| entry.wanted.legs[leg.as_usize()].audio.is_some();
+        let needs_live = matches!(list.mode, PlaybackMode::Into(_))
+            && entry.wanted.legs[leg.as_usize()].membership.is_none();
+        if !has_audio(leg) || (needs_live && !has_audio(leg.far())) {
             return Err(FunctionError::NoAudio);
         }
         if !(1..=PlaySources::LEN_MAX).contains(&list.pieces.len()) {

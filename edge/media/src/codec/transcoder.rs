@@ -22,6 +22,7 @@
 //! | a number that was passed already | dropped: its time was concealed, or it came before |
 //! | a number far off, or two in a row from another time | the sender restarted: audio goes on |
 //! | a bad payload | counted; its time is concealed when the next packet tells how long it was |
+//! | a packet that is to be skipped | its time passes, and so does what waited for the rest of a packet |
 
 use trunkline_edge_api::audio::{AudioCodec, AudioFormat};
 
@@ -233,6 +234,29 @@ impl Transcoder {
         }
     }
 
+    /// A packet whose audio is not wanted, because something else is sent in its time. What waited
+    /// for the rest of its packet is dropped with it, time goes on, and nothing is made up for it.
+    pub fn skip_packet(&mut self, sequence: u16, timestamp: u32) {
+        self.position = self.end();
+        self.pending_len = 0;
+        self.jump = None;
+        self.marker = true;
+        let Some(mut source) = self.source else {
+            return;
+        };
+        match source.order(sequence, timestamp, self.source_clock_hz) {
+            Order::Next | Order::AfterLoss => {
+                source.newest_sequence = sequence;
+                source.loss = false;
+                let gap = self.advance(&mut source, timestamp);
+                self.position = self.position.wrapping_add(gap);
+                self.source = Some(source);
+            }
+            Order::Late | Order::Doubtful => {}
+            Order::Restart => self.source = None,
+        }
+    }
+
     /// Takes the payload of the sender's packet `sequence` at `timestamp`.
     pub fn handle_packet(&mut self, sequence: u16, timestamp: u32, payload: &[u8]) {
         self.drop_complete_packets();
@@ -326,6 +350,16 @@ impl Transcoder {
 
     /// Brings the end of what is pending to where the packet at `timestamp` begins.
     fn go_to(&mut self, source: &mut Source, timestamp: u32, payload: &[u8]) {
+        match self.advance(source, timestamp) {
+            0 => {}
+            gap if source.loss => self.bridge_loss(gap, payload),
+            gap => self.bridge_silence(gap),
+        }
+    }
+
+    /// Takes note of the sender's time and returns how many samples lie between the end of what is
+    /// pending and the packet at `timestamp`.
+    fn advance(&mut self, source: &mut Source, timestamp: u32) -> u64 {
         let ahead = i64::from(timestamp.wrapping_sub(source.newest_timestamp) as i32);
         source.newest_timestamp = timestamp;
         let slack = self.rate.samples(SLACK_MILLIS) as i64;
@@ -334,18 +368,14 @@ impl Transcoder {
             let gap = self.position_of(source, elapsed).wrapping_sub(end) as i64;
             if gap > -slack {
                 source.elapsed = elapsed;
-                if gap >= slack && source.loss {
-                    self.bridge_loss(gap as u64, payload);
-                } else if gap >= slack {
-                    self.bridge_silence(gap as u64);
-                }
-                return;
+                return if gap >= slack { gap as u64 } else { 0 };
             }
         }
         // Back in time: the sender's clock begins anew here.
         self.counters.restarts += 1;
         source.elapsed = 0;
         source.anchor = end;
+        0
     }
 
     /// Makes up for `gap` samples that were lost before the packet with `payload`, which may

@@ -164,6 +164,17 @@ impl Conference {
         MixOutput::Shared(member.group)
     }
 
+    /// As [`Self::output_for`], in samples even of what is shared: for a member that is sent
+    /// something more than the mix.
+    #[must_use]
+    pub fn samples_for(&self, slot: MemberSlot) -> &[i16] {
+        match (self.output_for(slot), self.members.get(slot)) {
+            (MixOutput::Own(samples), _) => samples,
+            (MixOutput::Shared(_), Some(member)) => self.heard(member.band, member.heard()),
+            (MixOutput::Shared(_), None) => &[],
+        }
+    }
+
     /// What all of a group are sent of the frame that was mixed last, encoded when the first asks:
     /// one payload of 20 ms or two of 10.
     pub fn shared_payloads(&mut self, group: GroupIndex) -> SharedPayloads<'_> {

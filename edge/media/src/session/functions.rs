@@ -3,7 +3,7 @@
 //! ```text
 //!   near's peer --> events? --> digits told             far's peer hears one of
 //!        |                                                 digits that are sent
-//!        +--------> audio ---> tap, fork                   a playback
+//!        +--------> audio ---> tap, fork                   a playback, alone or over what follows
 //!                     |                                    a conference
 //!                     +------------------------------->    near's audio: as it came,
 //!                                                          through a table, or transcoded
@@ -13,7 +13,7 @@
 
 use trunkline_edge_api::{
     AudioFormat, DigitMethod, DigitSource, DigitString, DigitsId, DigitsToSend, LegAudio,
-    LegFunctions, LegIndex, MediaFork, MonoTime, PlaybackEnd, PlaybackId, Refusal,
+    LegFunctions, LegIndex, MediaFork, MonoTime, PlaybackEnd, PlaybackId, PlaybackMode, Refusal,
 };
 
 use super::SessionEvent;
@@ -27,8 +27,10 @@ mod live;
 mod made;
 mod of_session;
 mod outgoing;
+mod overlay;
 mod pace;
 mod player;
+mod playlist;
 mod seat;
 mod tap;
 mod tones;
@@ -36,8 +38,10 @@ mod tones;
 use ears::{Ears, Filtered};
 use fork::Fork;
 use live::LiveFormat;
+use overlay::{LiveSource, Overlay};
 use player::Player;
-pub use player::PreparedPlayback;
+use playlist::Playlist;
+pub use playlist::PreparedPlayback;
 pub use seat::MixFrame;
 use seat::Seat;
 use tap::Tap;
@@ -65,7 +69,7 @@ pub(super) struct LegMedia {
     detector: EventDetector,
     /// The far peer's formats that no route takes here, in the far leg's order.
     live: Vec<LiveFormat>,
-    player: Option<Player>,
+    playing: Option<Playing>,
     newest_playback: Option<PlaybackId>,
     event_sender: Option<EventSender>,
     event_sequence: u16,
@@ -87,6 +91,22 @@ pub(super) struct LegMedia {
     told: Outbox<SessionEvent, EVENTS_MAX>,
 }
 
+/// A playback, by what becomes of the far peer's audio.
+#[derive(Debug)]
+enum Playing {
+    Alone(Player),
+    Over(Box<Overlay>),
+}
+
+impl Playing {
+    fn list(&self) -> &Playlist {
+        match self {
+            Self::Alone(player) => player.list(),
+            Self::Over(overlay) => overlay.list(),
+        }
+    }
+}
+
 /// Digits that have ended.
 type HeardDigits = Outbox<HeardDigit, EVENTS_MAX>;
 
@@ -97,7 +117,7 @@ impl LegMedia {
             switches: LegFunctions::default(),
             detector: EventDetector::new(),
             live: Vec::new(),
-            player: None,
+            playing: None,
             newest_playback: None,
             event_sender: None,
             event_sequence: 0,
@@ -118,7 +138,7 @@ impl LegMedia {
 
     /// RTP clock of what the edge makes, while it makes all that the leg sends.
     pub(super) fn sent_clock_hz(&self) -> Option<u32> {
-        let makes_all = self.player.is_some()
+        let makes_all = self.playing.is_some()
             || self.seat.is_some()
             || self.filtered.is_some()
             || !self.live.is_empty();
@@ -200,33 +220,45 @@ impl LegMedia {
         if let Some(seat) = &mut self.seat {
             seat.set_expected_loss(percent);
         }
+        if let Some(Playing::Over(overlay)) = &mut self.playing {
+            overlay.set_expected_loss(percent);
+        }
     }
 
-    pub(super) fn play(
+    fn play(
         &mut self,
         now: MonoTime,
         leg: LegIndex,
         prepared: PreparedPlayback,
+        source: LiveSource,
     ) -> Result<(), Refusal> {
         if self.newest_playback == Some(prepared.playback.id) {
             return Ok(());
         }
         let audio = self.audio.as_ref().ok_or(Refusal::AudioNotConfigured)?;
         let id = prepared.playback.id;
-        let player = Player::new(now, prepared, &audio.send)?;
+        let playing = match prepared.playback.mode {
+            PlaybackMode::Replace => Playing::Alone(Player::new(now, prepared, &audio.send)?),
+            PlaybackMode::Into(live) => {
+                let overlay = Overlay::new(now, prepared, &audio.send, live, source)?;
+                Playing::Over(Box::new(overlay))
+            }
+        };
         self.stop_playing(leg, PlaybackEnd::Stopped);
         self.newest_playback = Some(id);
-        self.player = Some(player);
+        self.playing = Some(playing);
+        self.protect_against_loss();
         Ok(())
     }
 
     pub(super) fn stop_playing(&mut self, leg: LegIndex, cause: PlaybackEnd) {
-        if let Some(player) = self.player.take() {
+        if let Some(playing) = self.playing.take() {
+            let list = playing.list();
             self.tell(SessionEvent::PlaybackEnded {
                 leg,
-                playback: player.id(),
+                playback: list.id(),
                 cause,
-                played_millis: player.played_millis(),
+                played_millis: list.played_millis(),
             });
         }
     }
@@ -291,9 +323,20 @@ impl LegMedia {
         }
     }
 
+    /// What is played over the far peer's audio, which it then takes; `None` where that is not to
+    /// be heard, or where a conference is in its place.
+    fn overlay_of_live(&mut self) -> Option<&mut Overlay> {
+        match &mut self.playing {
+            Some(Playing::Over(overlay)) if self.seat.is_none() && !self.switches.deaf => {
+                Some(overlay)
+            }
+            _ => None,
+        }
+    }
+
     /// Whether the far peer's audio has to give way to what the edge makes.
     fn is_replaced(&self) -> bool {
-        self.player.is_some()
+        self.playing.is_some()
             || self.seat.is_some()
             || self.is_sending_digits()
             || self.switches.deaf
@@ -318,7 +361,7 @@ impl LegMedia {
 
     /// Whether time has to be told to the leg every few milliseconds.
     pub(super) fn is_clocked(&self) -> bool {
-        self.player.is_some()
+        self.playing.is_some()
             || self.ears.is_some()
             || self.is_sending_digits()
             || self.detector.poll_timeout().is_some()
@@ -335,10 +378,8 @@ impl LegMedia {
         let (_, converts) = self.ears_wanted;
         let mut far = far;
         while let Some(frame) = ears.listen(now) {
-            if let (true, Some(filtered)) =
-                (filters, far.as_mut().and_then(|far| far.filtered.as_mut()))
-            {
-                filtered.take(frame);
+            if let (true, Some(far)) = (filters, &mut far) {
+                far.take_filtered(frame);
             }
         }
         while let Some(event) = ears.poll_event(leg) {
@@ -354,6 +395,15 @@ impl LegMedia {
         }
     }
 
+    /// Takes a frame of what the far leg's ears let through.
+    fn take_filtered(&mut self, frame: &[i16]) {
+        if let Some(overlay) = self.overlay_of_live() {
+            overlay.take_filtered(frame);
+        } else if let Some(filtered) = &mut self.filtered {
+            filtered.take(frame);
+        }
+    }
+
     /// Makes the ears fit for what is wanted of the leg and of its far leg.
     fn set_ears(&mut self, now: MonoTime, converts: bool) -> Result<(), Refusal> {
         let wanted = (self.switches, converts);
@@ -365,6 +415,14 @@ impl LegMedia {
             self.ears_wanted = wanted;
         }
         Ok(())
+    }
+
+    /// Follows what is known of the far peer's audio, where something is played over it.
+    fn set_live_source(&mut self, source: LiveSource) -> Result<(), Refusal> {
+        match &mut self.playing {
+            Some(Playing::Over(overlay)) => overlay.set_source(source),
+            Some(Playing::Alone(_)) | None => Ok(()),
+        }
     }
 
     /// Makes ready to send on what the far leg's ears let through, or ceases to.
@@ -418,7 +476,8 @@ impl LegMedia {
     ) -> Option<HeardDigit> {
         match event {
             DigitEvent::Began(_) => {
-                if self.player.as_ref().is_some_and(Player::ends_on_digit) {
+                let playing = self.playing.as_ref();
+                if playing.is_some_and(|playing| playing.list().ends_on_digit()) {
                     self.stop_playing(leg, PlaybackEnd::Digit);
                 }
                 None

@@ -1,6 +1,6 @@
 use trunkline_edge_api::{
-    AudioCodec, AudioFormat, AudioFormats, ClockRateHz, Epoch, Event, OpusOptions, PacketTime,
-    PayloadType, RecordingEnd, RecordingOutcome, Refusal, WorkerIndex,
+    AudioCodec, AudioFormat, AudioFormats, ClockRateHz, Epoch, Event, LiveLevel, OpusOptions,
+    PacketTime, PayloadType, ProgressSignal, RecordingEnd, RecordingOutcome, Refusal, WorkerIndex,
 };
 
 use super::super::tests::{
@@ -223,6 +223,73 @@ fn file_is_loaded_once_and_played_when_it_is_there() {
     proxy.handle_timeout(at);
     assert_eq!(settle(&mut proxy), ["unload"]);
     assert_eq!(proxy.poll_timeout(), None);
+}
+
+#[test]
+fn what_is_played_over_live_audio_needs_the_formats_of_both_sides() {
+    let over = || PlayList {
+        mode: PlaybackMode::Into(LiveLevel::UNCHANGED),
+        ..music()
+    };
+    let (mut proxy, id) = talking(Conversion::None);
+    proxy.set_audio(id, [Some(leg_audio()), None], Conversion::None);
+    let refused = proxy.play(NOW, id, LegIndex::A, over(), None);
+    assert_eq!(refused, Err(FunctionError::NoAudio));
+    let replaced = proxy.play(NOW, id, LegIndex::A, music(), None);
+    assert!(replaced.is_ok(), "{replaced:?}");
+}
+
+#[test]
+fn playing_over_live_audio_and_listening_for_progress_come_back_on_a_fresh_edge() {
+    let (mut proxy, id) = talking(Conversion::None);
+    let softer = PlaybackMode::Into(LiveLevel::softer_by_db(12).expect("in range"));
+    let tone = "%(200,9800,1400)".parse().expect("a tone");
+    let list = PlayList {
+        pieces: vec![Piece::Tone(tone)],
+        mode: softer,
+        ..music()
+    };
+    proxy.play(NOW, id, LegIndex::A, list, None).expect("open");
+    let listens = LegFunctions {
+        detects_progress: true,
+        ..LegFunctions::default()
+    };
+    proxy
+        .set_functions(id, LegIndex::B, listens, None)
+        .expect("open");
+    settle(&mut proxy);
+    let asked = restart(&mut proxy, 2);
+    let said = |what: fn(&Command) -> bool| asked.iter().filter(|c| what(&c.command)).count();
+    let is_audio = |command: &Command| matches!(command, Command::SetLegAudio { .. });
+    assert_eq!(said(is_audio), 2, "nothing is heard without formats");
+    let modes = asked.iter().filter_map(|command| match &command.command {
+        Command::Play { playback, .. } => Some(playback.mode),
+        _ => None,
+    });
+    assert_eq!(modes.collect::<Vec<_>>(), [softer]);
+    let listening = |command: &Command| match command {
+        Command::SetLegFunctions { functions, .. } => functions.detects_progress,
+        _ => false,
+    };
+    assert_eq!(said(listening), 1);
+    for command in &asked {
+        answer(&mut proxy, command, Ok(()));
+    }
+    events(&mut proxy);
+    let heard = Event::ProgressHeard {
+        session: id,
+        leg: LegIndex::B,
+        signal: ProgressSignal::Busy,
+        frequencies_hz: [425, 0, 0],
+    };
+    proxy.handle_event(NOW, heard);
+    let told = MediaEvent::Progress {
+        session: id,
+        leg: LegIndex::B,
+        signal: ProgressSignal::Busy,
+        frequencies_hz: [425, 0, 0],
+    };
+    assert_eq!(events(&mut proxy), [told]);
 }
 
 #[test]

@@ -18,7 +18,7 @@ use crate::rewrite::Position;
 use crate::rtp::{HEADER_LEN_MIN, RtpHeader};
 
 /// Listened to at the rate of telephones: digits and beeps lie below 4 kHz.
-const RATE: SampleRate = SampleRate::Hz8000;
+pub(super) const RATE: SampleRate = SampleRate::Hz8000;
 const FRAME_MILLIS: u32 = 20;
 const FRAME_LEN: usize = RATE.samples(FRAME_MILLIS);
 const FRAME_NANOS: u64 = FRAME_MILLIS as u64 * 1_000_000;

@@ -151,11 +151,18 @@ fn hand_over(
             None => Verdict::Drop(DropReason::PayloadTypeNotNegotiated),
         };
     };
+    if let Some(overlay) = media.overlay_of_live() {
+        overlay.receive(*now, header, payload_of(header, packet));
+        media.leave_out(header);
+        media.take_digits(digits);
+        return Verdict::Consumed;
+    }
     let route = match (kind, route) {
         // Beside audio that is encoded anew an event's clock and numbering are nobody's: it is
         // said again when it has ended.
         (Kind::Event(_), route) if route.is_none() || !media.live.is_empty() => {
-            media.take_digits(header, digits);
+            media.pass_over(header);
+            media.take_digits(digits);
             return Verdict::Consumed;
         }
         (_, Some(route)) => route,
@@ -165,6 +172,7 @@ fn hand_over(
         }
         (Kind::Audio(clock_rate), None) => {
             if media.is_replaced() {
+                media.leave_out(header);
                 return Verdict::Drop(DropReason::MediaReplaced);
             }
             match media.take_audio(header, packet) {
@@ -187,8 +195,7 @@ fn hand_over(
 
 impl LegMedia {
     /// Digits of the far peer that this leg's peer is to be told in its own way.
-    fn take_digits(&mut self, header: &RtpHeader, mut digits: HeardDigits) {
-        self.pass_over(header);
+    fn take_digits(&mut self, mut digits: HeardDigits) {
         while let Some(digit) = digits.pop() {
             self.convert_digit(&digit);
         }
@@ -198,6 +205,13 @@ impl LegMedia {
     fn pass_over(&mut self, header: &RtpHeader) {
         for live in &mut self.live {
             live.handle_other(header);
+        }
+    }
+
+    /// A packet of the far peer in whose time something else is sent.
+    fn leave_out(&mut self, header: &RtpHeader) {
+        for live in &mut self.live {
+            live.handle_replaced(header);
         }
     }
 

@@ -109,6 +109,17 @@ impl LiveFormat {
         }
     }
 
+    /// A packet of the far peer in whose time the leg's peer is sent something else.
+    pub(super) fn handle_replaced(&mut self, header: &RtpHeader) {
+        if let Way::Encoded(encoded) = &mut self.way
+            && encoded.source == Some(header.ssrc)
+        {
+            encoded
+                .transcoder
+                .skip_packet(header.sequence, header.timestamp);
+        }
+    }
+
     /// Milliseconds made up so far.
     pub(super) fn concealed_millis(&self) -> u64 {
         match &self.way {

@@ -1,13 +1,20 @@
 //! The functions of both legs, as the session's owner meets them.
 
-use trunkline_edge_api::{AudioFormat, LegIndex, MonoTime, PlaybackEnd, Refusal};
+use trunkline_edge_api::{AudioFormat, LegIndex, MonoTime, PlaybackEnd, PlaybackMode, Refusal};
+
+use crate::audio::SampleRate;
+use crate::conference;
 
 use super::super::leg::Leg;
 use super::super::{MediaSession, SessionCommand, SessionEvent, TRANSMIT_LEN_MAX, Transmit, Wants};
-use super::LegMedia;
 use super::live::LiveFormat;
+use super::overlay::{self, LiveSource};
 use super::seat::MixFrame;
 use super::tap::{Tap, Tapped};
+use super::{LegMedia, Playing};
+
+/// Samples of a conference's frame at the higher of its rates.
+const MIX_LEN_MAX: usize = SampleRate::Hz16000.samples(conference::FRAME_MILLIS);
 
 impl MediaSession {
     /// What the session waits for, beside packets.
@@ -90,9 +97,25 @@ impl MediaSession {
     ) -> Option<Transmit> {
         let side = self.legs[leg.as_usize()].as_mut()?;
         let media = side.media.as_mut()?;
-        let is_silenced = media.player.is_some() || media.is_sending_digits();
-        let made = media.seat.as_mut()?.send(frame, is_silenced, out)?;
-        side.send_made(now, leg, made, out)
+        let mut covered = [0; MIX_LEN_MAX];
+        let (frame, is_over) = media.cover_mix(frame, &mut covered);
+        let is_alone = matches!(media.playing, Some(Playing::Alone(_)));
+        let is_silenced = is_alone || media.is_sending_digits();
+        let made = media.seat.as_mut()?.send(frame, is_silenced, out);
+        if is_over {
+            media.stop_playing(leg, PlaybackEnd::Completed);
+        }
+        side.send_made(now, leg, made?, out)
+    }
+
+    /// Whether something is played over what the peer of `leg` hears of its conference: then
+    /// [`Self::send_mix`] wants samples, and no payload that was made for many.
+    #[must_use]
+    pub fn covers_mix(&self, leg: LegIndex) -> bool {
+        let media = self.legs[leg.as_usize()].as_ref();
+        media
+            .and_then(|leg| leg.media.as_ref())
+            .is_some_and(|media| matches!(media.playing, Some(Playing::Over(_))))
     }
 
     /// Playbacks that run.
@@ -103,7 +126,7 @@ impl MediaSession {
             .iter()
             .flatten()
             .filter_map(|leg| leg.media.as_deref());
-        media.filter(|media| media.player.is_some()).count()
+        media.filter(|media| media.playing.is_some()).count()
     }
 
     /// Milliseconds of audio that were made up for what did not come.
@@ -125,6 +148,17 @@ impl MediaSession {
         media.audio.as_ref().map(|audio| audio.send)
     }
 
+    /// The format in which the prompts of a playback on `leg` are to be there; `None` while control
+    /// has not said what the leg is sent.
+    #[must_use]
+    pub fn playback_format(&self, leg: LegIndex, mode: PlaybackMode) -> Option<AudioFormat> {
+        let send = self.send_format(leg)?;
+        Some(match mode {
+            PlaybackMode::Replace => send,
+            PlaybackMode::Into(_) => overlay::linear_format(&send),
+        })
+    }
+
     pub(in crate::session) fn handle_function(
         &mut self,
         now: MonoTime,
@@ -140,7 +174,10 @@ impl MediaSession {
                 self.media_mut(leg)?.switches = switches;
                 self.arrange(now)
             }
-            SessionCommand::Play(leg, prepared) => self.media_mut(leg)?.play(now, leg, prepared),
+            SessionCommand::Play(leg, prepared) => {
+                let source = self.live_source(leg.far());
+                self.media_mut(leg)?.play(now, leg, prepared, source)
+            }
             SessionCommand::StopPlaying(leg) => {
                 self.media_mut(leg)?.stop_playing(leg, PlaybackEnd::Stopped);
                 Ok(())
@@ -189,6 +226,16 @@ impl MediaSession {
         Ok(leg.media.get_or_insert_default())
     }
 
+    /// What the peer of `leg` says, for a playback that is to go over it.
+    fn live_source(&self, leg: LegIndex) -> LiveSource {
+        let leg = self.legs[leg.as_usize()].as_ref();
+        let media = leg.and_then(|leg| leg.media.as_deref());
+        media.map_or_else(LiveSource::default, |media| LiveSource {
+            audio: media.audio.clone(),
+            is_filtered: media.ears.as_ref().is_some_and(|ears| ears.filters()),
+        })
+    }
+
     /// Makes each leg ready for what its far leg has and wants.
     pub(in crate::session) fn arrange(&mut self, now: MonoTime) -> Result<(), Refusal> {
         if !self.has_functions {
@@ -213,8 +260,10 @@ impl MediaSession {
                 arranged = arranged.and(near.set_ears(now, has_tones_only && takes_events));
                 filters = near.ears.as_ref().is_some_and(|ears| ears.filters());
             }
+            let source = self.live_source(index);
             if let Some(far) = self.functions_of(index.far()) {
                 arranged = arranged.and(far.set_filtered(filters));
+                arranged = arranged.and(far.set_live_source(source));
             }
         }
         arranged

@@ -6,7 +6,7 @@ use super::super::leg::Leg;
 use super::super::{SessionEvent, Transmit};
 use super::made::{Feed, Made};
 use super::player::Played;
-use super::{CONVERTED, LegMedia};
+use super::{CONVERTED, LegMedia, Playing};
 use crate::rewrite::Position;
 use crate::rtp::HEADER_LEN_MIN;
 
@@ -81,8 +81,14 @@ impl LegMedia {
             }
         }
         let is_silenced = self.is_sending_digits();
-        if let Some(player) = &mut self.player {
-            return match player.poll(now, out)? {
+        if let Some(playing) = &mut self.playing {
+            let played = match playing {
+                Playing::Alone(player) => player.poll(now, out)?,
+                // The clock of the conference is its clock.
+                Playing::Over(_) if self.seat.is_some() => return None,
+                Playing::Over(overlay) => overlay.poll(now, out)?,
+            };
+            return match played {
                 Played::Packet(made) if !is_silenced => Some(Next::Made(made)),
                 Played::Packet(_) | Played::Nothing => Some(Next::Again),
                 Played::Ended => {

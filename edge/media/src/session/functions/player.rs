@@ -1,62 +1,21 @@
-//! What a leg's peer is played in place of the far peer: prompts, tones, silence.
+//! A playback in place of the far peer, paced by the clock.
 
-use std::sync::Arc;
-
-use trunkline_edge_api::{
-    AudioCodec, AudioFormat, MonoTime, PlaySource, Playback, PlaybackId, Refusal, Tone,
-};
+use trunkline_edge_api::{AudioFormat, MonoTime, Refusal};
 
 use super::made::{Feed, Made};
 use super::pace::{Beat, Pace};
-use crate::audio::SampleRate;
-use crate::codec::Encoder;
-use crate::prompt::EncodedPrompt;
+use super::playlist::{Playlist, PreparedPlayback};
 use crate::rewrite::Position;
 use crate::rtp::HEADER_LEN_MIN;
-use crate::tone::ToneGenerator;
-
-/// A playback and the prompts that it names, encoded for the leg that is to hear it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PreparedPlayback {
-    /// What was asked for.
-    pub playback: Playback,
-    /// One for each [`PlaySource::Prompt`], in their order.
-    pub prompts: Vec<Arc<EncodedPrompt>>,
-}
 
 #[derive(Debug)]
 pub(super) struct Player {
-    id: PlaybackId,
-    ends_on_digit: bool,
-    /// Rounds left, the present one among them; `None`: without end.
-    rounds_left: Option<u16>,
-    items: Box<[Item]>,
-    /// Index of the item that is played.
-    item: usize,
-    /// Packets of it that were played.
-    played: usize,
+    list: Playlist,
     format: AudioFormat,
     pace: Pace,
-    maker: Maker,
-    packets: u64,
 }
 
-#[derive(Debug)]
-enum Item {
-    Prompt(Arc<EncodedPrompt>),
-    Tone(Tone),
-    Silence { packets: usize },
-}
-
-/// Makes the packets that no prompt holds.
-#[derive(Debug)]
-struct Maker {
-    encoder: Encoder,
-    samples: Box<[i16]>,
-    generator: Option<ToneGenerator>,
-}
-
-/// What a player has to say.
+/// What a playback has to say.
 pub(super) enum Played {
     Packet(Made),
     /// Time for a packet, and nothing to send in it.
@@ -70,48 +29,15 @@ impl Player {
         prepared: PreparedPlayback,
         format: &AudioFormat,
     ) -> Result<Self, Refusal> {
-        let PreparedPlayback { playback, prompts } = prepared;
-        let mut prompts = prompts.into_iter();
-        let items = playback
-            .sources
-            .as_slice()
-            .iter()
-            .map(|source| match *source {
-                PlaySource::Prompt(_) => prompts
-                    .next()
-                    .map(Item::Prompt)
-                    .ok_or(Refusal::NoSuchPrompt),
-                PlaySource::Tone(tone) => Ok(Item::Tone(tone)),
-                PlaySource::Silence { millis } => Ok(Item::Silence {
-                    packets: millis.div_ceil(format.packet_time.millis().into()) as usize,
-                }),
-            })
-            .collect::<Result<_, _>>()?;
         Ok(Self {
-            id: playback.id,
-            ends_on_digit: playback.ends_on_digit,
-            rounds_left: (playback.rounds != 0).then_some(playback.rounds),
-            items,
-            item: 0,
-            played: 0,
+            list: Playlist::new(prepared, format)?,
             format: *format,
             pace: Pace::new(now, format),
-            maker: Maker::new(format)?,
-            packets: 0,
         })
     }
 
-    pub(super) fn id(&self) -> PlaybackId {
-        self.id
-    }
-
-    pub(super) fn ends_on_digit(&self) -> bool {
-        self.ends_on_digit
-    }
-
-    /// How much was played, milliseconds.
-    pub(super) fn played_millis(&self) -> u64 {
-        self.packets * u64::from(self.format.packet_time.millis())
+    pub(super) fn list(&self) -> &Playlist {
+        &self.list
     }
 
     /// What is due, if anything is.
@@ -120,19 +46,18 @@ impl Player {
             return None;
         }
         let room = out.get_mut(HEADER_LEN_MIN..)?;
-        let Some(len) = self.next_payload(room) else {
+        let Some(len) = self.list.next_payload(room) else {
             return Some(Played::Ended);
         };
         let Beat {
             sequence,
             timestamp,
         } = self.pace.take(now)?;
-        self.packets += 1;
         if len == 0 {
             return Some(Played::Nothing);
         }
         Some(Played::Packet(Made {
-            feed: Feed::Playback(self.id.0),
+            feed: Feed::Playback(self.list.id().0),
             position: Position {
                 sequence,
                 timestamp,
@@ -142,99 +67,5 @@ impl Player {
             clock_rate: self.format.clock_rate,
             payload_len: len,
         }))
-    }
-
-    /// Writes the next payload and returns its length; `None` when all is played.
-    fn next_payload(&mut self, out: &mut [u8]) -> Option<usize> {
-        // A round of nothing but empty items is the last one, whatever was asked for.
-        let mut empty_items = 0;
-        loop {
-            let Some(item) = self.items.get(self.item) else {
-                self.begin_round()?;
-                continue;
-            };
-            let payload = match item {
-                Item::Prompt(prompt) => prompt.payload(self.played).map(|payload| {
-                    let len = payload.len().min(out.len());
-                    out[..len].copy_from_slice(&payload[..len]);
-                    len
-                }),
-                Item::Tone(tone) => self.maker.tone(tone, self.played == 0, out),
-                Item::Silence { packets } if self.played < *packets => {
-                    Some(self.maker.silence(out))
-                }
-                Item::Silence { .. } => None,
-            };
-            if let Some(len) = payload {
-                self.played += 1;
-                return Some(len);
-            }
-            empty_items = if self.played == 0 { empty_items + 1 } else { 0 };
-            if empty_items > self.items.len() {
-                return None;
-            }
-            self.item += 1;
-            self.played = 0;
-        }
-    }
-
-    fn begin_round(&mut self) -> Option<()> {
-        if let Some(left) = &mut self.rounds_left {
-            *left = left.checked_sub(1).filter(|left| *left != 0)?;
-        }
-        self.item = 0;
-        self.played = 0;
-        Some(())
-    }
-}
-
-impl Maker {
-    fn new(format: &AudioFormat) -> Result<Self, Refusal> {
-        let unsupported = |_| Refusal::FormatUnsupported;
-        let encoder = Encoder::new(format, tone_rate(format)).map_err(unsupported)?;
-        Ok(Self {
-            samples: vec![0; encoder.packet_samples()].into(),
-            encoder,
-            generator: None,
-        })
-    }
-
-    /// One packet of a tone's single pass; what the tone leaves of the last is silent.
-    fn tone(&mut self, tone: &Tone, begins: bool, out: &mut [u8]) -> Option<usize> {
-        let rate = self.encoder.rate();
-        let generator = self
-            .generator
-            .get_or_insert_with(|| ToneGenerator::new(tone, rate));
-        if begins {
-            *generator = ToneGenerator::new(tone, rate);
-        }
-        let len = generator.fill(&mut self.samples);
-        if len == 0 {
-            return None;
-        }
-        self.samples[len..].fill(0);
-        Some(self.encode(out))
-    }
-
-    fn silence(&mut self, out: &mut [u8]) -> usize {
-        self.samples.fill(0);
-        self.encode(out)
-    }
-
-    fn encode(&mut self, out: &mut [u8]) -> usize {
-        // The encoder was made for this length; one that failed would leave a gap, no more.
-        self.encoder.encode(&self.samples, out).unwrap_or(0)
-    }
-}
-
-/// Where tones are made: the codec's own rate, and the lowest where it has several. No tone has
-/// more than [`Tone::FREQUENCY_MAX_HZ`].
-pub(super) fn tone_rate(format: &AudioFormat) -> SampleRate {
-    match format.codec {
-        AudioCodec::Pcmu | AudioCodec::Pcma | AudioCodec::Opus => SampleRate::Hz8000,
-        AudioCodec::G722 => SampleRate::Hz16000,
-        AudioCodec::L16 => {
-            SampleRate::from_hz(format.clock_rate.get()).unwrap_or(SampleRate::Hz8000)
-        }
     }
 }

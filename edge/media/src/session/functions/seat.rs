@@ -3,6 +3,7 @@
 use trunkline_edge_api::{AudioFormat, LegAudio, MonoTime, PacketTime, Refusal};
 
 use super::made::{Feed, Made};
+use super::{LegMedia, Playing};
 use crate::clocked_input::{ClockedInput, ReadKind};
 use crate::codec::Encoder;
 use crate::conference::Conference;
@@ -109,5 +110,26 @@ fn format_of(audio: &LegAudio) -> AudioFormat {
     AudioFormat {
         packet_time: PacketTime::MS_20,
         ..audio.send
+    }
+}
+
+impl LegMedia {
+    /// Adds what is played over the mix to a frame of it, which has to be of samples; and whether
+    /// that was its end.
+    pub(super) fn cover_mix<'f>(
+        &mut self,
+        frame: MixFrame<'f>,
+        covered: &'f mut [i16],
+    ) -> (MixFrame<'f>, bool) {
+        let (Some(Playing::Over(overlay)), MixFrame::Samples(samples)) = (&mut self.playing, frame)
+        else {
+            return (frame, false);
+        };
+        let Some(covered) = covered.get_mut(..samples.len()) else {
+            return (frame, false);
+        };
+        covered.copy_from_slice(samples);
+        let goes_on = overlay.cover_mix(covered);
+        (MixFrame::Samples(covered), !goes_on)
     }
 }

@@ -11,6 +11,7 @@ use trunkline_edge_api::{ClockRateHz, DropReason, PayloadRoute, PayloadType};
 mod digits;
 mod formats;
 mod listening;
+mod overlay;
 
 use super::*;
 use crate::codec::g711::Law;
@@ -738,4 +739,37 @@ fn seated_leg_is_heard_by_the_clock_and_sent_the_mix_in_its_one_stream() {
     assert_one_stream(&sent, SSRC[0]);
     call.command(SessionCommand::SetSeated(A, false));
     assert!(matches!(call.speak(A, 0, 20, &loud), Verdict::Forward(_)));
+}
+
+#[test]
+fn prompt_and_transcoded_audio_alternate_in_one_stream_on_time() {
+    let wide = AudioFormat {
+        codec: AudioCodec::G722,
+        payload_type: PayloadType::G722,
+        packet_time: PacketTime::from_millis(30).expect("a multiple of ten"),
+        ..g711(AudioCodec::Pcmu)
+    };
+    let mut call = Call::new(
+        &[],
+        [audio(g711(AudioCodec::Pcmu), true), audio(wide, true)],
+    );
+    for n in 0..250 {
+        if n == 51 {
+            call.play(B, 1, vec![tone(2_000)], false);
+        }
+        let _ = call.speak(A, 0, n, &[0x55; 160]);
+        call.pass(20);
+    }
+    let sent = call.take_sent(B);
+    assert_one_stream(&sent, SSRC[1]);
+    assert!((160..=167).contains(&sent.len()), "{}", sent.len());
+    // Nothing is made up in place of what was left out, and no timestamp runs ahead.
+    for pair in sent.windows(2) {
+        let apart = pair[1]
+            .header
+            .timestamp
+            .wrapping_sub(pair[0].header.timestamp);
+        assert!((1..=2 * 240).contains(&apart), "{apart}");
+    }
+    assert_eq!(call.session.concealed_millis(), 0);
 }
