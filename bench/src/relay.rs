@@ -1,42 +1,32 @@
 //! RTP through relays: one core of ours, on io_uring and on epoll, beside rtpengine's user-space
 //! path in the same run.
 //!
-//! ```text
-//!   core 1: generator ──veth──▶ core 0: softirq receive, relay, transmit ──veth──▶ far end (XDP)
-//! ```
-//!
 //! Relays run in turn, A B C A B C, each as a fresh process. Machines are shared and noisy: an
 //! absolute rate means nothing alone, the ratios do.
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use clap::Args;
-use rustix::thread::{CpuSet, sched_setaffinity};
-use signal_hook::consts::{SIGINT, SIGTERM};
 use trunkline_edge_api::SrtpSuite;
 use trunkline_testkit::daemons::Binaries;
 
 use crate::report::Machine;
+use crate::rig::edge::EdgeUnderTest;
+use crate::rig::generator::suite_name;
+use crate::rig::peer::Relay;
+use crate::rig::rtpengine::Rtpengine;
+use crate::rig::window::Rig;
+use crate::rig::wire::Wire;
 
-pub(crate) mod edge;
-mod far_end;
-mod generator;
-pub(crate) mod peer;
 mod round;
-mod rtpengine;
 mod table;
-pub(crate) mod wire;
 
-use edge::EdgeUnderTest;
-use far_end::FarEnd;
-use generator::Generator;
-use peer::Relay;
 use round::{Bench, Round};
-use rtpengine::Rtpengine;
-use wire::{ATTACKER_IP, GENERATOR_CORE, GENERATOR_IP, Wire};
+
+/// The generator never sends more than this at once for time that it lost: the ladder is about
+/// rates.
+const CATCH_UP_MAX: Duration = Duration::from_millis(1);
 
 /// What to offer.
 #[derive(Args)]
@@ -101,40 +91,18 @@ const TURNS: [(Candidate, Option<SrtpSuite>); 7] = [
 
 /// Measures, and publishes `bench/results/relay.*`.
 pub fn measure(arguments: &RelayArguments) -> Result<()> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    ensure!(
-        cores >= 2,
-        "the relay measurement needs two cores: one for the relay, one for the generator"
-    );
-    let interrupted = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register(signal, Arc::clone(&interrupted))?;
-    }
     // Before anything is pinned: what is pinned sees one core.
     let machine = Machine::this();
     let peer_version = Rtpengine::version()?;
     let binaries = Binaries::find()?;
-    let directory = tempfile::tempdir()?;
-    let wire = Wire::lay()?;
-    let mut far_end = FarEnd::attach(&wire, directory.path())?;
-    let mut generator = Generator::new(
-        wire.generator_socket(GENERATOR_IP)?,
-        wire.generator_socket(ATTACKER_IP)?,
-        interrupted,
-    )?;
-    pin(GENERATOR_CORE)?;
     let (rounds, seconds) = if arguments.quick {
         (1, 1)
     } else {
         (arguments.rounds, arguments.seconds)
     };
     let mut bench = Bench {
-        wire: &wire,
-        far_end: &mut far_end,
-        generator: &mut generator,
-        step: 0,
+        rig: Rig::set_up(Duration::from_secs(seconds), CATCH_UP_MAX)?,
         calls: arguments.calls,
-        length: Duration::from_secs(seconds),
         rates: arguments.rates.iter().copied().map(f64::from).collect(),
     };
     let mut results: Vec<Round> = Vec::new();
@@ -143,7 +111,7 @@ pub fn measure(arguments: &RelayArguments) -> Result<()> {
             if number > 1 && suite.is_some() {
                 continue;
             }
-            let title = format!("{} {}", candidate.name(), generator::suite_name(suite));
+            let title = format!("{} {}", candidate.name(), suite_name(suite));
             if arguments
                 .only
                 .as_ref()
@@ -152,7 +120,7 @@ pub fn measure(arguments: &RelayArguments) -> Result<()> {
                 continue;
             }
             eprintln!("round {number} of {rounds}: {title}");
-            let start = || candidate.start(&binaries, &wire);
+            let start = |wire: &Wire| candidate.start(&binaries, wire);
             results.push(bench.measure(candidate.name(), start, suite)?);
         }
     }
@@ -166,12 +134,4 @@ pub fn measure(arguments: &RelayArguments) -> Result<()> {
         return Ok(());
     }
     report.publish()
-}
-
-/// Binds this thread, and those that it starts, to one core.
-pub(crate) fn pin(core: usize) -> Result<()> {
-    let mut cores = CpuSet::new();
-    cores.set(core);
-    sched_setaffinity(None, &cores)?;
-    Ok(())
 }

@@ -31,6 +31,9 @@ pub struct Report {
     pub columns: Vec<&'static str>,
     /// One value per column.
     pub rows: Vec<Vec<Value>>,
+    /// Tables below the first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub further: Vec<Table>,
     /// What the rows come to.
     pub findings: Vec<String>,
     /// What a reader of the JSON compares, by name: one figure over another.
@@ -39,6 +42,29 @@ pub struct Report {
     /// Everything that was seen, for who looks closer; in the JSON only.
     #[serde(skip_serializing_if = "Value::is_null")]
     pub details: Value,
+}
+
+/// Some more rows, of other columns.
+#[derive(Debug, Serialize)]
+pub struct Table {
+    /// What the rows tell, in a line.
+    pub title: String,
+    /// Column names.
+    pub columns: Vec<&'static str>,
+    /// One value per column.
+    pub rows: Vec<Vec<Value>>,
+}
+
+impl Table {
+    /// One without rows.
+    #[must_use]
+    pub fn new(title: &str, columns: &[&'static str]) -> Self {
+        Self {
+            title: title.to_owned(),
+            columns: columns.to_vec(),
+            rows: Vec::new(),
+        }
+    }
 }
 
 /// The machine, as far as it matters.
@@ -93,6 +119,7 @@ impl Report {
             date: output_of("date", &["-u", "+%Y-%m-%d %H:%M"]).unwrap_or_default(),
             columns: columns.to_vec(),
             rows: Vec::new(),
+            further: Vec::new(),
             findings: Vec::new(),
             ratios: BTreeMap::new(),
             details: Value::Null,
@@ -133,13 +160,11 @@ impl Report {
                 ""
             }
         );
-        let _ = writeln!(page, "| {} |", self.columns.join(" | "));
-        let _ = writeln!(page, "|{}", "---|".repeat(self.columns.len()));
-        for row in &self.rows {
-            let cells: Vec<String> = row.iter().map(cell).collect();
-            let _ = writeln!(page, "| {} |", cells.join(" | "));
+        write_table(&mut page, &self.columns, &self.rows);
+        for table in &self.further {
+            let _ = writeln!(page, "## {}\n", table.title);
+            write_table(&mut page, &table.columns, &table.rows);
         }
-        page.push('\n');
         for (name, ratio) in &self.ratios {
             let _ = writeln!(page, "- {name}: {ratio:.2}");
         }
@@ -152,6 +177,16 @@ impl Report {
         }
         page
     }
+}
+
+fn write_table(page: &mut String, columns: &[&str], rows: &[Vec<Value>]) {
+    let _ = writeln!(page, "| {} |", columns.join(" | "));
+    let _ = writeln!(page, "|{}", "---|".repeat(columns.len()));
+    for row in rows {
+        let cells: Vec<String> = row.iter().map(cell).collect();
+        let _ = writeln!(page, "| {} |", cells.join(" | "));
+    }
+    page.push('\n');
 }
 
 /// Figures with as many digits as they deserve.

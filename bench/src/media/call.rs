@@ -14,7 +14,7 @@ use trunkline_media::session::{
     Verdict,
 };
 
-use super::voice::{FRAME_MILLIS, Voice, format};
+use crate::rig::voice::{FRAME_MILLIS, Voice, format};
 
 /// When the first packets come.
 pub(super) const START: MonoTime = MonoTime(1_000_000_000);

@@ -1,292 +1,270 @@
-//! How many calls one worker of the real edge carries: each peer sends its 50 packets a second, and
-//! calls are added until packets stay away.
+//! The most sessions that one core carries.
+//!
+//! All sessions of a step are opened on a relay that has just started, before any media flows: a
+//! worker turns new calls away when it is busy, and what is looked for lies beyond that. Then every
+//! peer sends its 50 packets a second, and what reaches the far end is counted.
 
-use std::fs;
-use std::io::IoSlice;
-use std::net::{SocketAddr, UdpSocket};
-use std::time::{Duration, Instant};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::{Context as _, Result};
-use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, SocketAddrAny, sendmmsg, sockopt};
+use anyhow::{Result, ensure};
 use serde::Serialize;
-use trunkline_edge_api::AudioCodec;
-use trunkline_testkit::daemons::Binaries;
+use trunkline_edge_api::Counter;
 
-use super::voice::{Voice, leg_audio};
-use crate::relay::edge::EdgeUnderTest;
-use crate::relay::peer::{CoreTicks, Relay as _};
-use crate::relay::wire::{GENERATOR_IP, Side, Wire};
+use super::FRAMES_PER_SECOND;
+use crate::rig::peer::{MediaLeg, Relay, cpu_time, set_priority, thread_named};
+use crate::rig::voice::Voice;
+use crate::rig::window::{Manner, Rig};
+use crate::rig::wire::Wire;
 
-/// Loss up to which calls count as carried: 0.1 %.
+/// Loss up to which sessions count as carried: 0.1 %.
 const CARRIED_LOSS: f64 = 0.001;
-/// How long calls are looked at, and how long they stand before.
-const LENGTH: Duration = Duration::from_secs(2);
-const WARM_UP: Duration = Duration::from_secs(1);
-/// How long nobody speaks, so that what has queued up is gone and the worker takes more calls.
-const REST: Duration = Duration::from_secs(1);
-/// Packets that come later than this after a step count as lost.
-const GRACE: Duration = Duration::from_millis(20);
-/// Packets per flow and second.
-const FRAMES_PER_SECOND: f64 = 50.0;
+/// How long media flows before it is looked at.
+pub(super) const WARM_UP: Duration = Duration::from_secs(1);
+/// How long nobody speaks then: what came while a relay was still settling is out of the way.
+const REST: Duration = Duration::from_millis(300);
+/// Priority of relay and generator, as nice(1) counts it: the machine is shared, and others'
+/// moments would be told for the relay's.
+const PRIORITY: i32 = -10;
 /// A generator that sends less than this share of what it should is at its own end.
 const GENERATOR_SHARE: f64 = 0.98;
-/// A generator that was kept from its core gives up what is older than this.
-const CATCH_UP_MAX: Duration = Duration::from_millis(5);
-/// Bytes of a bare RTP header.
-const HEADER_LEN: usize = 12;
-const PACKET_LEN_MAX: usize = 512;
-/// Packets handed to the kernel at once.
-const BATCH_LEN_MAX: usize = 32;
+/// The search ends when what was lost is at most this many times what was carried.
+const RESOLUTION: f64 = 1.04;
+/// How far the search goes up at once, at most.
+const LEAP_MAX: f64 = 1.6;
+/// Steps of a search at most.
+const STEPS_MAX: usize = 9;
+/// A step during which others used more of a core than this says nothing of what was lost.
+const FOREIGN_MAX: f64 = 0.03;
+/// How often a step is done again for that.
+const ATTEMPTS_MAX: usize = 3;
+const PATIENCE: Duration = Duration::from_secs(2);
 
-/// A pair of codecs, and the ladder on which calls are added.
-pub(super) struct Ladder {
-    pub(super) name: &'static str,
-    pub(super) codecs: [AudioCodec; 2],
+/// Opens so many sessions, all of whose peers are at that address.
+pub(super) type Open<'a> =
+    dyn Fn(&Wire, SocketAddr, u32) -> Result<(Box<dyn Relay>, Vec<MediaLeg>)> + 'a;
+
+/// What is looked for.
+pub(super) struct Search<'a> {
+    /// Of the legs in turn.
+    pub(super) voices: Vec<Arc<Voice>>,
+    /// What legs are sent does not follow what is received: the worker's clock makes it.
+    pub(super) is_clocked: bool,
+    /// A guess, and how many can be opened.
     pub(super) first: u32,
-    pub(super) step: u32,
     pub(super) last: u32,
+    /// Sessions come in groups of so many.
+    pub(super) group: u32,
+    pub(super) open: &'a Open<'a>,
 }
 
-/// What so many calls came to.
+/// What so many sessions came to.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Step {
-    pub(super) calls: u32,
-    pub(super) sent: u64,
-    pub(super) arrived: u64,
-    /// 0 … 1.
+    pub(super) sessions: u32,
+    /// Packets per second.
+    pub(super) offered: f64,
+    pub(super) forwarded: f64,
+    /// Of what peers should have been sent, and of what they sent: 0 … 1.
     pub(super) loss: f64,
-    /// Share of the edge's core.
-    pub(super) idle: f64,
+    pub(super) loss_inward: f64,
+    /// Packets that recordings lost.
+    pub(super) unrecorded: u64,
+    /// Ticks that came a packet time late.
+    pub(super) late_ticks: u64,
+    /// Share of the relay's core, softirq and all threads.
+    pub(super) busy: f64,
+    /// User and system time of the relay's process, microseconds per session and 20 ms.
+    pub(super) process_us: f64,
+    /// The same of the recorder's thread alone.
+    pub(super) recorder_us: f64,
+    /// User time of other processes, in cores.
+    pub(super) foreign: f64,
     /// The generator kept its pace.
     pub(super) is_paced: bool,
+    pub(super) is_carried: bool,
 }
 
-/// Where a ladder ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Where a search ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(super) enum End {
     /// Packets stayed away.
     Lost,
-    /// The worker took no more calls.
-    Refused,
-    /// The generator or the ladder came to its end.
+    /// More could not be opened, or the generator came to its end.
     NotReached,
 }
 
-/// One after the other; the last is the first that was not carried, or the ladder's end.
+/// What a search came to.
 #[derive(Debug, Clone, Serialize)]
-pub(super) struct Climb {
-    pub(super) name: &'static str,
+pub(super) struct Carried {
     pub(super) steps: Vec<Step>,
-    /// The worker took no more calls.
-    pub(super) is_refused: bool,
+    pub(super) end: End,
 }
 
-impl Climb {
-    /// The most calls that were carried.
-    pub(super) fn carried(&self) -> u32 {
-        let carried = self.steps.iter().filter(|step| step.is_carried());
-        carried.map(|step| step.calls).max().unwrap_or(0)
+impl Carried {
+    /// The step with the most sessions that were carried.
+    pub(super) fn best(&self) -> Option<&Step> {
+        let carried = self.steps.iter().filter(|step| step.is_carried);
+        carried.max_by_key(|step| step.sessions)
     }
 
-    /// Why no more calls were added.
-    pub(super) fn end(&self) -> End {
-        match self.steps.last() {
-            Some(step) if !step.is_carried() => End::Lost,
-            _ if self.is_refused => End::Refused,
-            _ => End::NotReached,
-        }
+    /// The highest rate forwarded, packets per second, whatever was lost.
+    pub(super) fn peak(&self) -> f64 {
+        let rates = self.steps.iter().map(|step| step.forwarded);
+        rates.fold(0.0, f64::max)
     }
 }
 
 impl Step {
-    fn is_carried(&self) -> bool {
-        self.loss <= CARRIED_LOSS
+    /// How many sessions like these fill the core, going by the time they take of it.
+    pub(super) fn by_cpu(&self) -> f64 {
+        f64::from(self.sessions) / self.busy.max(f64::EPSILON)
     }
 }
 
-/// Climbs until packets are lost or the generator cannot keep its pace.
-pub(super) fn climb(ladder: &Ladder, binaries: &Binaries, wire: &Wire) -> Result<Climb> {
-    let mut edge = EdgeUnderTest::start(binaries, wire, "io_uring")?;
-    let mut peers = Peers::new(wire, ladder.codecs)?;
-    let audio = ladder.codecs.map(leg_audio);
-    let mut climb = Climb {
-        name: ladder.name,
-        steps: Vec::new(),
-        is_refused: false,
-    };
-    let mut calls = 0;
-    let mut wanted = ladder.first;
-    while wanted <= ladder.last {
-        let (count, peer) = (wanted - calls, peers.address()?);
-        let opened = match audio[0] == audio[1] {
-            true => edge.open_calls(count, peer, None),
-            false => edge.open_transcoded(count, peer, &audio),
-        };
-        let legs = match opened {
-            Ok(legs) => legs,
-            Err(error) if climb.steps.is_empty() => return Err(error),
-            Err(error) => {
-                eprintln!("  {wanted} calls: {error:#}");
-                climb.is_refused = true;
+impl Search<'_> {
+    /// Goes up from the guess until packets are lost, then in between.
+    pub(super) fn run(&self, rig: &mut Rig) -> Result<Carried> {
+        set_priority(std::process::id(), PRIORITY)?;
+        let mut steps: Vec<Step> = Vec::new();
+        let (mut carried, mut lost) = (0, None);
+        let mut wanted = self.first;
+        let mut end = End::Lost;
+        while steps.len() < STEPS_MAX {
+            let step = self.step(rig, wanted, steps.is_empty())?;
+            let (is_carried, is_paced) = (step.is_carried, step.is_paced);
+            let (busy, delivered) = (step.busy, step.forwarded / step.offered.max(1.0));
+            if !is_paced {
+                end = End::NotReached;
                 break;
             }
+            steps.push(step);
+            if is_carried {
+                carried = wanted;
+            } else {
+                lost = Some(wanted);
+            }
+            let next = match lost {
+                Some(lost) if carried > 0 => f64::from(carried + lost) / 2.0,
+                // Nothing yet: what came through says where to look.
+                Some(lost) => f64::from(lost) * (0.95 * delivered).clamp(0.3, 0.9),
+                None => f64::from(carried) * (1.0 / busy.max(0.1)).clamp(1.08, LEAP_MAX),
+            };
+            let next = (next as u32 / self.group).max(1) * self.group;
+            let is_found = lost.is_some_and(|lost| {
+                next <= carried || f64::from(lost) <= RESOLUTION * f64::from(carried)
+            });
+            if is_found || next == wanted {
+                break;
+            }
+            if next > self.last {
+                end = End::NotReached;
+                break;
+            }
+            wanted = next;
+        }
+        Ok(Carried { steps, end })
+    }
+
+    /// One step, again if it was lost while others disturbed it.
+    fn step(&self, rig: &mut Rig, sessions: u32, is_first: bool) -> Result<Step> {
+        for _ in 1..ATTEMPTS_MAX {
+            let step = self.attempt(rig, sessions, is_first)?;
+            let is_disturbed = step.foreign > FOREIGN_MAX && !step.is_carried;
+            if step.is_paced && !is_disturbed {
+                return Ok(step);
+            }
+            eprintln!("    disturbed: others used {:.2} cores", step.foreign);
+            std::thread::sleep(PATIENCE);
+        }
+        self.attempt(rig, sessions, is_first)
+    }
+
+    fn attempt(&self, rig: &mut Rig, sessions: u32, is_first: bool) -> Result<Step> {
+        let peer = rig.generator.address()?;
+        rig.generator.forget_legs();
+        let (mut relay, legs) = (self.open)(&rig.wire, peer, sessions)?;
+        ensure!(!legs.is_empty(), "nothing to send into");
+        rig.generator.add_legs(&legs, &self.voices);
+        relay.keep_in_touch()?;
+        // What is measured must be what the name says.
+        if is_first {
+            rig.check_flows()?;
+            relay.keep_in_touch()?;
+        }
+        let rate = legs.len() as f64 * FRAMES_PER_SECOND;
+        set_priority(relay.process_id(), PRIORITY)?;
+        rig.generator
+            .offer(rate, WARM_UP, rig.step, 0, usize::MAX)?;
+        std::thread::sleep(REST);
+        relay.keep_in_touch()?;
+
+        let process = relay.process_id();
+        let recorder = thread_named(process, "recorder")?;
+        let recorder_seconds = || recorder.as_deref().map_or(Ok(0.0), seconds_of);
+        let figures = relay.figures();
+        let recorder_before = recorder_seconds()?;
+        let manner = Manner {
+            ends_at_once: true,
+            ..Manner::default()
         };
-        calls = wanted;
-        peers.add(legs.into_iter().map(|leg| leg.relay));
-        edge.keep_in_touch()?;
-        peers.speak(WARM_UP)?;
-        std::thread::sleep(REST);
-        edge.keep_in_touch()?;
-        let arrived = peers.arrived(wire)?;
-        let ticks = CoreTicks::now()?;
-        let sent = peers.speak(LENGTH)?;
-        let (idle, _) = CoreTicks::now()?.shares_since(&ticks);
-        std::thread::sleep(GRACE);
-        let arrived = peers.arrived(wire)? - arrived;
-        std::thread::sleep(REST);
-        let wanted_packets = f64::from(calls) * 2.0 * FRAMES_PER_SECOND * LENGTH.as_secs_f64();
+        let window = rig.attempt(relay.as_mut(), rate, manner)?;
+        let recorder_spent = recorder_seconds()? - recorder_before;
+        let after = relay.figures();
+        relay.stop()?;
+
+        let counted = |counter: Counter| {
+            let value = |figures: &[(&str, u64)]| {
+                let found = figures.iter().find(|(name, _)| *name == counter.name());
+                found.map_or(0, |(_, count)| *count)
+            };
+            value(&after) - value(&figures)
+        };
+        let seconds = rig.length.as_secs_f64();
+        let sent = window.offered * seconds;
+        // One packet of each leg may lie on either side of the window's ends.
+        let (excused, loss_inward) = match self.is_clocked {
+            true => (
+                1.0 / (FRAMES_PER_SECOND * seconds),
+                (1.0 - counted(Counter::RxRtpPackets) as f64 / sent).max(0.0),
+            ),
+            false => (0.0, 0.0),
+        };
+        let loss = (1.0 - window.forwarded / rate.min(window.offered) - excused).max(0.0);
+        let unrecorded = counted(Counter::RecordingPacketsLost);
+        let frames = f64::from(sessions) * FRAMES_PER_SECOND * seconds;
         let step = Step {
-            calls,
-            sent,
-            arrived,
-            loss: (1.0 - arrived as f64 / sent.max(1) as f64).max(0.0),
-            idle,
-            is_paced: sent as f64 >= GENERATOR_SHARE * wanted_packets,
+            sessions,
+            offered: window.offered,
+            forwarded: window.forwarded,
+            loss,
+            loss_inward,
+            unrecorded,
+            late_ticks: counted(Counter::TicksLate),
+            busy: 1.0 - window.idle,
+            process_us: window.process_us_per_packet * window.forwarded * seconds / frames,
+            recorder_us: recorder_spent * 1e6 / frames,
+            foreign: window.foreign,
+            is_paced: window.offered >= GENERATOR_SHARE * rate,
+            is_carried: loss.max(loss_inward) <= CARRIED_LOSS && unrecorded == 0,
         };
         eprintln!(
-            "  {} calls: {sent} sent, {arrived} arrived, core {:.0} % idle{}",
-            step.calls,
-            100.0 * step.idle,
+            "  {sessions} sessions: {:.3} % lost, inward {:.3} %, {unrecorded} unrecorded, core {:.0} % busy, {:.1} us per session and 20 ms{}",
+            100.0 * step.loss,
+            100.0 * step.loss_inward,
+            100.0 * step.busy,
+            step.process_us,
             if step.is_paced {
                 ""
             } else {
                 ", generator late"
             }
         );
-        let goes_on = step.is_carried() && step.is_paced;
-        if step.is_paced {
-            climb.steps.push(step);
-        }
-        if !goes_on {
-            break;
-        }
-        wanted += ladder.step;
+        Ok(step)
     }
-    edge.stop()?;
-    Ok(climb)
 }
 
-/// The peers of all calls, behind one socket.
-struct Peers {
-    /// Never read: what arrives is counted where the kernel drops it.
-    socket: UdpSocket,
-    voices: [Voice; 2],
-    legs: Vec<SocketAddrAny>,
-    /// Packets that each leg's peer has sent.
-    sent: Vec<u32>,
-    next: usize,
-    packets: Box<[[u8; PACKET_LEN_MAX]; BATCH_LEN_MAX]>,
-}
-
-impl Peers {
-    fn new(wire: &Wire, codecs: [AudioCodec; 2]) -> Result<Self> {
-        wire.steer_to_generator()?;
-        let socket = wire.generator_socket(GENERATOR_IP)?;
-        // The kernel makes this its smallest.
-        sockopt::set_socket_recv_buffer_size(&socket, 1)?;
-        let [a, b] = codecs;
-        Ok(Self {
-            socket,
-            voices: [Voice::new(a)?, Voice::new(b)?],
-            legs: Vec::new(),
-            sent: Vec::new(),
-            next: 0,
-            packets: Box::new([[0; PACKET_LEN_MAX]; BATCH_LEN_MAX]),
-        })
-    }
-
-    fn address(&self) -> Result<SocketAddr> {
-        Ok(self.socket.local_addr()?)
-    }
-
-    fn add(&mut self, legs: impl Iterator<Item = SocketAddr>) {
-        self.legs.extend(legs.map(SocketAddrAny::from));
-        self.sent.resize(self.legs.len(), 0);
-    }
-
-    /// RTP packets that reached the socket since its buffer was full.
-    fn arrived(&self, wire: &Wire) -> Result<u64> {
-        let port = format!(":{:04X}", self.address()?.port());
-        wire.inside(Side::Generator, || {
-            let table = fs::read_to_string("/proc/thread-self/net/udp")?;
-            table
-                .lines()
-                .map(|line| line.split_whitespace().collect::<Vec<_>>())
-                .find(|fields| fields.get(1).is_some_and(|local| local.ends_with(&port)))
-                .and_then(|fields| fields.last()?.parse().ok())
-                .context("the socket is not in /proc/net/udp")
-        })
-    }
-
-    /// Everybody sends their 50 packets a second, one after the other, for `length`. Returns how
-    /// many packets that were.
-    fn speak(&mut self, length: Duration) -> Result<u64> {
-        let nanos_per_packet = 1e9 / (self.legs.len() as f64 * FRAMES_PER_SECOND);
-        let catch_up_max = (CATCH_UP_MAX.as_nanos() as f64 / nanos_per_packet) as u64 + 1;
-        let begin = Instant::now();
-        let (mut position, mut sent) = (0u64, 0);
-        loop {
-            let elapsed = begin.elapsed();
-            if elapsed >= length {
-                return Ok(sent);
-            }
-            let due = (elapsed.as_nanos() as f64 / nanos_per_packet) as u64;
-            if due <= position {
-                std::hint::spin_loop();
-                continue;
-            }
-            position = position.max(due.saturating_sub(catch_up_max));
-            let count = ((due - position) as usize).min(BATCH_LEN_MAX);
-            position += count as u64;
-            sent += self.send(count) as u64;
-        }
-    }
-
-    /// The next `count` peers send. Returns how many packets the kernel took.
-    fn send(&mut self, count: usize) -> usize {
-        let first = self.next;
-        let mut lens = [0; BATCH_LEN_MAX];
-        for (slot, len) in lens.iter_mut().enumerate().take(count) {
-            *len = self.prepare(slot);
-        }
-        let vectors: [[IoSlice<'_>; 1]; BATCH_LEN_MAX] =
-            std::array::from_fn(|slot| [IoSlice::new(&self.packets[slot][..lens[slot]])]);
-        let mut controls: [SendAncillaryBuffer<'_, '_, '_>; BATCH_LEN_MAX] =
-            std::array::from_fn(|_| SendAncillaryBuffer::default());
-        let mut messages: Vec<MMsgHdr<'_>> = Vec::with_capacity(count);
-        for (slot, control) in controls.iter_mut().enumerate().take(count) {
-            let to = &self.legs[(first + slot) % self.legs.len()];
-            messages.push(MMsgHdr::new_with_addr(to, &vectors[slot], control));
-        }
-        sendmmsg(&self.socket, &mut messages, SendFlags::DONTWAIT).unwrap_or(0)
-    }
-
-    /// Writes the next peer's packet and returns its length.
-    fn prepare(&mut self, slot: usize) -> usize {
-        let leg = self.next;
-        self.next = (leg + 1) % self.legs.len();
-        let number = self.sent[leg];
-        self.sent[leg] = number.wrapping_add(1);
-        // Legs of one call are neighbours.
-        let voice = &self.voices[leg % 2];
-        let payload = &voice.speech[(7 * leg + number as usize) % voice.speech.len()];
-        let packet = &mut self.packets[slot];
-        packet[..2].copy_from_slice(&[0x80, voice.payload_type.get()]);
-        packet[2..4].copy_from_slice(&(number as u16).to_be_bytes());
-        packet[4..8].copy_from_slice(&number.wrapping_mul(voice.units).to_be_bytes());
-        packet[8..12].copy_from_slice(&(0x1000_0000 + leg as u32).to_be_bytes());
-        let len = HEADER_LEN + payload.len();
-        packet[HEADER_LEN..len].copy_from_slice(payload);
-        len
-    }
+fn seconds_of(thread: &str) -> Result<f64> {
+    Ok(cpu_time(thread)?.total())
 }

@@ -10,7 +10,7 @@ use trunkline_media::session::{MixFrame, TRANSMIT_LEN_MAX};
 use trunkline_ring::monotonic_now;
 
 use super::call::{Call, START};
-use super::voice::FRAME_MILLIS;
+use crate::rig::voice::FRAME_MILLIS;
 
 /// Samples of a frame at the higher of a conference's rates.
 const FRAME_LEN_MAX: usize = 320;

@@ -6,11 +6,10 @@ use anyhow::Result;
 use serde::Serialize;
 use trunkline_edge_api::SrtpSuite;
 
-use super::far_end::{Arrived, FarEnd};
-use super::generator::Generator;
-use super::peer::{CoreTicks, Relay, cpu_time, resident_bytes, set_priority, user_seconds_of_all};
-use super::wire::{Drops, Wire};
-use crate::quantiles::Quantiles;
+use crate::rig::generator::suite_name;
+use crate::rig::peer::{CallMedia, MediaLeg, Relay, resident_bytes, set_priority};
+use crate::rig::window::{Manner, ONE_BY_ONE, Rig, Step};
+use crate::rig::wire::Wire;
 
 /// Loss up to which a rate counts as sustained: 0.1 %.
 const SUSTAINED_LOSS: f64 = 0.001;
@@ -32,48 +31,8 @@ const LATENCY_PRIORITY: i32 = -10;
 /// tells.
 const LATENCY_WINDOWS: usize = 9;
 const LATENCY_WINDOW: Duration = Duration::from_millis(500);
-/// Packets of a latency run go one by one: in a batch they would wait for each other.
-const ONE_BY_ONE: usize = 1;
-/// Packets that come later than this after a step count as lost: they waited in a queue that would
-/// only have grown.
-const GRACE: Duration = Duration::from_millis(5);
-/// Longest wait for a relay to get rid of what it has queued, before the next step.
-const DRAIN_MAX: Duration = Duration::from_secs(5);
-/// A step during which others used more of a core than this is done again.
-const FOREIGN_MAX: f64 = 0.03;
-/// How often at most, and how long others are given to finish.
-const ATTEMPTS_MAX: usize = 6;
-const PATIENCE: Duration = Duration::from_secs(3);
 /// Calls that stand before memory is first looked at, so that what is touched once is in it.
 const WARM_CALLS: u32 = 100;
-
-/// What one rate came to.
-#[derive(Debug, Clone, Serialize)]
-pub(super) struct Step {
-    pub(super) wanted: f64,
-    pub(super) offered: f64,
-    pub(super) forwarded: f64,
-    /// 0 … 1.
-    pub(super) loss: f64,
-    /// Shares of the relay's core.
-    pub(super) idle: f64,
-    pub(super) stolen: f64,
-    /// User time of processes that are neither relay nor generator, in cores.
-    pub(super) foreign: f64,
-    /// Time of the relay's core per packet that was forwarded, microseconds: all of it, softirq
-    /// too.
-    pub(super) core_us_per_packet: f64,
-    /// User and system time of the relay's process per packet, microseconds.
-    pub(super) process_us_per_packet: f64,
-    /// How long after the step packets still came, milliseconds.
-    pub(super) drained_after_ms: u64,
-    pub(super) lost_in_backlog: u64,
-    pub(super) lost_in_sockets: u64,
-    pub(super) generator_late_us: Option<Quantiles>,
-    pub(super) latency_us: Option<Quantiles>,
-    /// Packets of an attacker that came through.
-    pub(super) leaked: u64,
-}
 
 /// What one relay came to.
 #[derive(Debug, Clone, Serialize)]
@@ -97,38 +56,26 @@ pub(super) struct Round {
 }
 
 /// What a round needs.
-pub(super) struct Bench<'a> {
-    pub(super) wire: &'a Wire,
-    pub(super) far_end: &'a mut FarEnd,
-    pub(super) generator: &'a mut Generator,
-    pub(super) step: u32,
+pub(super) struct Bench {
+    pub(super) rig: Rig,
     pub(super) calls: u32,
-    pub(super) length: Duration,
     /// Rates to offer instead of the ladder; nothing else is measured then.
     pub(super) rates: Vec<f64>,
 }
 
-/// How a step offers its packets.
-#[derive(Clone, Copy, Default)]
-struct Manner {
-    reads_latency: bool,
-    /// Packets of the attacker after each of the calls'.
-    sprayed_per_call: u32,
-}
-
-impl Bench<'_> {
+impl Bench {
     /// Measures what `start` starts. Latency is a fresh process's: some relays never recover from
     /// the overload that the ladder ends with.
     pub(super) fn measure(
         &mut self,
         name: &'static str,
-        start: impl Fn() -> Result<Box<dyn Relay>>,
+        start: impl Fn(&Wire) -> Result<Box<dyn Relay>>,
         suite: Option<SrtpSuite>,
     ) -> Result<Round> {
-        let mut relay = start()?;
+        let mut relay = start(&self.rig.wire)?;
         let mut round = Round {
             relay: name,
-            path: super::generator::suite_name(suite),
+            path: suite_name(suite),
             steps: Vec::new(),
             peak: 0.0,
             sustained: 0.0,
@@ -142,12 +89,12 @@ impl Bench<'_> {
             self.climb(relay.as_mut(), &mut round)?;
             for factor in [2.0, 3.0] {
                 let rate = round.peak * factor;
-                let step = self.run(relay.as_mut(), rate, Manner::default())?;
+                let step = self.rig.run(relay.as_mut(), rate, Manner::default())?;
                 round.overload.push(step);
             }
             round.figures = relay.figures();
             relay.stop()?;
-            relay = start()?;
+            relay = start(&self.rig.wire)?;
             self.open_calls(relay.as_mut(), suite)?;
             set_priority(relay.process_id(), LATENCY_PRIORITY)?;
             set_priority(std::process::id(), LATENCY_PRIORITY)?;
@@ -162,7 +109,7 @@ impl Bench<'_> {
                     reads_latency: true,
                     ..Manner::default()
                 };
-                let step = self.run(relay.as_mut(), rate, manner)?;
+                let step = self.rig.run(relay.as_mut(), rate, manner)?;
                 round.take(step);
             }
             round.figures = relay.figures();
@@ -173,27 +120,26 @@ impl Bench<'_> {
 
     /// Returns the resident bytes that a call adds.
     fn open_calls(&mut self, relay: &mut dyn Relay, suite: Option<SrtpSuite>) -> Result<f64> {
-        let peer = self.generator.address()?;
+        let peer = self.rig.generator.address()?;
         let warm_calls = WARM_CALLS.min(self.calls / 2);
-        self.generator.forget_legs();
-        let legs = relay.open_calls(warm_calls, peer, suite)?;
+        let media = CallMedia::pcmu(suite);
+        self.rig.generator.forget_legs();
+        let legs = relay.open_calls(warm_calls, peer, &media)?;
         let few = self.settle(relay, &legs)?;
-        let legs = relay.open_calls(self.calls - warm_calls, peer, suite)?;
+        let legs = relay.open_calls(self.calls - warm_calls, peer, &media)?;
         let all = self.settle(relay, &legs)?;
         Ok(all.saturating_sub(few) as f64 / f64::from(self.calls - warm_calls))
     }
 
     /// Sees every flow come through and some media on it; resident bytes then.
-    fn settle(&mut self, relay: &mut dyn Relay, legs: &[super::peer::MediaLeg]) -> Result<u64> {
-        self.generator.add_legs(legs);
-        self.far_end.pass(true)?;
-        self.step += 1;
-        let checked = self.generator.check_flows(self.step);
-        self.far_end.pass(false)?;
-        checked?;
+    fn settle(&mut self, relay: &mut dyn Relay, legs: &[MediaLeg]) -> Result<u64> {
+        self.rig.generator.add_legs(legs, &[]);
+        self.rig.check_flows()?;
         relay.keep_in_touch()?;
-        self.generator
-            .offer(20_000.0, Duration::from_secs(1), self.step, 0, ONE_BY_ONE)?;
+        let step = self.rig.step;
+        self.rig
+            .generator
+            .offer(20_000.0, Duration::from_secs(1), step, 0, ONE_BY_ONE)?;
         resident_bytes(relay.process_id())
     }
 
@@ -202,7 +148,7 @@ impl Bench<'_> {
     fn climb(&mut self, relay: &mut dyn Relay, round: &mut Round) -> Result<()> {
         let mut rate = LADDER_START;
         while rate >= LOWEST_RATE {
-            let step = self.run(relay, rate, Manner::default())?;
+            let step = self.rig.run(relay, rate, Manner::default())?;
             round.take(step);
             if round.sustained > 0.0 {
                 break;
@@ -211,7 +157,7 @@ impl Bench<'_> {
         }
         let mut rate = LADDER_START * LADDER_STEP;
         loop {
-            let step = self.run(relay, rate, Manner::default())?;
+            let step = self.rig.run(relay, rate, Manner::default())?;
             let is_generators_end = step.offered < GENERATOR_SHARE * rate;
             round.take(step);
             if is_generators_end || rate > BEYOND_PEAK * round.peak {
@@ -233,7 +179,7 @@ impl Bench<'_> {
         }
         let quiet = Manner {
             reads_latency: true,
-            sprayed_per_call: 0,
+            ..Manner::default()
         };
         round.at_80_percent = Some(self.median_window(relay, 0.8 * round.sustained, quiet)?);
         // What an attacker sends to a protected leg cannot be told apart at the far end.
@@ -253,11 +199,11 @@ impl Bench<'_> {
 
     /// The window with the median p99; losses are those of all windows.
     fn median_window(&mut self, relay: &mut dyn Relay, rate: f64, manner: Manner) -> Result<Step> {
-        let length = std::mem::replace(&mut self.length, LATENCY_WINDOW);
+        let length = std::mem::replace(&mut self.rig.length, LATENCY_WINDOW);
         let windows: Result<Vec<Step>> = (0..LATENCY_WINDOWS)
-            .map(|_| self.run(relay, rate, manner))
+            .map(|_| self.rig.run(relay, rate, manner))
             .collect();
-        self.length = length;
+        self.rig.length = length;
         let mut windows = windows?;
         let loss = windows.iter().map(|step| step.loss).sum::<f64>() / windows.len() as f64;
         let leaked = windows.iter().map(|step| step.leaked).sum();
@@ -272,98 +218,6 @@ impl Bench<'_> {
             ..median
         })
     }
-
-    /// One step, again if others disturbed it.
-    fn run(&mut self, relay: &mut dyn Relay, rate: f64, manner: Manner) -> Result<Step> {
-        for _ in 1..ATTEMPTS_MAX {
-            let step = self.attempt(relay, rate, manner)?;
-            if step.foreign <= FOREIGN_MAX {
-                return Ok(step);
-            }
-            eprintln!("    disturbed: others used {:.2} cores", step.foreign);
-            std::thread::sleep(PATIENCE);
-        }
-        self.attempt(relay, rate, manner)
-    }
-
-    fn attempt(&mut self, relay: &mut dyn Relay, rate: f64, manner: Manner) -> Result<Step> {
-        relay.keep_in_touch()?;
-        self.step += 1;
-        if manner.reads_latency {
-            self.far_end.observe(self.step)?;
-        }
-        let batch_len_max = if manner.reads_latency {
-            ONE_BY_ONE
-        } else {
-            usize::MAX
-        };
-        let arrived = self.far_end.arrived()?;
-        let drops = self.wire.drops()?;
-        let process_id = relay.process_id().to_string();
-        let (cpu, own_cpu) = (cpu_time(&process_id)?, cpu_time("self")?);
-        let all_user = user_seconds_of_all()?;
-        let ticks = CoreTicks::now()?;
-        let sent = self.generator.offer(
-            rate,
-            self.length,
-            self.step,
-            manner.sprayed_per_call,
-            batch_len_max,
-        )?;
-        let (idle, stolen) = CoreTicks::now()?.shares_since(&ticks);
-        let all_user = user_seconds_of_all()? - all_user;
-        let (cpu_after, own_after) = (cpu_time(&process_id)?, cpu_time("self")?);
-        let cpu_spent = cpu_after.user + cpu_after.system - cpu.user - cpu.system;
-        let known_user = cpu_after.user - cpu.user + own_after.user - own_cpu.user;
-        std::thread::sleep(GRACE);
-        let in_time = self.far_end.arrived()?;
-        let (after, drained_after_ms) = self.drain(in_time)?;
-        let Drops { sockets, backlog } = self.wire.drops()?;
-        let seconds = self.length.as_secs_f64();
-        let forwarded = (in_time.rtp - arrived.rtp) as f64;
-        let offered = (sent.packets - sent.sprayed) as f64;
-        let step = Step {
-            wanted: rate,
-            offered: offered / seconds,
-            forwarded: forwarded / seconds,
-            loss: (1.0 - forwarded / offered.max(1.0)).max(0.0),
-            idle,
-            stolen,
-            foreign: (all_user - known_user).max(0.0) / seconds,
-            core_us_per_packet: (1.0 - idle) * seconds * 1e6 / forwarded.max(1.0),
-            process_us_per_packet: cpu_spent * 1e6 / forwarded.max(1.0),
-            drained_after_ms,
-            lost_in_backlog: backlog - drops.backlog,
-            lost_in_sockets: sockets - drops.sockets,
-            generator_late_us: sent.lateness_us,
-            latency_us: if manner.reads_latency {
-                self.far_end.latency_us()?
-            } else {
-                None
-            },
-            leaked: after.sprayed - arrived.sprayed,
-        };
-        step.tell();
-        Ok(step)
-    }
-
-    /// Waits until nothing more comes; what has come then, and how long that took, milliseconds.
-    fn drain(&self, mut last: Arrived) -> Result<(Arrived, u64)> {
-        const LOOK: Duration = Duration::from_millis(50);
-        let mut waited = GRACE;
-        let mut drained_after = Duration::ZERO;
-        while waited < DRAIN_MAX {
-            std::thread::sleep(LOOK);
-            waited += LOOK;
-            let now = self.far_end.arrived()?;
-            if now.rtp == last.rtp && now.sprayed == last.sprayed {
-                break;
-            }
-            drained_after = waited;
-            last = now;
-        }
-        Ok((last, drained_after.as_millis() as u64))
-    }
 }
 
 impl Round {
@@ -373,28 +227,5 @@ impl Round {
             self.sustained = self.sustained.max(step.forwarded);
         }
         self.steps.push(step);
-    }
-}
-
-impl Step {
-    /// For who waits.
-    fn tell(&self) {
-        let latency = self.latency_us.map_or_else(String::new, |latency| {
-            format!(
-                ", p50 {} p99 {} p99.9 {} max {:.0} us",
-                latency.p50, latency.p99, latency.p999, latency.max
-            )
-        });
-        let late = self.generator_late_us.map_or(0.0, |late| late.p999);
-        eprintln!(
-            "    {:>7.0}/s offered  {:>7.0}/s forwarded  {:>7.3} % lost (backlog {}, sockets {})  core {:.0} % idle, drained after {} ms{latency}  (generator p99.9 late {late} us)",
-            self.offered,
-            self.forwarded,
-            self.loss * 100.0,
-            self.lost_in_backlog,
-            self.lost_in_sockets,
-            self.idle * 100.0,
-            self.drained_after_ms,
-        );
     }
 }

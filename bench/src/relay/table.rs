@@ -3,9 +3,10 @@
 use anyhow::Result;
 use serde_json::json;
 
-use super::generator::PACKET_LEN;
-use super::round::{Round, Step};
+use super::round::Round;
 use crate::report::Report;
+use crate::rig::generator::PACKET_LEN;
+use crate::rig::window::Step;
 
 /// All rounds of one relay on one path.
 struct Summary<'a> {
@@ -94,12 +95,12 @@ pub(super) fn report(
         format!(
             "{calls} calls of two legs, RTCP on ports of its own; {PACKET_LEN}-byte RTP packets spread round robin over all flows, both directions; {seconds} s per rate. Each relay starts afresh for its turn, and every flow is checked first, SRTP opened with the other side's key."
         ),
-        "Two network namespaces joined by a veth pair with static neighbours. The relay, one worker or one thread, is pinned to core 0, and receive is steered there (rps_cpus): core 0 carries softirq receive, relay and transmit. The kernel's backlog holds 4,096 packets, as a NIC's ring would.".to_owned(),
-        "The generator has core 1: one thread, sendmmsg of at most 16 packets, never more than 1 ms of lost time made up for. The far end is an XDP program that counts RTP, reads the stamp and drops the packet in the driver.".to_owned(),
+        "Two network namespaces joined by a veth pair with static neighbours. The relay, one worker or one thread, is pinned to core 1, and receive is steered there (rps_cpus): core 1 carries softirq receive, relay and transmit. The kernel's backlog holds 4,096 packets, as a NIC's ring would.".to_owned(),
+        "The generator has core 0: one thread, sendmmsg of at most 16 packets, never more than 1 ms of lost time made up for. The far end is an XDP program that counts RTP, reads the stamp and drops the packet in the driver.".to_owned(),
         format!(
             "Peer: rtpengine {peer_version} (Debian), `--table=-1 --num-threads=1`, offer and answer over ng."
         ),
-        "Peak: highest forwarded rate on a ladder of steps of 1.2; sustained: highest with at most 0.1 % lost or still under way 5 ms after the end; at 2× and 3× peak: forwarded as a share of the peak. Latency, of a fresh process: from the generator's send call to the far end's driver at 80 % of sustained, packets sent one by one, nine windows of half a second of which the one with the median p99 is told, relay and generator at nice −10 because the machine is shared; for SRTP of packets that the relay decrypts. Core time is everything core 0 did, from /proc/stat. A step during which other processes used more than 3 % of a core is done again. Figures are means over the rounds, of which protected paths have one; all rounds are in the JSON.".to_owned(),
+        "Peak: highest forwarded rate on a ladder of steps of 1.2; sustained: highest with at most 0.1 % lost or still under way 5 ms after the end; at 2× and 3× peak: forwarded as a share of the peak. Latency, of a fresh process: from the generator's send call to the far end's driver at 80 % of sustained, packets sent one by one, nine windows of half a second of which the one with the median p99 is told, relay and generator at nice −10 because the machine is shared; for SRTP of packets that the relay decrypts. Core time is everything core 1 did, from /proc/stat. A step during which other processes used more than 3 % of a core is done again. Figures are means over the rounds, of which protected paths have one; all rounds are in the JSON.".to_owned(),
         "KiB/call: growth of resident memory from 100 calls to all of them, media flowing, over the calls added.".to_owned(),
     ];
     Ok(report)
@@ -193,7 +194,7 @@ fn tell_noise(results: &[Round], report: &mut Report) {
         .fold(0.0, f64::max);
     let foreign = steps().map(|step| step.foreign).fold(0.0, f64::max);
     report.findings.push(format!(
-        "noise: others used at most {foreign:.2} cores in a step; at most {:.1} % of core 0 taken by the hypervisor in a step; in latency runs the generator sent 99.9 % of its packets at most {late:.0} µs late",
+        "noise: others used at most {foreign:.2} cores in a step; at most {:.1} % of core 1 taken by the hypervisor in a step; in latency runs the generator sent 99.9 % of its packets at most {late:.0} µs late",
         stolen * 100.0
     ));
 }

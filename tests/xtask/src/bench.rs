@@ -18,10 +18,19 @@ pub(crate) struct BenchArguments {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Measurement {
-    /// Sessions that transcode, play, record, listen and confer: CPU, and calls through the edge
+    /// Transcoding both directions of a call, by pair of codecs
+    Codec,
+    /// Conferences from packets in memory to packets in memory
+    Conference,
+    /// Making and hearing tones, digits and speech
+    Dtmf,
+    /// Sessions that transcode, play, record, listen and confer through the real edge, beside
+    /// rtpengine, and in memory
     Media,
     /// Time and allocations of rewriting one packet
     Rewrite,
+    /// Protecting and opening one SRTP packet
+    Srtp,
     /// Forwarded packets per second and latency of the real edge beside rtpengine
     Relay,
     /// INVITE in → INVITE out at 50 calls per second through both daemons
@@ -31,12 +40,15 @@ enum Measurement {
 pub(crate) fn bench(arguments: &BenchArguments) -> Result<ExitCode> {
     let mut command = workspace::cargo();
     match arguments.name {
+        Measurement::Codec => criterion(&mut command, "codec"),
+        Measurement::Conference => criterion(&mut command, "conference"),
+        Measurement::Dtmf => criterion(&mut command, "dtmf"),
+        Measurement::Rewrite => criterion(&mut command, "rewrite"),
+        Measurement::Srtp => criterion(&mut command, "srtp"),
         Measurement::Media => {
-            packages::ensure(&[packages::IPROUTE])?;
+            packages::ensure(&[packages::IPROUTE, packages::CLANG])?;
+            ensure_peer()?;
             measure(&mut command, "media", &arguments.arguments)?;
-        }
-        Measurement::Rewrite => {
-            command.args(["bench", "-p", "trunkline-bench", "--bench", "rewrite"]);
         }
         Measurement::Relay => {
             packages::ensure(&[packages::IPROUTE, packages::CLANG])?;
@@ -54,6 +66,11 @@ pub(crate) fn bench(arguments: &BenchArguments) -> Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Completes `command` to a measurement in memory.
+fn criterion(command: &mut Command, name: &str) {
+    command.args(["bench", "-p", "trunkline-bench", "--bench", name]);
 }
 
 /// The peer's package comes with a service, which would share the cores with what is measured: it

@@ -8,16 +8,17 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use trunkline_edge_api::command::CorrelatedCommand;
 use trunkline_edge_api::{
-    ClockRateHz, Command, Correlation, Counter, DropReason, Epoch, Event, LegAudio, LegConfig,
+    AudioCodec, Command, Correlation, Counter, DropReason, Epoch, Event, LegAudio, LegConfig,
     LegCrypto, LegIndex, LocalMedia, MediaDirection, MediaTimeouts, PayloadRoute, PayloadRoutes,
-    PayloadType, RtcpMode, SessionId, SourcePolicy, SrtpKey, SrtpSuite, Ssrc,
+    RtcpMode, SessionId, SourcePolicy, SrtpKey, SrtpSuite, Ssrc,
 };
 use trunkline_ring::handshake::ControlConnection;
 use trunkline_ring::{ControlEnd, SendError, monotonic_now};
 use trunkline_testkit::daemons::Binaries;
 use trunkline_testkit::process::Process;
 
-use super::peer::{LegKeys, MediaLeg, Relay, STOP_LIMIT};
+use super::peer::{CallMedia, LegKeys, MediaLeg, Relay, STOP_LIMIT};
+use super::voice::{format, leg_audio};
 use super::wire::{RELAY_IP, Wire};
 
 /// Control's life as this program plays it.
@@ -28,7 +29,7 @@ const PORTS: &str = "12000-27999";
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// Counters that tell where packets stayed.
-const FIGURES: [Counter; 9] = [
+const FIGURES: [Counter; 11] = [
     Counter::RxRtpPackets,
     Counter::TxRtpPackets,
     Counter::BusyCycles,
@@ -38,7 +39,31 @@ const FIGURES: [Counter; 9] = [
     Counter::RxRearmed,
     Counter::CqOverflows,
     Counter::SocketsConnected,
+    Counter::RecordingPacketsLost,
+    Counter::TicksLate,
 ];
+
+/// A leg to open.
+#[derive(Debug, Clone)]
+pub(crate) struct LegSetup {
+    /// What its peer has.
+    pub(crate) codec: AudioCodec,
+    /// How it is protected; `None`: plain RTP.
+    pub(crate) suite: Option<SrtpSuite>,
+    /// What the edge is told of the peer's audio; `None`: nothing, the leg is only relayed.
+    pub(crate) audio: Option<LegAudio>,
+}
+
+impl LegSetup {
+    /// Plain RTP, audio known.
+    pub(crate) fn heard(codec: AudioCodec) -> Self {
+        Self {
+            codec,
+            suite: None,
+            audio: Some(leg_audio(codec)),
+        }
+    }
+}
 
 pub(crate) struct EdgeUnderTest {
     process: Process,
@@ -87,74 +112,65 @@ impl EdgeUnderTest {
         })
     }
 
-    /// As [`Relay::open_calls`], plain RTP, between legs with that audio, which is transcoded.
-    pub(crate) fn open_transcoded(
-        &mut self,
-        count: u32,
-        peer: SocketAddr,
-        audio: &[LegAudio; 2],
-    ) -> Result<Vec<MediaLeg>> {
-        let mut legs = Vec::with_capacity(2 * count as usize);
-        for _ in 0..count {
-            self.open_call(peer, None, Some(audio), &mut legs)?;
-        }
-        Ok(legs)
-    }
-
-    fn open_call(
+    /// Opens a session whose legs have these peers, all of them at `peer`. What both legs have in
+    /// common is relayed.
+    pub(crate) fn open_session(
         &mut self,
         peer: SocketAddr,
-        suite: Option<SrtpSuite>,
-        audio: Option<&[LegAudio; 2]>,
-        legs: &mut Vec<MediaLeg>,
-    ) -> Result<()> {
+        legs: &[LegSetup],
+    ) -> Result<(SessionId, Vec<MediaLeg>)> {
         let session = SessionId::new(EPOCH, self.next_session);
         self.next_session += 1;
-        let mut configs = Vec::new();
-        for leg in LegIndex::ALL {
+        let mut opened = Vec::with_capacity(legs.len());
+        let is_relayed = legs.iter().all(|leg| leg.codec == legs[0].codec);
+        for (leg, setup) in LegIndex::ALL.into_iter().zip(legs) {
             let port = self.free_ports.pop().context("no port is left")?;
             let rtp = SocketAddr::new(RELAY_IP.into(), port);
-            let ssrc = Ssrc(u32::from(port));
-            let rtcp = RtcpMode::Separate;
-            let local = LocalMedia { rtp, rtcp, ssrc };
+            let local = LocalMedia {
+                rtp,
+                rtcp: RtcpMode::Separate,
+                ssrc: Ssrc(u32::from(port)),
+            };
             self.command(Command::OpenLeg {
                 session,
                 leg,
                 local,
             })?;
-            let keys = match (leg, suite) {
-                (LegIndex::B, Some(suite)) => Some(LegKeys {
+            let crypto = match setup.suite {
+                Some(suite) => Some(LegKeys {
                     suite,
                     to_relay: test_key(suite, port, 1)?,
                     from_relay: test_key(suite, port, 2)?,
                 }),
-                _ => None,
+                None => None,
             };
-            configs.push((leg, configuration(peer, keys.as_ref(), audio.is_none())));
-            legs.push(MediaLeg {
-                relay: rtp,
-                crypto: keys,
-            });
+            opened.push(MediaLeg { relay: rtp, crypto });
         }
-        for (leg, config) in configs {
+        for ((leg, setup), opened) in LegIndex::ALL.into_iter().zip(legs).zip(&opened) {
+            let relayed = is_relayed.then_some(setup.codec);
             self.command(Command::ConfigureLeg {
                 session,
                 leg,
-                config,
+                config: configuration(peer, opened.crypto.as_ref(), relayed),
             })?;
+            if let Some(audio) = &setup.audio {
+                self.command(Command::SetLegAudio {
+                    session,
+                    leg,
+                    audio: Some(Box::new(audio.clone())),
+                })?;
+            }
         }
-        for (leg, audio) in LegIndex::ALL.into_iter().zip(audio.into_iter().flatten()) {
-            self.command(Command::SetLegAudio {
-                session,
-                leg,
-                audio: Some(Box::new(audio.clone())),
-            })?;
-        }
-        Ok(())
+        Ok((session, opened))
     }
 
-    /// Sends a command and waits for its answer.
-    fn command(&mut self, command: Command) -> Result<()> {
+    /// The next thing that the edge has said, if it has said anything.
+    pub(crate) fn poll_event(&mut self) -> Result<Option<Event>> {
+        Ok(self.end.recv_event()?)
+    }
+
+    /// Sends a command and waits for its answer. What else the edge says meanwhile is lost.
+    pub(crate) fn command(&mut self, command: Command) -> Result<()> {
         let correlation = Correlation(self.next_correlation);
         self.next_correlation += 1;
         let command = CorrelatedCommand {
@@ -195,13 +211,20 @@ impl Relay for EdgeUnderTest {
         &mut self,
         count: u32,
         peer: SocketAddr,
-        suite: Option<SrtpSuite>,
+        media: &CallMedia,
     ) -> Result<Vec<MediaLeg>> {
-        let mut legs = Vec::with_capacity(2 * count as usize);
+        let [a, b] = media.codecs;
+        let is_transcoded = a != b;
+        let legs = [(a, None), (b, media.suite)].map(|(codec, suite)| LegSetup {
+            codec,
+            suite,
+            audio: is_transcoded.then(|| leg_audio(codec)),
+        });
+        let mut opened = Vec::with_capacity(2 * count as usize);
         for _ in 0..count {
-            self.open_call(peer, suite, None, &mut legs)?;
+            opened.extend(self.open_session(peer, &legs)?.1);
         }
-        Ok(legs)
+        Ok(opened)
     }
 
     /// Beats, reads what the edge said, and notices when it is gone.
@@ -259,20 +282,26 @@ fn connect(socket: &Path, process: &mut Process) -> Result<(ControlConnection, V
     }
 }
 
-/// PCMU is relayed, or nothing is: then all that has to go on is transcoded.
-fn configuration(peer: SocketAddr, keys: Option<&LegKeys>, is_relayed: bool) -> LegConfig {
-    let route = PayloadRoute {
-        from: PayloadType::PCMU,
-        to: PayloadType::PCMU,
-        clock_rate: ClockRateHz::NARROWBAND,
-    };
+/// `relayed` goes on as it came; what does not has to be transcoded.
+fn configuration(
+    peer: SocketAddr,
+    keys: Option<&LegKeys>,
+    relayed: Option<AudioCodec>,
+) -> LegConfig {
+    let routes = relayed.into_iter().map(|codec| {
+        let format = format(codec);
+        PayloadRoute {
+            from: format.payload_type,
+            to: format.payload_type,
+            clock_rate: format.clock_rate,
+        }
+    });
     LegConfig {
         remote_rtp: Some(peer),
         remote_rtcp: Some(SocketAddr::new(peer.ip(), peer.port() + 1)),
         source: SourcePolicy::Exact,
         direction: MediaDirection::SendReceive,
-        routes: PayloadRoutes::new(if is_relayed { vec![route] } else { Vec::new() })
-            .expect("one route at most"),
+        routes: PayloadRoutes::new(routes.collect()).expect("one route at most"),
         crypto: keys.map(|keys| LegCrypto {
             suite: keys.suite,
             send: keys.from_relay.clone(),

@@ -18,21 +18,25 @@ use trunkline_ring::monotonic_now;
 
 use super::far_end::{MAGIC_CALL, MAGIC_SPRAY};
 use super::peer::MediaLeg;
+use super::voice::Voice;
 use crate::quantiles::Quantiles;
 
+/// Bytes of a bare RTP header.
+const HEADER_LEN: usize = 12;
 /// Header and 20 ms of G.711.
-pub(super) const PACKET_LEN: usize = 172;
+pub(crate) const PACKET_LEN: usize = 172;
+/// Longest packet of any voice, before it is protected.
+const PACKET_LEN_MAX: usize = 512;
 
 /// Packets that leave with one system call at most.
 const BATCH_LEN_MAX: usize = 16;
 
-/// Lost time is made up for, but never more than this: an overloaded generator offers less rather
-/// than in bursts that no network would carry.
-const CATCH_UP_MAX: Duration = Duration::from_millis(1);
+/// Packets of each flow by which it is checked.
+const CHECK_ROUNDS: usize = 3;
 
 /// Who sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Sender {
+pub(crate) enum Sender {
     /// The peers of the calls.
     Call,
     /// Somebody at another address.
@@ -48,33 +52,39 @@ struct Flow {
     seal: Option<Box<SealContext>>,
     /// How what the relay sends from this leg's port is protected.
     open: Option<Box<OpenContext>>,
+    /// What the leg's peer says; `None`: stamps, which only come through where they are relayed.
+    voice: Option<Arc<Voice>>,
 }
 
-pub(super) struct Generator {
+pub(crate) struct Generator {
     socket: UdpSocket,
     attacker: UdpSocket,
     flows: Vec<Flow>,
     /// The flow that comes next, for each [`Sender`].
     next_flow: [usize; 2],
-    packets: Box<[[u8; PACKET_LEN + OVERHEAD_MAX]; BATCH_LEN_MAX]>,
+    packets: Box<[[u8; PACKET_LEN_MAX + OVERHEAD_MAX]; BATCH_LEN_MAX]>,
+    /// Lost time is made up for, but never more than this: an overloaded generator offers less
+    /// rather than in bursts that no network would carry.
+    catch_up_max: Duration,
     interrupted: Arc<AtomicBool>,
 }
 
 /// What was sent in one go.
-pub(super) struct Sent {
+pub(crate) struct Sent {
     /// Packets that the kernel took.
-    pub(super) packets: u64,
+    pub(crate) packets: u64,
     /// Of the attacker among them.
-    pub(super) sprayed: u64,
+    pub(crate) sprayed: u64,
     /// How long after it was due each packet was sent, microseconds.
-    pub(super) lateness_us: Option<Quantiles>,
+    pub(crate) lateness_us: Option<Quantiles>,
 }
 
 impl Generator {
     /// Sends from `socket`, and as attacker from `attacker`; stops when `interrupted` is set.
-    pub(super) fn new(
+    pub(crate) fn new(
         socket: UdpSocket,
         attacker: UdpSocket,
+        catch_up_max: Duration,
         interrupted: Arc<AtomicBool>,
     ) -> Result<Self> {
         socket.set_read_timeout(Some(Duration::from_millis(200)))?;
@@ -83,24 +93,30 @@ impl Generator {
             attacker,
             flows: Vec::new(),
             next_flow: [0; 2],
-            packets: Box::new([[0xd5; PACKET_LEN + OVERHEAD_MAX]; BATCH_LEN_MAX]),
+            packets: Box::new([[0xd5; PACKET_LEN_MAX + OVERHEAD_MAX]; BATCH_LEN_MAX]),
+            catch_up_max,
             interrupted,
         })
     }
 
     /// The address that every leg has for its peer.
-    pub(super) fn address(&self) -> Result<SocketAddr> {
+    pub(crate) fn address(&self) -> Result<SocketAddr> {
         Ok(self.socket.local_addr()?)
     }
 
+    pub(crate) fn has_flows(&self) -> bool {
+        !self.flows.is_empty()
+    }
+
     /// Those of another relay.
-    pub(super) fn forget_legs(&mut self) {
+    pub(crate) fn forget_legs(&mut self) {
         self.next_flow = [0; 2];
         self.flows.clear();
     }
 
-    /// Sends into these legs too, two neighbours of which are one call.
-    pub(super) fn add_legs(&mut self, legs: &[MediaLeg]) {
+    /// Sends into these legs too, two neighbours of which are one call. Their peers have these
+    /// voices in turn; without any, they send stamps.
+    pub(crate) fn add_legs(&mut self, legs: &[MediaLeg], voices: &[Arc<Voice>]) {
         self.flows
             .extend((self.flows.len() as u32..).zip(legs).map(|(index, leg)| {
                 Flow {
@@ -115,16 +131,18 @@ impl Generator {
                         .crypto
                         .as_ref()
                         .map(|crypto| Box::new(OpenContext::new(crypto.suite, &crypto.from_relay))),
+                    voice: voices.get(index as usize % voices.len().max(1)).cloned(),
                 }
             }));
     }
 
-    /// Sends one packet into every flow and sees to it that the relay sends each on, from the far
-    /// leg's port and protected as that leg is.
-    pub(super) fn check_flows(&mut self, step: u32) -> Result<()> {
+    /// Sends packets into every flow and sees to it that the relay sends each on, from the far
+    /// leg's port, protected as that leg is and in that leg's codec.
+    pub(crate) fn check_flows(&mut self, step: u32) -> Result<()> {
         let mut has_passed = vec![false; self.flows.len()];
-        // Twice: the first packet teaches a relay its peer, and some count it as lost.
-        for _ in 0..2 {
+        // The first packet teaches a relay its peer, and some count it as lost; a codec may need
+        // two before it has one to give.
+        for _ in 0..CHECK_ROUNDS {
             for _ in 0..self.flows.len() {
                 self.send_one(step)?;
                 std::thread::sleep(Duration::from_micros(50));
@@ -147,7 +165,8 @@ impl Generator {
         Ok(())
     }
 
-    /// The flow whose packet came back, if one did; an error for one that is not what it should be.
+    /// The flow from whose leg a packet came back, if one did; an error for one that is not what it
+    /// should be.
     fn receive(&mut self) -> Result<Option<usize>> {
         let mut buffer = [0; 2_048];
         let Ok((len, source)) = self.socket.recv_from(&mut buffer) else {
@@ -162,6 +181,15 @@ impl Generator {
             open.open_rtp(&mut packet)
                 .map_err(|error| anyhow::anyhow!("from {source}: {error:?}"))?;
         }
+        if let Some(voice) = &flow.voice {
+            // What else was negotiated, comfort noise say, would not be what is measured.
+            let payload_type = packet.get(1).map(|octet| octet & 0x7f);
+            ensure!(
+                packet.len() > HEADER_LEN && payload_type == Some(voice.payload_type.get()),
+                "a packet from {source} is not in the codec of its leg"
+            );
+            return Ok(Some(from));
+        }
         let sent_into = packet
             .get(28..32)
             .and_then(|octets| Some(u32::from_ne_bytes(*octets.first_chunk()?) as usize));
@@ -169,7 +197,7 @@ impl Generator {
             packet.len() == PACKET_LEN && sent_into == Some(from ^ 1),
             "a packet from {source} is not what was sent into the other leg"
         );
-        Ok(Some(from ^ 1))
+        Ok(Some(from))
     }
 
     fn send_one(&mut self, step: u32) -> Result<()> {
@@ -182,7 +210,7 @@ impl Generator {
 
     /// Offers `rate` packets per second, spread round robin over all flows, for `length`;
     /// `sprayed_per_call` packets of the attacker's follow each of them.
-    pub(super) fn offer(
+    pub(crate) fn offer(
         &mut self,
         rate: f64,
         length: Duration,
@@ -192,7 +220,7 @@ impl Generator {
     ) -> Result<Sent> {
         let begin = Instant::now();
         let nanos_per_packet = 1e9 / rate;
-        let catch_up_max = (CATCH_UP_MAX.as_nanos() as f64 / nanos_per_packet) as u64 + 1;
+        let catch_up_max = (self.catch_up_max.as_nanos() as f64 / nanos_per_packet) as u64 + 1;
         let (mut packets, mut sprayed) = (0, 0);
         // Packets that are due or were given up, since `begin`.
         let mut position = 0u64;
@@ -280,11 +308,22 @@ impl Generator {
         packet[2..4].copy_from_slice(&flow.sequence.to_be_bytes());
         packet[4..8].copy_from_slice(&(u32::from(flow.sequence) * 160).to_be_bytes());
         packet[8..12].copy_from_slice(&ssrc.to_be_bytes());
+        if let (Some(voice), Sender::Call) = (&flow.voice, sender) {
+            let number = usize::from(flow.sequence);
+            // Nobody says the same at the same time.
+            let payload = &voice.speech[(7 * index + number) % voice.speech.len()];
+            let timestamp = u32::from(flow.sequence).wrapping_mul(voice.units);
+            packet[1] = voice.payload_type.get();
+            packet[4..8].copy_from_slice(&timestamp.to_be_bytes());
+            let len = HEADER_LEN + payload.len();
+            packet[HEADER_LEN..len].copy_from_slice(payload);
+            return len;
+        }
         packet[12..16].copy_from_slice(&magic.to_ne_bytes());
         packet[16..20].copy_from_slice(&step.to_ne_bytes());
         packet[20..28].copy_from_slice(&monotonic_now().0.to_ne_bytes());
         packet[28..32].copy_from_slice(&(index as u32).to_ne_bytes());
-        packet[32..].fill(0xd5);
+        packet[32..PACKET_LEN].fill(0xd5);
         match (&mut flow.seal, sender) {
             (Some(seal), Sender::Call) => {
                 let mut packet = PacketBuf::new(packet, PACKET_LEN);
@@ -304,7 +343,7 @@ fn ssrc_of(index: u32) -> u32 {
 }
 
 /// How a suite is called in the report.
-pub(super) fn suite_name(suite: Option<SrtpSuite>) -> &'static str {
+pub(crate) fn suite_name(suite: Option<SrtpSuite>) -> &'static str {
     match suite {
         None => "RTP",
         Some(suite) => suite.sdes_name(),

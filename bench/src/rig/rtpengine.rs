@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
-use trunkline_edge_api::{SrtpKey, SrtpSuite};
+use trunkline_edge_api::{AudioCodec, SrtpKey, SrtpSuite};
 use trunkline_testkit::process::Process;
 
-use super::peer::{LegKeys, MediaLeg, Relay, STOP_LIMIT};
+use super::peer::{CallMedia, LegKeys, MediaLeg, Relay, STOP_LIMIT};
+use super::voice::format;
 use super::wire::{RELAY_IP, Side, Wire};
 
 /// Longest wait for it to listen, and for it to answer a command.
@@ -19,7 +20,30 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// Where it takes commands, within its namespace.
 const NG_PORT: u16 = 22_222;
 
-pub(super) struct Rtpengine {
+/// A value of an ng command.
+#[derive(Clone, Copy)]
+enum Value<'a> {
+    Text(&'a str),
+    /// A dictionary of lists, each of one string.
+    Lists(&'a [(&'a str, &'a str)]),
+}
+
+impl Value<'_> {
+    fn bencode(self, into: &mut String) {
+        match self {
+            Self::Text(text) => into.push_str(&format!("{}:{text}", text.len())),
+            Self::Lists(lists) => {
+                into.push('d');
+                for (key, item) in lists {
+                    into.push_str(&format!("{}:{key}l{}:{item}e", key.len(), item.len()));
+                }
+                into.push('e');
+            }
+        }
+    }
+}
+
+pub(crate) struct Rtpengine {
     process: Process,
     control: UdpSocket,
     next_cookie: u64,
@@ -29,7 +53,7 @@ pub(super) struct Rtpengine {
 
 impl Rtpengine {
     /// Version of the installed one; an error when there is none.
-    pub(super) fn version() -> Result<String> {
+    pub(crate) fn version() -> Result<String> {
         let output = std::process::Command::new("rtpengine")
             .arg("--version")
             .output()
@@ -41,7 +65,7 @@ impl Rtpengine {
     }
 
     /// Starts it at the relay's end of `wire`.
-    pub(super) fn start(wire: &Wire) -> Result<Self> {
+    pub(crate) fn start(wire: &Wire) -> Result<Self> {
         let directory = tempfile::Builder::new()
             .prefix("trunkline-bench-")
             .tempdir()?;
@@ -75,7 +99,7 @@ impl Rtpengine {
             _directory: directory,
         };
         let deadline = Instant::now() + LIMIT;
-        while let Err(error) = rtpengine.command(&[("command", "ping")]) {
+        while let Err(error) = rtpengine.command(&[("command", Value::Text("ping"))]) {
             if let Some(status) = rtpengine.process.try_wait()? {
                 bail!(
                     "rtpengine ended with {status}:\n{}",
@@ -90,14 +114,15 @@ impl Rtpengine {
         Ok(rtpengine)
     }
 
-    /// Sends a command, a bencoded dictionary of strings behind a cookie that no other command
+    /// Sends a command, a bencoded dictionary behind a cookie that no other command
     /// has, and returns the answer without its cookie.
-    fn command(&mut self, fields: &[(&str, &str)]) -> Result<String> {
+    fn command(&mut self, fields: &[(&str, Value<'_>)]) -> Result<String> {
         let cookie = format!("tl{}", self.next_cookie);
         self.next_cookie += 1;
         let mut message = format!("{cookie} d");
         for (key, value) in fields {
-            message.push_str(&format!("{}:{key}{}:{value}", key.len(), value.len()));
+            Value::Text(key).bencode(&mut message);
+            value.bencode(&mut message);
         }
         message.push('e');
         self.control.send(message.as_bytes())?;
@@ -120,7 +145,7 @@ impl Rtpengine {
     }
 
     /// As [`Self::command`]; the SDP of the answer.
-    fn negotiate(&mut self, fields: &[(&str, &str)]) -> Result<String> {
+    fn negotiate(&mut self, fields: &[(&str, Value<'_>)]) -> Result<String> {
         let answer = self.command(fields)?;
         let sdp = || {
             let (_, rest) = answer.split_once("3:sdp")?;
@@ -135,39 +160,48 @@ impl Rtpengine {
     fn open_call(
         &mut self,
         peer: SocketAddr,
-        suite: Option<SrtpSuite>,
+        media: &CallMedia,
         legs: &mut Vec<MediaLeg>,
     ) -> Result<()> {
+        use Value::{Lists, Text};
         let call_id = format!("bench-{}", self.next_call);
         self.next_call += 1;
-        let profile = if suite.is_some() {
-            "RTP/SAVP"
-        } else {
-            "RTP/AVP"
+        let [a, b] = media.codecs;
+        let profile = match media.suite {
+            Some(_) => "RTP/SAVP",
+            None => "RTP/AVP",
         };
-        let offered = self.negotiate(&[
-            ("command", "offer"),
-            ("call-id", &call_id),
-            ("from-tag", "a"),
-            ("transport-protocol", profile),
-            ("ICE", "remove"),
-            ("sdp", &sdp_of(peer, "RTP/AVP", "")),
-        ])?;
-        let (keys, crypto_line) = match suite {
+        let sdp = sdp_of(peer, "RTP/AVP", a, "");
+        let mut offer = vec![
+            ("command", Text("offer")),
+            ("call-id", Text(&call_id)),
+            ("from-tag", Text("a")),
+            ("transport-protocol", Text(profile)),
+            ("ICE", Text("remove")),
+            ("sdp", Text(&sdp)),
+        ];
+        // The second leg is offered nothing but its own codec.
+        let codecs = [("mask", "all"), ("transcode", b.encoding_name())];
+        if a != b {
+            offer.push(("codec", Lists(&codecs)));
+        }
+        let offered = self.negotiate(&offer)?;
+        let (keys, crypto_line) = match media.suite {
             None => (None, String::new()),
             Some(suite) => {
                 let (keys, line) = accept_crypto(&offered, suite)?;
                 (Some(keys), line)
             }
         };
+        let sdp = sdp_of(peer, profile, b, &crypto_line);
         let answered = self.negotiate(&[
-            ("command", "answer"),
-            ("call-id", &call_id),
-            ("from-tag", "a"),
-            ("to-tag", "b"),
-            ("transport-protocol", "RTP/AVP"),
-            ("ICE", "remove"),
-            ("sdp", &sdp_of(peer, profile, &crypto_line)),
+            ("command", Text("answer")),
+            ("call-id", Text(&call_id)),
+            ("from-tag", Text("a")),
+            ("to-tag", Text("b")),
+            ("transport-protocol", Text("RTP/AVP")),
+            ("ICE", Text("remove")),
+            ("sdp", Text(&sdp)),
         ])?;
         legs.push(MediaLeg {
             relay: address_in(&answered)?,
@@ -186,11 +220,11 @@ impl Relay for Rtpengine {
         &mut self,
         count: u32,
         peer: SocketAddr,
-        suite: Option<SrtpSuite>,
+        media: &CallMedia,
     ) -> Result<Vec<MediaLeg>> {
         let mut legs = Vec::with_capacity(2 * count as usize);
         for _ in 0..count {
-            self.open_call(peer, suite, &mut legs)?;
+            self.open_call(peer, media, &mut legs)?;
         }
         Ok(legs)
     }
@@ -215,10 +249,15 @@ impl Relay for Rtpengine {
     }
 }
 
-fn sdp_of(peer: SocketAddr, profile: &str, crypto_line: &str) -> String {
+/// A session description with one codec.
+fn sdp_of(peer: SocketAddr, profile: &str, codec: AudioCodec, crypto_line: &str) -> String {
     let (ip, port) = (peer.ip(), peer.port());
+    let format = format(codec);
+    let (number, name) = (format.payload_type.get(), codec.encoding_name());
+    let channels = if format.channels == 2 { "/2" } else { "" };
+    let clock_rate = format.clock_rate.get();
     format!(
-        "v=0\r\no=- 1 1 IN IP4 {ip}\r\ns=-\r\nc=IN IP4 {ip}\r\nt=0 0\r\nm=audio {port} {profile} 0\r\na=rtpmap:0 PCMU/8000\r\na=sendrecv\r\n{crypto_line}"
+        "v=0\r\no=- 1 1 IN IP4 {ip}\r\ns=-\r\nc=IN IP4 {ip}\r\nt=0 0\r\nm=audio {port} {profile} {number}\r\na=rtpmap:{number} {name}/{clock_rate}{channels}\r\na=ptime:20\r\na=sendrecv\r\n{crypto_line}"
     )
 }
 

@@ -12,10 +12,10 @@ use trunkline_media::resample::Resampler;
 use trunkline_testkit::speech::{self, FRAME_LEN};
 
 /// Length of every packet and of every frame, milliseconds.
-pub(super) const FRAME_MILLIS: u32 = 20;
+pub(crate) const FRAME_MILLIS: u32 = 20;
 
 /// A codec as offers name it.
-pub(super) fn format(codec: AudioCodec) -> AudioFormat {
+pub(crate) fn format(codec: AudioCodec) -> AudioFormat {
     let (number, clock_rate, channels) = match codec {
         AudioCodec::Pcmu => (0, ClockRateHz::NARROWBAND, 1),
         AudioCodec::Pcma => (8, ClockRateHz::NARROWBAND, 1),
@@ -34,7 +34,7 @@ pub(super) fn format(codec: AudioCodec) -> AudioFormat {
 }
 
 /// A leg whose peer has this codec and no telephone events.
-pub(super) fn leg_audio(codec: AudioCodec) -> LegAudio {
+pub(crate) fn leg_audio(codec: AudioCodec) -> LegAudio {
     LegAudio {
         receive: AudioFormats::new(vec![format(codec)]).expect("one format"),
         send: format(codec),
@@ -45,17 +45,17 @@ pub(super) fn leg_audio(codec: AudioCodec) -> LegAudio {
 }
 
 /// Some seconds of speech in packets, and a packet of silence.
-pub(super) struct Voice {
-    pub(super) payload_type: PayloadType,
+pub(crate) struct Voice {
+    pub(crate) payload_type: PayloadType,
     /// RTP units of a packet.
-    pub(super) units: u32,
-    pub(super) speech: Vec<Vec<u8>>,
-    pub(super) silence: Vec<u8>,
+    pub(crate) units: u32,
+    pub(crate) speech: Vec<Vec<u8>>,
+    pub(crate) silence: Vec<u8>,
 }
 
 impl Voice {
     /// Encoded as a peer of that codec does it: Opus from 48 kHz, as browsers do.
-    pub(super) fn new(codec: AudioCodec) -> Result<Self> {
+    pub(crate) fn new(codec: AudioCodec) -> Result<Self> {
         let rate = match codec {
             AudioCodec::Opus => SampleRate::Hz48000,
             AudioCodec::G722 => SampleRate::Hz16000,
@@ -65,7 +65,7 @@ impl Voice {
     }
 
     /// Encoded from that rate.
-    pub(super) fn at(codec: AudioCodec, rate: SampleRate) -> Result<Self> {
+    pub(crate) fn at(codec: AudioCodec, rate: SampleRate) -> Result<Self> {
         let format = format(codec);
         let mut resampler = Resampler::new(SampleRate::Hz8000, rate);
         let mut encoder = Encoder::new(&format, rate)
@@ -94,10 +94,19 @@ impl Voice {
             silence: encode(&[0; FRAME_LEN])?,
         })
     }
+
+    /// Of somebody who listens: sends as often, and says nothing.
+    pub(crate) fn silent(&self) -> Self {
+        Self {
+            speech: vec![self.silence.clone()],
+            silence: self.silence.clone(),
+            ..*self
+        }
+    }
 }
 
 /// The recording as a WAV file, to be played: 8 kHz, µ-law.
-pub(super) fn wav() -> Vec<u8> {
+pub(crate) fn wav() -> Vec<u8> {
     let caller = speech::caller();
     let data: Vec<u8> = (0..caller.frame_count())
         .flat_map(|index| caller.frame(index))

@@ -40,12 +40,17 @@ struct {
 	__type(value, __u32);
 } settings SEC(".maps");
 
-struct stamped_rtp {
+struct rtp_header {
 	__u8 version_bits;
 	__u8 payload_type;
 	__u16 sequence;
 	__u32 timestamp;
 	__u32 ssrc;
+} __attribute__((packed));
+
+// What the generator's own packets begin with; encoded audio is shorter, or holds something else.
+struct stamped_rtp {
+	struct rtp_header header;
 	__u32 magic;
 	__u32 step;
 	__u64 sent_at_nanos;
@@ -84,16 +89,22 @@ int far_end(struct xdp_md *context)
 	__u32 *passes = map_lookup(&settings, &setting);
 	if (!is_udp || (passes && *passes))
 		return XDP_PASS;
-	struct stamped_rtp *rtp = (struct stamped_rtp *)(data + PAYLOAD_AT);
-	// Version 2, and no payload type that RTCP would have (RFC 5761).
-	if ((unsigned char *)(rtp + 1) > end || (rtp->version_bits & 0xc0) != 0x80 ||
-	    (rtp->payload_type & 0x7f) >= 64)
+	struct rtp_header *header = (struct rtp_header *)(data + PAYLOAD_AT);
+	if ((unsigned char *)(header + 1) > end || (header->version_bits & 0xc0) != 0x80)
 		return XDP_DROP;
-	if (rtp->magic == MAGIC_SPRAY) {
+	// What would be RTCP if it came to the same port (RFC 5761, section 4).
+	__u8 payload_type = header->payload_type & 0x7f;
+	if (payload_type >= 64 && payload_type < 96)
+		return XDP_DROP;
+	struct stamped_rtp *rtp = (struct stamped_rtp *)header;
+	int is_stamped = (unsigned char *)(rtp + 1) <= end;
+	if (is_stamped && rtp->magic == MAGIC_SPRAY) {
 		add(CELL_SPRAYED);
 		return XDP_DROP;
 	}
 	add(CELL_RTP);
+	if (!is_stamped)
+		return XDP_DROP;
 	setting = SETTING_STEP;
 	__u32 *step = map_lookup(&settings, &setting);
 	if (step && rtp->magic == MAGIC_CALL && rtp->step == *step)

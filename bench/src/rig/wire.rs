@@ -1,8 +1,8 @@
 //! The wire between generator and relay: a veth pair with each end in a network namespace of its
 //! own.
 //!
-//! Receive packet steering on the relay's end puts the whole cost of a relay on core 0: softirq
-//! receive, the relay itself, transmit. The generator has core 1 for itself.
+//! Receive packet steering on the relay's end puts the whole cost of a relay on core 1: softirq
+//! receive, the relay itself, transmit. The generator has core 0 for itself.
 
 use std::fs::File;
 use std::net::{Ipv4Addr, UdpSocket};
@@ -23,9 +23,9 @@ pub(crate) const GENERATOR_IP: Ipv4Addr = Ipv4Addr::new(198, 18, 77, 2);
 pub(crate) const ATTACKER_IP: Ipv4Addr = Ipv4Addr::new(198, 18, 77, 3);
 
 /// Core of the relay and all that the kernel does for it.
-pub(crate) const RELAY_CORE: usize = 0;
+pub(crate) const RELAY_CORE: usize = 1;
 /// Core of the generator.
-pub(crate) const GENERATOR_CORE: usize = 1;
+pub(crate) const GENERATOR_CORE: usize = 0;
 
 /// Packets that the kernel holds between driver and softirq, per core. The default of 1,000 is
 /// less than what a veth sender can hand over while the relay's core finishes one system call; a
@@ -152,15 +152,6 @@ impl Wire {
     /// A socket at the generator's side.
     pub(crate) fn generator_socket(&self, ip: Ipv4Addr) -> Result<UdpSocket> {
         self.inside(Side::Generator, move || Ok(UdpSocket::bind((ip, 0))?))
-    }
-
-    /// Has the generator's core take what reaches the generator's end. Without it the kernel's part
-    /// of a receiver would be the relay's core's.
-    pub(crate) fn steer_to_generator(&self) -> Result<()> {
-        let mask = 1 << GENERATOR_CORE;
-        let steer = format!("echo {mask} > /sys/class/net/{GENERATOR_END}/queues/rx-0/rps_cpus");
-        let command = ["netns", "exec", GENERATOR_NAMESPACE, "sh", "-c", &steer];
-        ip(&command)
     }
 
     /// What the kernel dropped on the relay's side for want of room.

@@ -28,12 +28,12 @@ const SETTING_STEP: u32 = 0;
 const SETTING_PASSES: u32 = 1;
 
 /// First bytes of a payload, by which the program tells whose packet it is.
-pub(super) const MAGIC_CALL: u32 = 0x544c_4243;
+pub(crate) const MAGIC_CALL: u32 = 0x544c_4243;
 /// The same of a packet that no relay should let through.
-pub(super) const MAGIC_SPRAY: u32 = 0x544c_4253;
+pub(crate) const MAGIC_SPRAY: u32 = 0x544c_4253;
 
 /// The loaded program; unloaded when dropped.
-pub(super) struct FarEnd {
+pub(crate) struct FarEnd {
     cells: Array<MapData, u64>,
     settings: Array<MapData, u32>,
     _program: Ebpf,
@@ -41,16 +41,16 @@ pub(super) struct FarEnd {
 
 /// RTP packets that have arrived so far.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Arrived {
+pub(crate) struct Arrived {
     /// The calls' own.
-    pub(super) rtp: u64,
+    pub(crate) rtp: u64,
     /// The attacker's.
-    pub(super) sprayed: u64,
+    pub(crate) sprayed: u64,
 }
 
 impl FarEnd {
     /// Compiles the program into `directory` and attaches it to the generator's end of `wire`.
-    pub(super) fn attach(wire: &Wire, directory: &Path) -> Result<Self> {
+    pub(crate) fn attach(wire: &Wire, directory: &Path) -> Result<Self> {
         let source = directory.join("far_end.bpf.c");
         let object = directory.join("far_end.bpf.o");
         std::fs::write(&source, SOURCE)?;
@@ -93,11 +93,11 @@ impl FarEnd {
     }
 
     /// Lets everything through to sockets, for a look at what a relay makes of the packets.
-    pub(super) fn pass(&mut self, passes: bool) -> Result<()> {
+    pub(crate) fn pass(&mut self, passes: bool) -> Result<()> {
         Ok(self.settings.set(SETTING_PASSES, u32::from(passes), 0)?)
     }
 
-    pub(super) fn arrived(&self) -> Result<Arrived> {
+    pub(crate) fn arrived(&self) -> Result<Arrived> {
         Ok(Arrived {
             rtp: self.cells.get(&CELL_RTP, 0)?,
             sprayed: self.cells.get(&CELL_SPRAYED, 0)?,
@@ -105,7 +105,7 @@ impl FarEnd {
     }
 
     /// Observes latencies of packets that carry `step` from now on, and of no others.
-    pub(super) fn observe(&mut self, step: u32) -> Result<()> {
+    pub(crate) fn observe(&mut self, step: u32) -> Result<()> {
         self.settings.set(SETTING_STEP, step, 0)?;
         self.cells.set(CELL_LATENCY_MAX, 0, 0)?;
         for bucket in 0..LATENCY_BUCKETS {
@@ -116,7 +116,7 @@ impl FarEnd {
 
     /// Latencies since [`Self::observe`], microseconds, each rounded up to a whole one; `None`
     /// when no packet could be read.
-    pub(super) fn latency_us(&self) -> Result<Option<Quantiles>> {
+    pub(crate) fn latency_us(&self) -> Result<Option<Quantiles>> {
         let counts = (0..LATENCY_BUCKETS)
             .map(|bucket| self.cells.get(&(CELL_LATENCY_BASE + bucket), 0))
             .collect::<Result<Vec<u64>, _>>()?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use rustix::process::{Pid, setpriority_process};
-use trunkline_edge_api::{SrtpKey, SrtpSuite};
+use trunkline_edge_api::{AudioCodec, SrtpKey, SrtpSuite};
 
 use super::wire::RELAY_CORE;
 
@@ -15,6 +15,33 @@ const TICKS_PER_SECOND: f64 = 100.0;
 
 /// Longest time that ending may take.
 pub(crate) const STOP_LIMIT: Duration = Duration::from_secs(10);
+
+/// What the two legs of a call carry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct CallMedia {
+    /// What each leg's peer sends and is sent, in 20 ms packets; transcoded where they differ.
+    pub(crate) codecs: [AudioCodec; 2],
+    /// How the second leg is protected; `None`: plain RTP, as the first always is.
+    pub(crate) suite: Option<SrtpSuite>,
+}
+
+impl CallMedia {
+    /// Relayed, not transcoded.
+    pub(crate) const fn pcmu(suite: Option<SrtpSuite>) -> Self {
+        Self {
+            codecs: [AudioCodec::Pcmu, AudioCodec::Pcmu],
+            suite,
+        }
+    }
+
+    /// Plain RTP on both legs.
+    pub(crate) const fn plain(codecs: [AudioCodec; 2]) -> Self {
+        Self {
+            codecs,
+            suite: None,
+        }
+    }
+}
 
 /// A leg of a call as its peer knows it.
 #[derive(Debug)]
@@ -35,14 +62,13 @@ pub(crate) struct LegKeys {
 
 /// A relay process under test.
 pub(crate) trait Relay {
-    /// Opens `count` calls more; both peers of each are `peer`. The first leg is plain RTP, the
-    /// second protected with `suite`, where there is one. Legs of one call are neighbours in what
-    /// is returned. RTCP has ports of its own.
+    /// Opens `count` calls more; both peers of each are `peer`. Legs of one call are neighbours in
+    /// what is returned. RTCP has ports of its own.
     fn open_calls(
         &mut self,
         count: u32,
         peer: SocketAddr,
-        suite: Option<SrtpSuite>,
+        media: &CallMedia,
     ) -> Result<Vec<MediaLeg>>;
 
     /// Whatever has to be done between two steps; an error when the relay is gone.
@@ -85,7 +111,13 @@ pub(crate) struct CpuTime {
     pub(crate) system: f64,
 }
 
-/// `process` is a process id, or `self`.
+impl CpuTime {
+    pub(crate) fn total(self) -> f64 {
+        self.user + self.system
+    }
+}
+
+/// `process` is a process id, or `self`; with `/task/<id>` behind it, one thread is meant.
 pub(crate) fn cpu_time(process: &str) -> Result<CpuTime> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
     // The command name, in parentheses, may hold spaces; utime and stime are the 12th and 13th
@@ -102,6 +134,18 @@ pub(crate) fn cpu_time(process: &str) -> Result<CpuTime> {
         user: seconds()?,
         system: seconds()?,
     })
+}
+
+/// The thread of a process that has this name, as [`cpu_time`] wants it; `None` when none has.
+pub(crate) fn thread_named(process_id: u32, name: &str) -> Result<Option<String>> {
+    for task in fs::read_dir(format!("/proc/{process_id}/task"))? {
+        let path = task?.path();
+        if fs::read_to_string(path.join("comm"))?.trim_end() == name {
+            let thread = path.strip_prefix("/proc").unwrap_or(&path);
+            return Ok(Some(thread.display().to_string()));
+        }
+    }
+    Ok(None)
 }
 
 /// User time of everything on all cores since boot, seconds.
