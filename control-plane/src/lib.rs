@@ -21,3 +21,4 @@ pub mod site;
 pub mod store;
 pub mod switch;
 pub mod transport;
+pub mod trunk;
