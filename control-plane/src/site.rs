@@ -44,12 +44,13 @@ mod names;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use document::SiteDocument;
+pub use document::{SecretFile, SiteDocument};
 pub use names::{Availability, E164, Extension, InterfaceName, Name, SipUser};
 
 use crate::call::Pin;
 use crate::credential::Credential;
 use crate::party::{PartyAudio, RecordCalls};
+use crate::trunk::{MemberOutbound, TenantOutbound, TrunkSettings};
 
 /// Largest site file that is read, bytes: room for about 100,000 members.
 const SITE_FILE_SIZE_MAX: u64 = 32 << 20;
@@ -71,6 +72,8 @@ pub struct Site {
     pub dids: Vec<Did>,
     /// Each name once per tenant; each number once, and none of `dids`.
     pub conferences: Vec<Conference>,
+    /// Each prefix once per tenant.
+    pub routes: Vec<Route>,
 }
 
 /// A customer whose members, trunks and numbers are kept apart from all others'.
@@ -80,6 +83,8 @@ pub struct Tenant {
     pub name: Name,
     /// What its held callers hear: a file under `[media] prompts_dir`.
     pub hold_music: Option<String>,
+    /// What its members may call.
+    pub outbound: TenantOutbound,
 }
 
 /// A carrier's connection.
@@ -89,7 +94,7 @@ pub struct Trunk {
     pub name: Name,
     /// Whose numbers it delivers.
     pub tenant: Name,
-    /// Networks its SIP requests come from; at least one.
+    /// Networks its SIP requests come from; none where only names or its registration tell.
     pub sources: Vec<IpNet>,
     /// Whether its media is protected.
     pub srtp: SrtpPolicy,
@@ -100,6 +105,8 @@ pub struct Trunk {
     pub media: Option<InterfaceName>,
     /// How its audio and digits are treated.
     pub audio: PartyAudio,
+    /// Where calls to it go, and how.
+    pub settings: TrunkSettings,
 }
 
 /// A person with a phone.
@@ -126,6 +133,8 @@ pub struct Member {
     pub media: Option<InterfaceName>,
     /// How the phone's audio and digits are treated.
     pub audio: PartyAudio,
+    /// What the member may call.
+    pub outbound: MemberOutbound,
 }
 
 /// A number that carriers deliver.
@@ -139,6 +148,19 @@ pub struct Did {
     pub member: Extension,
     /// Whether its calls are recorded.
     pub record: RecordCalls,
+    /// Its calls at one time.
+    pub channels_max: Option<u32>,
+}
+
+/// Which trunks a tenant's calls go out through.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// Half of the key.
+    pub tenant: Name,
+    /// The other half: `+` and digits, or an emergency number.
+    pub prefix: String,
+    /// Tried in this order; at least one.
+    pub trunks: Vec<Name>,
 }
 
 /// A number whose callers hear each other.
@@ -176,14 +198,13 @@ impl Site {
         let document: SiteDocument = parse_document(&text, &file_name)?;
         document.check_interfaces(&file_name, interfaces)?;
         let dir = path.parent().unwrap_or(Path::new(""));
-        document.resolve(realm, |member| {
-            let password_file = dir.join(&member.password_file);
-            read_password(&password_file).map_err(|problem| {
+        document.resolve(realm, |file| {
+            read_password(&dir.join(&file.path)).map_err(|problem| {
                 let message = format!(
-                    "[[member]] password_file = {:?}: {problem}",
-                    member.password_file
+                    "[[{}]] {} = {:?}: {problem}",
+                    file.section, file.key, file.path
                 );
-                ConfigError::at(&file_name, member.line, message)
+                ConfigError::at(&file_name, file.line, message)
             })
         })
     }

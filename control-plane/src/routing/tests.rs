@@ -1,5 +1,6 @@
 use super::*;
 use crate::credential::Credential;
+use crate::trunk::{MemberOutbound, TrunkSettings};
 
 fn name(text: &str) -> Name {
     text.parse().expect("a name")
@@ -18,6 +19,8 @@ fn member(tenant: &str, extension: &str, availability: Availability) -> MemberRo
         srtp: SrtpPolicy::Off,
         media: None,
         audio: PartyAudio::default(),
+        outbound: MemberOutbound::default(),
+        numbers: Vec::new(),
     }
 }
 
@@ -56,6 +59,7 @@ fn trunk(tenant: &str) -> Origin {
         media_from: Vec::new(),
         media: None,
         audio: PartyAudio::default(),
+        settings: TrunkSettings::default(),
     }))
 }
 

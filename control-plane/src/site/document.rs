@@ -8,7 +8,6 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use ipnet::IpNet;
-use trunkline_edge_api::SourceNetworks;
 use trunkline_edge_api::config::{
     ConfigError, Document, KeyDefault, KeySpec, MediaAddress, Problem, Reader, Section,
     SectionSpec, Value,
@@ -17,18 +16,29 @@ use trunkline_edge_api::config::{
 use trunkline_sip::offer_answer::{SrtpPolicy, Transcode};
 
 use super::{
-    Availability, Conference, Did, E164, Extension, InterfaceName, Member, Name, SipUser, Site,
-    Tenant, Trunk,
+    Availability, Conference, Did, E164, Extension, InterfaceName, Member, Name, Route, SipUser,
+    Site, Tenant,
 };
 use crate::call::Pin;
 use crate::credential::Credential;
 use crate::party::{Dtmf, PartyAudio, RecordCalls};
+use crate::trunk::MemberOutbound;
+use crate::trunk::destination::is_host;
+
+mod outbound;
+mod trunk;
+
+use outbound::{
+    CALLER_ID, CALLER_IDS, CALLS_PER_DAY, CHANNELS_MAX, DURATION_MAX, EMERGENCY, MEMBER_PREFIXES,
+    MINUTES_PER_DAY, ROUTE, TENANT_PREFIXES, read_member_outbound, read_route,
+    read_tenant_outbound,
+};
+use trunk::{
+    COUNTRY_CODE, INTERNATIONAL_PREFIX, NATIONAL_PREFIX, TRUNK, TrunkDocument, read_trunk,
+};
 
 /// Characters of a display name.
 const DISPLAY_NAME_CHARS_MAX: usize = 80;
-
-/// Source networks of one trunk.
-const SOURCES_MAX: usize = 256;
 
 const TENANT_REFERENCE: KeySpec = KeySpec {
     name: "tenant",
@@ -100,55 +110,16 @@ static TENANT: SectionSpec = SectionSpec {
             },
             effect: "What its callers and members hear while the other side holds.",
         },
-    ],
-};
-
-static TRUNK: SectionSpec = SectionSpec {
-    name: "trunk",
-    effect: "A carrier's connection.",
-    keys: &[
-        KeySpec {
-            name: "name",
-            form: Name::FORM,
-            default: KeyDefault::Required {
-                example: "\"carrier-1\"",
-            },
-            effect: "Its name, also the trunk label of metrics.",
-        },
-        TENANT_REFERENCE,
-        KeySpec {
-            name: "sources",
-            form: "a list of 1 to 256 networks or addresses whose host bits are zero, e.g. \
-                   [\"192.0.2.0/28\", \"2001:db8::/64\", \"198.51.100.7\"]",
-            default: KeyDefault::Required {
-                example: "[\"192.0.2.0/28\"]",
-            },
-            effect: "Where its SIP requests come from. The longest match decides.",
-        },
-        SRTP,
-        KeySpec {
-            name: "media_from",
-            form: "a list of 1 to 8 networks or addresses whose host bits are zero, none of \
-                   which holds every address",
-            default: KeyDefault::Absent {
-                meaning: "only the address in its SDP",
-                example: "[\"198.51.100.0/24\"]",
-            },
-            effect: "Where its media may come from, any port, beside the address in its SDP: for \
-                     carriers that send from elsewhere than they listen. Whoever can send from \
-                     there is heard.",
-        },
-        KeySpec {
-            name: "media",
-            form: InterfaceName::FORM,
-            default: KeyDefault::Absent {
-                meaning: "the first media address of the family that its offer names",
-                example: "\"outside\"",
-            },
-            effect: "Our media address towards it. Offers of the other family are then refused.",
-        },
-        TRANSCODE,
-        DTMF,
+        TENANT_PREFIXES,
+        CALLS_PER_DAY,
+        MINUTES_PER_DAY,
+        DURATION_MAX,
+        COUNTRY_CODE,
+        NATIONAL_PREFIX,
+        INTERNATIONAL_PREFIX,
+        EMERGENCY,
+        CALLER_ID,
+        CHANNELS_MAX,
     ],
 };
 
@@ -212,6 +183,10 @@ static MEMBER: SectionSpec = SectionSpec {
         },
         TRANSCODE,
         DTMF,
+        MEMBER_PREFIXES,
+        CALLS_PER_DAY,
+        MINUTES_PER_DAY,
+        CALLER_IDS,
     ],
 };
 
@@ -235,6 +210,7 @@ static DID: SectionSpec = SectionSpec {
             effect: "Extension of the member who answers.",
         },
         RECORD,
+        CHANNELS_MAX,
     ],
 };
 
@@ -291,10 +267,11 @@ const FILE_FORM: &str = "a path relative to [media] prompts_dir, without \"..\""
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SiteDocument {
     tenants: Vec<Tenant>,
-    trunks: Vec<Trunk>,
+    trunks: Vec<TrunkDocument>,
     members: Vec<MemberDocument>,
     dids: Vec<Did>,
     conferences: Vec<Conference>,
+    routes: Vec<Route>,
     mentions: Vec<Mention>,
 }
 
@@ -306,13 +283,23 @@ struct Mention {
     line: usize,
 }
 
-/// A `[[member]]` whose password file has not been read.
+/// A file whose only line is a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MemberDocument {
-    /// The line of its `password_file`.
+pub struct SecretFile {
+    /// The section that names it.
+    pub(super) section: &'static str,
+    /// The key that does.
+    pub(super) key: &'static str,
+    /// The line of that.
     pub(super) line: usize,
     /// As written.
-    pub(super) password_file: PathBuf,
+    pub(super) path: PathBuf,
+}
+
+/// A `[[member]]` whose password file has not been read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct MemberDocument {
+    password_file: SecretFile,
     tenant: Name,
     extension: Extension,
     name: String,
@@ -322,6 +309,7 @@ pub struct MemberDocument {
     srtp: SrtpPolicy,
     media: Option<InterfaceName>,
     audio: PartyAudio,
+    outbound: MemberOutbound,
 }
 
 impl SiteDocument {
@@ -353,17 +341,20 @@ impl SiteDocument {
         ConfigError::from_problems(problems.collect()).map_or(Ok(()), Err)
     }
 
-    /// Turns passwords into credentials. `password` is asked once per member.
+    /// Reads the secrets, and turns members' passwords into credentials. `secret` is asked once
+    /// per file that is named.
     ///
     /// # Errors
-    /// The first problem that `password` reports.
+    /// The first problem that `secret` reports.
     pub fn resolve(
         self,
         realm: &str,
-        password: impl Fn(&MemberDocument) -> Result<String, ConfigError>,
+        secret: impl Fn(&SecretFile) -> Result<String, ConfigError>,
     ) -> Result<Site, ConfigError> {
+        let trunks = self.trunks.into_iter().map(|trunk| trunk.resolve(&secret));
+        let trunks = trunks.collect::<Result<_, _>>()?;
         let members = self.members.into_iter().map(|member| {
-            let password = password(&member)?;
+            let password = secret(&member.password_file)?;
             let credential = Credential::new(member.sip_user.as_str(), realm, &password);
             Ok(Member {
                 tenant: member.tenant,
@@ -376,38 +367,52 @@ impl SiteDocument {
                 srtp: member.srtp,
                 media: member.media,
                 audio: member.audio,
+                outbound: member.outbound,
             })
         });
         Ok(Site {
             tenants: self.tenants,
-            trunks: self.trunks,
+            trunks,
             members: members.collect::<Result<_, _>>()?,
             dids: self.dids,
             conferences: self.conferences,
+            routes: self.routes,
         })
     }
 }
 
 impl Document for SiteDocument {
     const SECTIONS: &'static [&'static SectionSpec] =
-        &[&TENANT, &TRUNK, &MEMBER, &DID, &CONFERENCE];
+        &[&TENANT, &TRUNK, &MEMBER, &DID, &CONFERENCE, &ROUTE];
 
     fn read(reader: &Reader<'_>) -> Option<Self> {
         let mut names = Names::default();
         // Every section is read even after a problem, so that one run shows them all.
-        let tenants = read_each(reader.sections(&TENANT), |s| read_tenant(s, &mut names));
-        let trunks = read_each(reader.sections(&TRUNK), |s| read_trunk(s, &mut names));
-        let members = read_each(reader.sections(&MEMBER), |s| read_member(s, &mut names));
-        let dids = read_each(reader.sections(&DID), |s| read_did(s, &mut names));
-        let conferences = read_each(reader.sections(&CONFERENCE), |s| {
+        let tenant_sections = reader.sections(&TENANT);
+        let member_sections = reader.sections(&MEMBER);
+        let tenants = read_each(&tenant_sections, |s| read_tenant(s, &mut names));
+        let trunks = read_each(&reader.sections(&TRUNK), |s| read_trunk(s, &mut names));
+        let members = read_each(&member_sections, |s| read_member(s, &mut names));
+        let dids = read_each(&reader.sections(&DID), |s| read_did(s, &mut names));
+        let conferences = read_each(&reader.sections(&CONFERENCE), |s| {
             read_conference(s, &mut names)
         });
+        let routes = read_each(&reader.sections(&ROUTE), |s| read_route(s, &mut names));
+        if let (Some(_), Some(_), Some(_)) = (&tenants, &members, &dids) {
+            for section in &tenant_sections {
+                outbound::check_tenants_caller_id(section, &names);
+            }
+            for section in &member_sections {
+                outbound::check_caller_ids(section, "caller_ids", &names);
+            }
+        }
         Some(Self {
             tenants: tenants?,
             trunks: trunks?,
             members: members?,
             dids: dids?,
             conferences: conferences?,
+            routes: routes?,
             mentions: names.mentions,
         })
     }
@@ -425,11 +430,17 @@ struct Names {
     extensions: HashMap<(Name, Extension), usize>,
     sip_users: HashMap<SipUser, usize>,
     numbers: HashMap<E164, usize>,
+    number_owners: HashMap<E164, Name>,
     conferences: HashMap<(Name, Name), usize>,
+    /// What each tenant dials for help.
+    emergency: HashMap<Name, Vec<String>>,
+    /// Whose each trunk is, and whether calls can go out through it.
+    outbound_trunks: HashMap<Name, (Name, bool)>,
+    routes: HashMap<(Name, String), usize>,
 }
 
 fn read_each<T>(
-    sections: Vec<Section<'_>>,
+    sections: &[Section<'_>],
     mut read: impl FnMut(&Section<'_>) -> Option<T>,
 ) -> Option<Vec<T>> {
     let items: Vec<Option<T>> = sections.iter().map(&mut read).collect();
@@ -442,32 +453,15 @@ fn read_tenant(section: &Section<'_>, names: &mut Names) -> Option<Tenant> {
     if let Some(media) = interface(section, TENANT.name, names)? {
         names.tenants_media.insert(name.clone(), media);
     }
-    let hold_music = section.optional("hold_music", file_name)?;
-    Some(Tenant { name, hold_music })
-}
-
-fn read_trunk(section: &Section<'_>, names: &mut Names) -> Option<Trunk> {
-    let name = section.value("name", parsed::<Name>);
-    let tenant = tenant_reference(section, names);
-    let sources = section.value("sources", sources);
-    let srtp = section.value("srtp", parsed::<SrtpPolicy>);
-    let media_from = section.optional("media_from", media_from);
-    let media = interface(section, TRUNK.name, names);
-    let audio = party_audio(section);
-    if let Some(name) = &name {
-        take(section, "name", &mut names.trunks, name.clone());
-    }
-    for &source in sources.iter().flatten() {
-        take(section, "sources", &mut names.sources, source);
-    }
-    Some(Trunk {
-        name: name?,
-        tenant: tenant?,
-        sources: sources?,
-        srtp: srtp?,
-        media_from: media_from?.unwrap_or_default(),
-        media: media?,
-        audio: audio?,
+    let hold_music = section.optional("hold_music", file_name);
+    let outbound = read_tenant_outbound(section)?;
+    names
+        .emergency
+        .insert(name.clone(), outbound.emergency.clone());
+    Some(Tenant {
+        name,
+        hold_music: hold_music?,
+        outbound,
     })
 }
 
@@ -476,20 +470,20 @@ fn read_member(section: &Section<'_>, names: &mut Names) -> Option<MemberDocumen
     let extension = section.value("extension", parsed::<Extension>);
     let name = section.value("name", display_name);
     let sip_user = section.value("sip_user", parsed::<SipUser>);
-    let password_file = section.value("password_file", |value| {
-        value
-            .as_str()
-            .filter(|path| !path.is_empty())
-            .map(PathBuf::from)
-    });
+    let password_file = section.value("password_file", trunk::path);
     let forward_number = section.optional("forward_number", parsed::<E164>);
     let availability = section.value("availability", parsed::<Availability>);
     let srtp = section.value("srtp", parsed::<SrtpPolicy>);
     let own_media = interface(section, MEMBER.name, names);
     let audio = party_audio(section);
+    let outbound = read_member_outbound(section);
     if let (Some(tenant), Some(extension)) = (&tenant, &extension) {
         let key = (tenant.clone(), extension.clone());
         take(section, "extension", &mut names.extensions, key);
+        let emergency = names.emergency.get(tenant);
+        if emergency.is_some_and(|numbers| numbers.iter().any(|n| n == extension.as_str())) {
+            section.reject("extension", "this is what the tenant dials for help");
+        }
     }
     if let Some(sip_user) = &sip_user {
         take(section, "sip_user", &mut names.sip_users, sip_user.clone());
@@ -497,8 +491,12 @@ fn read_member(section: &Section<'_>, names: &mut Names) -> Option<MemberDocumen
     let tenants_media = || names.tenants_media.get(tenant.as_ref()?).cloned();
     let media = own_media.map(|own| own.or_else(tenants_media));
     Some(MemberDocument {
-        line: section.line_of("password_file"),
-        password_file: password_file?,
+        password_file: SecretFile {
+            section: MEMBER.name,
+            key: "password_file",
+            line: section.line_of("password_file"),
+            path: password_file?,
+        },
         tenant: tenant?,
         extension: extension?,
         name: name?,
@@ -508,6 +506,7 @@ fn read_member(section: &Section<'_>, names: &mut Names) -> Option<MemberDocumen
         srtp: srtp?,
         media: media?,
         audio: audio?,
+        outbound: outbound?,
     })
 }
 
@@ -542,8 +541,12 @@ fn read_did(section: &Section<'_>, names: &mut Names) -> Option<Did> {
     let tenant = tenant_reference(section, names);
     let member = section.value("member", parsed::<Extension>);
     let record = section.value("record", parsed::<RecordCalls>);
+    let channels_max = outbound::channels_max(section);
     if let Some(number) = &number {
         take(section, "number", &mut names.numbers, number.clone());
+        if let Some(tenant) = &tenant {
+            names.number_owners.insert(number.clone(), tenant.clone());
+        }
     }
     if let (Some(tenant), Some(member)) = (&tenant, &member) {
         let key = (tenant.clone(), member.clone());
@@ -557,6 +560,7 @@ fn read_did(section: &Section<'_>, names: &mut Names) -> Option<Did> {
         tenant: tenant?,
         member: member?,
         record: record?,
+        channels_max: channels_max?,
     })
 }
 
@@ -632,16 +636,6 @@ fn display_name(value: Value<'_>) -> Option<String> {
         && name.chars().count() <= DISPLAY_NAME_CHARS_MAX
         && !name.chars().any(char::is_control);
     fits.then(|| name.to_owned())
-}
-
-fn sources(value: Value<'_>) -> Option<Vec<IpNet>> {
-    networks(value, SOURCES_MAX)
-}
-
-fn media_from(value: Value<'_>) -> Option<Vec<IpNet>> {
-    let networks = networks(value, SourceNetworks::LEN_MAX)?;
-    let is_bounded = networks.iter().all(|network| network.prefix_len() > 0);
-    is_bounded.then_some(networks)
 }
 
 fn networks(value: Value<'_>, len_max: usize) -> Option<Vec<IpNet>> {

@@ -40,9 +40,8 @@ pub(crate) fn site(text: &str) -> Site {
 }
 
 fn try_site(text: &str) -> Result<Site, ConfigError> {
-    parse_document::<SiteDocument>(text, "site.toml")?.resolve("trunkline", |member| {
-        Ok(member.password_file.display().to_string())
-    })
+    parse_document::<SiteDocument>(text, "site.toml")?
+        .resolve("trunkline", |file| Ok(file.path.display().to_string()))
 }
 
 fn problems(text: &str) -> String {
@@ -154,11 +153,14 @@ fn problems_name_line_key_and_what_is_allowed() {
     let table = [
         (
             "[[trunck]]\n",
-            "site.toml:1: unknown section \"trunck\"; allowed sections: tenant, trunk, member, did, conference",
+            "site.toml:1: unknown section \"trunck\"; allowed sections: tenant, trunk, member, did, conference, route",
         ),
         (
             "[[tenant]]\nname = \"acme\"\nnane = \"x\"\n",
-            "site.toml:3: unknown key \"nane\" in [[tenant]]; allowed: name, media, hold_music",
+            "site.toml:3: unknown key \"nane\" in [[tenant]]; allowed: name, media, hold_music, \
+             outbound_prefixes, outbound_calls_per_day, outbound_minutes_per_day, \
+             outbound_duration_max_secs, country_code, national_prefix, international_prefix, \
+             emergency, caller_id, channels_max",
         ),
         (
             "[[tenant]]\nname = \"a b\"\n",
@@ -198,7 +200,8 @@ fn sources_that_do_not_name_a_network_are_refused() {
         "[]",
         "[\"192.0.2.7/24\"]",
         "[\"::ffff:192.0.2.0/120\"]",
-        "[\"carrier.example.org\"]",
+        "[\"192.0.2.256\"]",
+        "[\"sip:carrier.example.org\"]",
         "\"192.0.2.0/24\"",
     ] {
         let text = format!(
@@ -260,3 +263,5 @@ fn debug_output_shows_neither_numbers_nor_credentials() {
     let hash = site(SMALL_SITE).members[0].credential.hashes_hex()[0].clone();
     assert!(!shown.contains(&hash), "{shown}");
 }
+
+mod trunks;

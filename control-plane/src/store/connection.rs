@@ -56,6 +56,11 @@ fn migrator() -> Migrator {
             include_str!("../../migrations/0008_conference_entry.sql"),
         ),
         simple(
+            10,
+            "trunks out",
+            include_str!("../../migrations/0010_trunks_out.sql"),
+        ),
+        simple(
             20,
             "digest_sha512_256",
             include_str!("../../migrations/0020_digest_sha512_256.sql"),

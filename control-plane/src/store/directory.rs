@@ -18,9 +18,10 @@ use crate::call::Pin;
 use crate::credential::Credential;
 use crate::party::{PartyAudio, RecordCalls};
 use crate::site::{
-    Availability, Conference, Did, E164, Extension, InterfaceName, Member, Name, Site, Tenant,
-    Trunk,
+    Availability, Conference, Did, E164, Extension, InterfaceName, Member, Name, Route, Site,
+    Tenant, Trunk,
 };
+use crate::trunk::settings::{from_json, to_json};
 
 /// A member as lists show it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -83,7 +84,10 @@ pub struct TrunkRow {
     pub dtmf: String,
 }
 
-const SELECT_TENANTS: &str = "SELECT name, hold_music, origin FROM tenants ORDER BY name";
+const SELECT_TENANTS: &str = "SELECT name, hold_music, outbound, origin FROM tenants ORDER BY name";
+
+const SELECT_ROUTES: &str = "SELECT routes.*, tenants.name AS tenant FROM routes \
+     JOIN tenants ON tenants.id = tenant_id ORDER BY tenant, prefix";
 
 const SELECT_TRUNKS: &str = "SELECT trunks.*, tenants.name AS tenant FROM trunks \
      JOIN tenants ON tenants.id = tenant_id ORDER BY trunks.name";
@@ -94,7 +98,7 @@ const SELECT_MEMBERS: &str = "SELECT members.*, tenants.name AS tenant FROM memb
 const SELECT_CONFERENCES: &str = "SELECT conferences.*, tenants.name AS tenant FROM conferences \
      JOIN tenants ON tenants.id = tenant_id ORDER BY tenant, conferences.name";
 
-const SELECT_DIDS: &str = "SELECT dids.number, dids.record, dids.origin, tenants.name AS tenant, \
+const SELECT_DIDS: &str = "SELECT dids.number, dids.record, dids.channels_max, dids.origin, tenants.name AS tenant, \
      members.extension AS member FROM dids JOIN tenants ON tenants.id = dids.tenant_id \
      JOIN members ON members.id = member_id ORDER BY number";
 
@@ -174,6 +178,7 @@ pub(super) async fn snapshot(
     let dids = rows(&mut transaction, SELECT_DIDS).await?;
     let conferences = rows(&mut transaction, SELECT_CONFERENCES).await?;
     let tenants = rows(&mut transaction, SELECT_TENANTS).await?;
+    let routes = rows(&mut transaction, SELECT_ROUTES).await?;
     transaction.rollback().await.map_err(translate)?;
     let trunks = trunks.iter().map(|row| {
         Ok(TrunkRoute {
@@ -184,8 +189,23 @@ pub(super) async fn snapshot(
             media_from: networks(row, "media_from")?,
             media: optional_named(row, "media")?,
             audio: party_audio(row)?,
+            settings: settings(row, "settings")?,
         })
     });
+    let mut channels = Vec::new();
+    for row in &dids {
+        if let Some(channels_max) = column(row, "channels_max")? {
+            channels.push((named::<E164>(row, "number")?, channels_max));
+        }
+    }
+    let outbound = tenants
+        .iter()
+        .map(|row| Ok((named::<Name>(row, "name")?, settings(row, "outbound")?)));
+    let outbound = outbound.collect::<Result<_, StoreError>>()?;
+    let routes = routes
+        .iter()
+        .map(route)
+        .collect::<Result<_, StoreError>>()?;
     let mut recorded = Vec::new();
     for row in &dids {
         if named::<RecordCalls>(row, "record")? == RecordCalls::Always {
@@ -218,10 +238,34 @@ pub(super) async fn snapshot(
             .map(conference_route)
             .collect::<Result<_, StoreError>>()?,
     )
-    .with_hold_music(hold_music.collect::<Result<_, StoreError>>()?);
+    .with_hold_music(hold_music.collect::<Result<_, StoreError>>()?)
+    .with_outbound(outbound, routes)
+    .with_channels(channels);
     Ok(recorded
         .iter()
         .fold(snapshot, RoutingSnapshot::with_recorded))
+}
+
+fn route(row: &SqliteRow) -> Result<Route, StoreError> {
+    let trunks: &str = column(row, "trunks")?;
+    let trunks = trunks.split_whitespace().map(|name| {
+        name.parse()
+            .map_err(|_| StoreError::Corrupt(format!("trunk {name:?} of a route")))
+    });
+    Ok(Route {
+        tenant: named(row, "tenant")?,
+        prefix: column(row, "prefix")?,
+        trunks: trunks.collect::<Result<_, _>>()?,
+    })
+}
+
+/// A column of settings, as [`to_json`] writes them.
+fn settings<T: serde::de::DeserializeOwned>(
+    row: &SqliteRow,
+    name: &'static str,
+) -> Result<T, StoreError> {
+    from_json(column(row, name)?)
+        .ok_or_else(|| StoreError::Corrupt(format!("{name} is not what an apply writes")))
 }
 
 fn conference_route(row: &SqliteRow) -> Result<ConferenceRoute, StoreError> {
@@ -266,6 +310,8 @@ fn member_route(row: &SqliteRow) -> Result<MemberRoute, StoreError> {
         srtp: named(row, "srtp")?,
         media: optional_named(row, "media")?,
         audio: party_audio(row)?,
+        outbound: settings(row, "outbound")?,
+        numbers: Vec::new(),
     })
 }
 
@@ -368,7 +414,8 @@ async fn stored(connection: &mut SqliteConnection) -> Result<Stored, StoreError>
         let key = column(&row, "name")?;
         let hold_music: Option<String> = column(&row, "hold_music")?;
         let fields = hold_music.map(|file| (plan::HOLD_MUSIC, file));
-        let fields = fields.into_iter().collect();
+        let mut fields = fields.into_iter().collect();
+        plan::put_tenant_outbound(&mut fields, &settings(&row, "outbound")?);
         add(ObjectKind::Tenant, key, &row, fields, false)?;
     }
     for row in rows(connection, SELECT_TRUNKS).await? {
@@ -385,6 +432,7 @@ async fn stored(connection: &mut SqliteConnection) -> Result<Stored, StoreError>
             fields.insert(plan::MEDIA, media);
         }
         plan::put_audio(&mut fields, party_audio(&row)?);
+        plan::put_trunk_settings(&mut fields, &settings(&row, "settings")?);
         add(
             ObjectKind::Trunk,
             column(&row, "name")?,
@@ -413,6 +461,7 @@ async fn stored(connection: &mut SqliteConnection) -> Result<Stored, StoreError>
             fields.insert(plan::MEDIA, media);
         }
         plan::put_audio(&mut fields, party_audio(&row)?);
+        plan::put_member_outbound(&mut fields, &settings(&row, "outbound")?);
         let tenant: &str = column(&row, "tenant")?;
         let extension: &str = column(&row, "extension")?;
         let is_members = column::<&str>(&row, "availability_set_by")? == "member";
@@ -428,6 +477,7 @@ async fn stored(connection: &mut SqliteConnection) -> Result<Stored, StoreError>
         if record != RecordCalls::default() {
             fields.insert(plan::RECORD, record.to_string());
         }
+        plan::put_channels(&mut fields, column(&row, "channels_max")?);
         add(
             ObjectKind::Did,
             column(&row, "number")?,
@@ -446,6 +496,11 @@ async fn stored(connection: &mut SqliteConnection) -> Result<Stored, StoreError>
         );
         let key = format!("{}/{}", route.tenant, route.name);
         add(ObjectKind::Conference, key, &row, fields, false)?;
+    }
+    for row in rows(connection, SELECT_ROUTES).await? {
+        let route = route(&row)?;
+        let (kind, key) = plan::route_key(&route);
+        add(kind, key, &row, plan::route_fields(&route), false)?;
     }
     Ok(stored)
 }
@@ -516,6 +571,17 @@ async fn carry_out(
             put_conference(connection, conference).await?;
         }
     }
+    for key in deleted(ObjectKind::Route) {
+        let (tenant, prefix) = member_key_parts(key);
+        let delete = "DELETE FROM routes WHERE prefix = ?2 \
+             AND tenant_id = (SELECT id FROM tenants WHERE name = ?1)";
+        execute(connection, delete, &[tenant, prefix]).await?;
+    }
+    for route in &site.routes {
+        if actions.contains_key(&plan::route_key(route)) {
+            put_route(connection, route).await?;
+        }
+    }
     for key in deleted(ObjectKind::Member) {
         let (tenant, extension) = member_key_parts(key);
         let delete = "DELETE FROM members WHERE extension = ?2 \
@@ -551,15 +617,30 @@ async fn execute(
 
 async fn put_tenant(connection: &mut SqliteConnection, tenant: &Tenant) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO tenants (name, hold_music, origin) VALUES (?, ?, 'site') \
-         ON CONFLICT (name) DO UPDATE SET hold_music = excluded.hold_music",
+        "INSERT INTO tenants (name, hold_music, outbound, origin) VALUES (?, ?, ?, 'site') \
+         ON CONFLICT (name) DO UPDATE SET hold_music = excluded.hold_music, \
+         outbound = excluded.outbound",
     )
     .bind(tenant.name.as_str())
     .bind(tenant.hold_music.as_deref())
+    .bind(to_json(&tenant.outbound))
     .execute(connection)
     .await
     .map_err(translate)?;
     Ok(())
+}
+
+async fn put_route(connection: &mut SqliteConnection, route: &Route) -> Result<(), StoreError> {
+    let put = "INSERT INTO routes (tenant_id, prefix, trunks, origin) \
+         VALUES ((SELECT id FROM tenants WHERE name = ?), ?, ?, 'site') \
+         ON CONFLICT (tenant_id, prefix) DO UPDATE SET trunks = excluded.trunks";
+    let trunks = plan::names_text(&route.trunks);
+    execute(
+        connection,
+        put,
+        &[route.tenant.as_str(), &route.prefix, &trunks],
+    )
+    .await
 }
 
 async fn put_conference(
@@ -589,11 +670,12 @@ async fn put_conference(
 async fn put_trunk(connection: &mut SqliteConnection, trunk: &Trunk) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO trunks (tenant_id, name, sources, srtp, media_from, media, transcode, dtmf, \
-         origin) \
-         VALUES ((SELECT id FROM tenants WHERE name = ?), ?, ?, ?, ?, ?, ?, ?, 'site') \
+         settings, origin) \
+         VALUES ((SELECT id FROM tenants WHERE name = ?), ?, ?, ?, ?, ?, ?, ?, ?, 'site') \
          ON CONFLICT (name) DO UPDATE SET tenant_id = excluded.tenant_id, \
          sources = excluded.sources, srtp = excluded.srtp, media_from = excluded.media_from, \
-         media = excluded.media, transcode = excluded.transcode, dtmf = excluded.dtmf",
+         media = excluded.media, transcode = excluded.transcode, dtmf = excluded.dtmf, \
+         settings = excluded.settings",
     )
     .bind(trunk.tenant.as_str())
     .bind(trunk.name.as_str())
@@ -603,6 +685,7 @@ async fn put_trunk(connection: &mut SqliteConnection, trunk: &Trunk) -> Result<(
     .bind(trunk.media.as_ref().map(InterfaceName::as_str))
     .bind(trunk.audio.transcode.as_str())
     .bind(trunk.audio.dtmf.as_str())
+    .bind(to_json(&trunk.settings))
     .execute(connection)
     .await
     .map_err(translate)?;
@@ -621,15 +704,16 @@ async fn put_member(connection: &mut SqliteConnection, member: &Member) -> Resul
     let [md5, sha256, sha512_256] = member.credential.hashes_hex();
     sqlx::query(
         "INSERT INTO members (tenant_id, extension, name, sip_user, realm, ha1_md5, ha1_sha256, \
-         ha1_sha512_256, forward_number, availability, srtp, media, transcode, dtmf, availability_set_by, origin) \
-         VALUES ((SELECT id FROM tenants WHERE name = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'site', \
-         'site') \
+         ha1_sha512_256, forward_number, availability, srtp, media, transcode, dtmf, outbound, \
+         availability_set_by, origin) \
+         VALUES ((SELECT id FROM tenants WHERE name = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, \
+         ?, 'site', 'site') \
          ON CONFLICT (tenant_id, extension) DO UPDATE SET name = excluded.name, \
          sip_user = excluded.sip_user, realm = excluded.realm, ha1_md5 = excluded.ha1_md5, \
          ha1_sha256 = excluded.ha1_sha256, ha1_sha512_256 = excluded.ha1_sha512_256, \
          forward_number = excluded.forward_number, \
          srtp = excluded.srtp, media = excluded.media, transcode = excluded.transcode, \
-         dtmf = excluded.dtmf, \
+         dtmf = excluded.dtmf, outbound = excluded.outbound, \
          availability = CASE availability_set_by WHEN 'member' THEN availability \
          ELSE excluded.availability END",
     )
@@ -647,6 +731,7 @@ async fn put_member(connection: &mut SqliteConnection, member: &Member) -> Resul
     .bind(member.media.as_ref().map(InterfaceName::as_str))
     .bind(member.audio.transcode.as_str())
     .bind(member.audio.dtmf.as_str())
+    .bind(to_json(&member.outbound))
     .execute(connection)
     .await
     .map_err(translate)?;
@@ -654,16 +739,21 @@ async fn put_member(connection: &mut SqliteConnection, member: &Member) -> Resul
 }
 
 async fn put_did(connection: &mut SqliteConnection, did: &Did) -> Result<(), StoreError> {
-    let put = "INSERT INTO dids (number, tenant_id, member_id, record, origin) \
-         SELECT ?1, tenants.id, members.id, ?4, 'site' FROM members \
+    sqlx::query(
+        "INSERT INTO dids (number, tenant_id, member_id, record, channels_max, origin) \
+         SELECT ?1, tenants.id, members.id, ?4, ?5, 'site' FROM members \
          JOIN tenants ON tenants.id = tenant_id WHERE tenants.name = ?2 AND extension = ?3 \
          ON CONFLICT (number) DO UPDATE SET tenant_id = excluded.tenant_id, \
-         member_id = excluded.member_id, record = excluded.record";
-    let arguments = [
-        did.number.as_str(),
-        did.tenant.as_str(),
-        did.member.as_str(),
-        did.record.as_str(),
-    ];
-    execute(connection, put, &arguments).await
+         member_id = excluded.member_id, record = excluded.record, \
+         channels_max = excluded.channels_max",
+    )
+    .bind(did.number.as_str())
+    .bind(did.tenant.as_str())
+    .bind(did.member.as_str())
+    .bind(did.record.as_str())
+    .bind(did.channels_max)
+    .execute(connection)
+    .await
+    .map_err(translate)?;
+    Ok(())
 }

@@ -6,7 +6,9 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::party::{Dtmf, PartyAudio, RecordCalls};
-use crate::site::{Availability, Conference, Did, Member, Site, Tenant, Trunk};
+use crate::site::{Availability, Conference, Did, Member, Route, Site, Tenant, Trunk};
+use crate::trunk::settings::differing;
+use crate::trunk::{MemberOutbound, TenantOutbound, TrunkSettings};
 
 /// Everything an apply does, and what it leaves alone.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
@@ -80,6 +82,8 @@ pub enum ObjectKind {
     Did,
     /// `[[conference]]`
     Conference,
+    /// `[[route]]`
+    Route,
 }
 
 impl ObjectKind {
@@ -90,6 +94,7 @@ impl ObjectKind {
             ObjectKind::Member => "member",
             ObjectKind::Did => "did",
             ObjectKind::Conference => "conference",
+            ObjectKind::Route => "route",
         }
     }
 }
@@ -129,6 +134,10 @@ const TRANSCODE: &str = "transcode";
 const DTMF: &str = "dtmf";
 const PIN: &str = "pin";
 const JOIN_MUTED: &str = "join_muted";
+const USER: &str = "user";
+const HEADERS: &str = "headers";
+const CHANNELS_MAX: &str = "channels_max";
+const TRUNKS: &str = "trunks";
 
 /// Plans the way from `stored` to `site`.
 ///
@@ -219,7 +228,7 @@ fn kept<'a>(
 fn refers_to((kind, key): &ObjectKey, fields: &Fields) -> Vec<ObjectKey> {
     let tenant = match kind {
         ObjectKind::Tenant => None,
-        ObjectKind::Member | ObjectKind::Conference => {
+        ObjectKind::Member | ObjectKind::Conference | ObjectKind::Route => {
             key.split_once('/').map(|(tenant, _)| tenant)
         }
         ObjectKind::Trunk | ObjectKind::Did => fields.get("tenant").map(String::as_str),
@@ -231,6 +240,9 @@ fn refers_to((kind, key): &ObjectKey, fields: &Fields) -> Vec<ObjectKey> {
     if let Some(member) = fields.get("member") {
         below.push((ObjectKind::Member, format!("{tenant}/{member}")));
     }
+    let trunks = fields.get(TRUNKS).map(String::as_str).unwrap_or_default();
+    let trunks = trunks.split_whitespace();
+    below.extend(trunks.map(|trunk| (ObjectKind::Trunk, trunk.to_owned())));
     below
 }
 
@@ -245,10 +257,11 @@ fn conflicts(
             ObjectKind::Member => "sip_user",
             ObjectKind::Trunk => "sources",
             ObjectKind::Conference => "did",
-            ObjectKind::Tenant | ObjectKind::Did => return Vec::new(),
+            ObjectKind::Tenant | ObjectKind::Did | ObjectKind::Route => return Vec::new(),
         };
         let value = fields.get(field).map(String::as_str).unwrap_or_default();
-        value.split(' ').map(|v| (field, v.to_owned())).collect()
+        let values = value.split_whitespace();
+        values.map(|v| (field, v.to_owned())).collect()
     };
     let mut taken = BTreeMap::new();
     for id in kept.keys() {
@@ -284,7 +297,7 @@ fn differences(from: &Fields, to: &Fields, keep_availability: bool) -> Vec<Field
         .filter(|name| from.get(name) != to.get(name))
         .map(|field| {
             let shown = |value: Option<&String>| match field {
-                PASSWORD | PIN => value.map(|_| "(secret)".to_owned()),
+                PASSWORD | PIN | HEADERS => value.map(|_| "(secret)".to_owned()),
                 _ => value.cloned(),
             };
             FieldChange {
@@ -315,7 +328,15 @@ fn stated(site: &Site) -> BTreeMap<ObjectKey, Fields> {
         .iter()
         .map(|conference| (conference_key(conference), conference_fields(conference)));
     let people = tenants.chain(trunks).chain(members);
-    people.chain(dids).chain(conferences).collect()
+    let routes = site
+        .routes
+        .iter()
+        .map(|route| (route_key(route), route_fields(route)));
+    people
+        .chain(dids)
+        .chain(conferences)
+        .chain(routes)
+        .collect()
 }
 
 pub(super) fn tenant_key(tenant: &Tenant) -> ObjectKey {
@@ -340,9 +361,92 @@ pub(super) fn conference_key(conference: &Conference) -> ObjectKey {
     (ObjectKind::Conference, key)
 }
 
+pub(super) fn route_key(route: &Route) -> ObjectKey {
+    let key = format!("{}/{}", route.tenant, route.prefix);
+    (ObjectKind::Route, key)
+}
+
+pub(super) fn route_fields(route: &Route) -> Fields {
+    Fields::from([(TRUNKS, names_text(&route.trunks))])
+}
+
+/// The form in which names are stored and compared.
+pub(super) fn names_text(names: &[crate::site::Name]) -> String {
+    let names: Vec<_> = names.iter().map(ToString::to_string).collect();
+    names.join(" ")
+}
+
 fn tenant_fields(tenant: &Tenant) -> Fields {
     let hold_music = tenant.hold_music.iter();
-    hold_music.map(|file| (HOLD_MUSIC, file.clone())).collect()
+    let mut fields: Fields = hold_music.map(|file| (HOLD_MUSIC, file.clone())).collect();
+    put_tenant_outbound(&mut fields, &tenant.outbound);
+    fields
+}
+
+/// What calls out may do and cost. What is at its default is not named.
+pub(super) fn put_tenant_outbound(fields: &mut Fields, outbound: &TenantOutbound) {
+    put_settings(fields, outbound, |key| match key {
+        "prefixes" => "outbound_prefixes",
+        "daily" => "outbound_per_day",
+        "duration_max_secs" => "outbound_duration_max_secs",
+        "plan" => "dial_plan",
+        "emergency" => "emergency",
+        "caller_id" => "caller_id",
+        _ => CHANNELS_MAX,
+    });
+}
+
+/// The same for a member.
+pub(super) fn put_member_outbound(fields: &mut Fields, outbound: &MemberOutbound) {
+    put_settings(fields, outbound, |key| match key {
+        "prefixes" => "outbound_prefixes",
+        "daily" => "outbound_per_day",
+        _ => "caller_ids",
+    });
+}
+
+/// Where calls to a trunk go, and how.
+pub(super) fn put_trunk_settings(fields: &mut Fields, settings: &TrunkSettings) {
+    let open = TrunkSettings {
+        login: None,
+        ..settings.clone()
+    };
+    put_settings(fields, &open, |key| match key {
+        "destinations" => "destinations",
+        "transport" => "transport",
+        "register" => "register",
+        "source_names" => "source_names",
+        "plan" => "dial_plan",
+        "numbers_in" => "numbers_in",
+        "numbers_out" => "numbers_out",
+        "headers" => HEADERS,
+        "cps" => "cps",
+        "options_secs" => "options_secs",
+        "from_domain" => "from_domain",
+        "identity" => "identity",
+        "sign" => "sign",
+        "verify" => "verify",
+        _ => CHANNELS_MAX,
+    });
+    if let Some(login) = &settings.login {
+        fields.insert(USER, login.user.clone());
+        fields.insert(PASSWORD, login.password.0.clone());
+    }
+}
+
+/// Compares as JSON what the store keeps as JSON.
+fn put_settings<T: Serialize + Default>(
+    fields: &mut Fields,
+    settings: &T,
+    name: impl Fn(&str) -> &'static str,
+) {
+    for (key, value) in differing(settings) {
+        let text = match value {
+            serde_json::Value::String(text) => text,
+            other => other.to_string(),
+        };
+        fields.insert(name(&key), text);
+    }
 }
 
 /// What is at its default is not named.
@@ -397,6 +501,7 @@ pub(super) fn trunk_fields(trunk: &Trunk) -> Fields {
         fields.insert(MEDIA, media.to_string());
     }
     put_audio(&mut fields, trunk.audio);
+    put_trunk_settings(&mut fields, &trunk.settings);
     fields
 }
 
@@ -423,6 +528,7 @@ pub(super) fn member_fields(member: &Member) -> Fields {
         fields.insert(MEDIA, media.to_string());
     }
     put_audio(&mut fields, member.audio);
+    put_member_outbound(&mut fields, &member.outbound);
     fields
 }
 
@@ -448,7 +554,14 @@ pub(super) fn did_fields(did: &Did) -> Fields {
     if did.record != RecordCalls::default() {
         fields.insert(RECORD, did.record.to_string());
     }
+    put_channels(&mut fields, did.channels_max);
     fields
+}
+
+pub(super) fn put_channels(fields: &mut Fields, channels_max: Option<u32>) {
+    if let Some(channels_max) = channels_max {
+        fields.insert(CHANNELS_MAX, channels_max.to_string());
+    }
 }
 
 /// One line per object, `+` created, `~` changed, `-` deleted, then a summary.

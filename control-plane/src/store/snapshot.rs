@@ -1,6 +1,6 @@
 //! Routing data in memory: immutable, shared, read by the call thread without waiting.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -11,7 +11,9 @@ use trunkline_sip::offer_answer::SrtpPolicy;
 use crate::call::Pin;
 use crate::credential::Credential;
 use crate::party::{PartyAudio, RecordCalls};
-use crate::site::{Availability, E164, Extension, InterfaceName, Name, SipUser};
+use crate::site::{Availability, E164, Extension, InterfaceName, Name, Route, SipUser};
+use crate::trunk::policy::Dialled;
+use crate::trunk::{MemberOutbound, TenantOutbound, TrunkSettings};
 
 /// Everything that routing needs to know of the store at one moment.
 #[derive(Debug, Default)]
@@ -25,7 +27,11 @@ pub struct RoutingSnapshot {
     conferences: HashMap<E164, Arc<ConferenceRoute>>,
     /// By tenant.
     hold_music: HashMap<Name, String>,
-    trunk_count: usize,
+    trunks: BTreeMap<Name, Arc<TrunkRoute>>,
+    /// What each tenant's members may call.
+    outbound: HashMap<Name, Arc<TenantOutbound>>,
+    /// By tenant, the longest prefix first.
+    routes: HashMap<Name, Vec<Route>>,
 }
 
 #[derive(Debug)]
@@ -53,6 +59,8 @@ pub struct TrunkRoute {
     pub media: Option<InterfaceName>,
     /// How its audio and digits are treated.
     pub audio: PartyAudio,
+    /// Where calls to it go, and how.
+    pub settings: TrunkSettings,
 }
 
 /// A member as routing and the registrar see it.
@@ -78,6 +86,10 @@ pub struct MemberRoute {
     pub media: Option<InterfaceName>,
     /// How the phone's audio and digits are treated.
     pub audio: PartyAudio,
+    /// What the member may call.
+    pub outbound: MemberOutbound,
+    /// Its DIDs; filled in by [`RoutingSnapshot::new`].
+    pub numbers: Vec<E164>,
 }
 
 /// Who answers a number.
@@ -91,6 +103,8 @@ pub struct DidRoute {
     pub member: Arc<MemberRoute>,
     /// Whether its calls are recorded.
     pub record: RecordCalls,
+    /// Its calls at one time.
+    pub channels_max: Option<u32>,
 }
 
 /// A conference.
@@ -121,20 +135,25 @@ impl RoutingSnapshot {
         members: Vec<MemberRoute>,
         dids: Vec<(E164, Name, Extension)>,
     ) -> Self {
-        let mut snapshot = Self {
-            trunk_count: trunks.len(),
-            ..Self::default()
-        };
+        let mut snapshot = Self::default();
         for trunk in trunks.into_iter().map(Arc::new) {
             for source in &trunk.sources {
                 snapshot.add_source(*source, &trunk);
             }
+            snapshot.trunks.insert(trunk.name.clone(), trunk);
         }
         snapshot
             .sources
             .sort_by_key(|table| std::cmp::Reverse(table.prefix_len));
-        for member in members.into_iter().map(Arc::new) {
+        let mut numbers: HashMap<(Name, Extension), Vec<E164>> = HashMap::new();
+        for (number, tenant, extension) in &dids {
+            let owner = (tenant.clone(), extension.clone());
+            numbers.entry(owner).or_default().push(number.clone());
+        }
+        for mut member in members {
             let key = (member.tenant.clone(), member.extension.clone());
+            member.numbers = numbers.remove(&key).unwrap_or_default();
+            let member = Arc::new(member);
             snapshot
                 .sip_users
                 .insert(member.sip_user.clone(), Arc::clone(&member));
@@ -147,6 +166,7 @@ impl RoutingSnapshot {
                     tenant,
                     member: Arc::clone(member),
                     record: RecordCalls::Never,
+                    channels_max: None,
                 };
                 snapshot.dids.insert(number, route);
             }
@@ -166,6 +186,38 @@ impl RoutingSnapshot {
     #[must_use]
     pub fn with_hold_music(mut self, hold_music: HashMap<Name, String>) -> Self {
         self.hold_music = hold_music;
+        self
+    }
+
+    /// Adds what tenants' members may call, and through which trunks.
+    #[must_use]
+    pub fn with_outbound(
+        mut self,
+        outbound: Vec<(Name, TenantOutbound)>,
+        routes: Vec<Route>,
+    ) -> Self {
+        let outbound = outbound.into_iter();
+        self.outbound = outbound.map(|(name, it)| (name, Arc::new(it))).collect();
+        for route in routes {
+            self.routes
+                .entry(route.tenant.clone())
+                .or_default()
+                .push(route);
+        }
+        for routes in self.routes.values_mut() {
+            routes.sort_by_key(|route| std::cmp::Reverse(route.prefix.len()));
+        }
+        self
+    }
+
+    /// Limits the calls that numbers have at one time.
+    #[must_use]
+    pub fn with_channels(mut self, channels: Vec<(E164, u32)>) -> Self {
+        for (number, channels_max) in channels {
+            if let Some(did) = self.dids.get_mut(&number) {
+                did.channels_max = Some(channels_max);
+            }
+        }
         self
     }
 
@@ -211,6 +263,51 @@ impl RoutingSnapshot {
             })
     }
 
+    /// Every trunk, by name.
+    pub fn trunks(&self) -> impl Iterator<Item = &Arc<TrunkRoute>> {
+        self.trunks.values()
+    }
+
+    /// The trunk of this name.
+    #[must_use]
+    pub fn trunk(&self, name: &Name) -> Option<&Arc<TrunkRoute>> {
+        self.trunks.get(name)
+    }
+
+    /// What members of `tenant` may call; `None`: no such tenant, or nothing was said.
+    #[must_use]
+    pub fn tenant_outbound(&self, tenant: &Name) -> Option<&Arc<TenantOutbound>> {
+        self.outbound.get(tenant)
+    }
+
+    /// The trunks that a call of `tenant` to `number` goes out through, in order.
+    #[must_use]
+    pub fn trunks_for(&self, tenant: &Name, dialled: &Dialled) -> Vec<Arc<TrunkRoute>> {
+        let routes = self
+            .routes
+            .get(tenant)
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        let fits = |route: &&Route| match dialled {
+            Dialled::Number(number) => number.as_str().starts_with(&route.prefix),
+            Dialled::Emergency(text) => route.prefix == *text,
+        };
+        let mut names: Vec<&Name> = match routes.iter().find(fits) {
+            Some(route) => route.trunks.iter().collect(),
+            // Help has no prefix: whatever takes calls may take this one, the general way first.
+            None if dialled.is_emergency() => routes
+                .iter()
+                .rev()
+                .flat_map(|route| &route.trunks)
+                .collect(),
+            None => Vec::new(),
+        };
+        let mut seen = BTreeSet::new();
+        names.retain(|name| seen.insert(*name));
+        let trunks = names.into_iter().filter_map(|name| self.trunks.get(name));
+        trunks.cloned().collect()
+    }
+
     /// Who answers `number`.
     #[must_use]
     pub fn did(&self, number: &E164) -> Option<&DidRoute> {
@@ -244,13 +341,13 @@ impl RoutingSnapshot {
     /// Trunks, members and DIDs.
     #[must_use]
     pub fn counts(&self) -> (usize, usize, usize) {
-        (self.trunk_count, self.members.len(), self.dids.len())
+        (self.trunks.len(), self.members.len(), self.dids.len())
     }
 
     /// The media addresses that trunks and members name, each once.
     #[must_use]
     pub fn interfaces(&self) -> BTreeSet<&InterfaceName> {
-        let trunks = self.sources.iter().flat_map(|table| table.trunks.values());
+        let trunks = self.trunks.values();
         let members = self.members.values();
         trunks
             .filter_map(|trunk| trunk.media.as_ref())

@@ -7,6 +7,8 @@ use trunkline_sip::offer_answer::SrtpPolicy;
 use super::*;
 use crate::cdr::tests::{record, recording};
 use crate::site::tests::{SMALL_SITE, site, with_media};
+use crate::site::{E164, Name};
+use crate::trunk::policy::Dialled;
 
 struct Fixture {
     dir: tempfile::TempDir,
@@ -611,4 +613,63 @@ fn srtp_of_trunks_and_members_is_applied_shown_and_routed() {
         Some(SrtpPolicy::Preferred)
     );
     assert_eq!(fixture.members()[1].srtp, "off");
+}
+
+#[test]
+fn calls_out_are_applied_shown_and_routed() {
+    let outbound = SMALL_SITE
+        .replace(
+            "name = \"acme\"",
+            "name = \"acme\"\noutbound_prefixes = [\"+44\"]\noutbound_calls_per_day = 100",
+        )
+        .replace(
+            "sources =",
+            "destinations = [\"192.0.2.1\"]\nuser = \"acme\"\npassword_file = \"opensesame\"\n\
+             cps = 5\nsources =",
+        )
+        .replace("member = \"101\"", "member = \"101\"\nchannels_max = 2")
+        + "\n[[route]]\ntenant = \"acme\"\ntrunks = [\"carrier-1\"]\n\
+           [[route]]\ntenant = \"acme\"\nprefix = \"+4420\"\ntrunks = [\"carrier-1\"]\n";
+    let fixture = Fixture::new();
+    fixture.applied(SMALL_SITE);
+    let plan = fixture.applied(&outbound);
+    let shown = plan.to_string();
+    for line in [
+        "~ tenant acme outbound_per_day: (none) -> {\"calls\":100,\"minutes\":null}, \
+         outbound_prefixes: (none) -> [\"+44\"]",
+        "password_file: (none) -> (secret)",
+        "~ did +442071838750 channels_max: (none) -> 2",
+        "+ route acme/+4420 trunks: carrier-1",
+    ] {
+        assert!(shown.contains(line), "{line}\n{shown}");
+    }
+    assert!(!shown.contains("opensesame"), "{shown}");
+    assert!(fixture.applied(&outbound).changes.is_empty());
+
+    let snapshot = fixture.store.routing().borrow().clone();
+    let acme: Name = "acme".parse().expect("a name");
+    let number: E164 = "+442071838750".parse().expect("a number");
+    assert_eq!(snapshot.did(&number).expect("known").channels_max, Some(2));
+    let policy = snapshot.tenant_outbound(&acme).expect("known");
+    assert_eq!(policy.daily.calls, Some(100));
+    let dialled = Dialled::read(policy, "+442079460000").expect("a number");
+    let trunks = snapshot.trunks_for(&acme, &dialled);
+    assert_eq!(trunks.len(), 1);
+    assert_eq!(trunks[0].settings.cps, 5);
+    let login = trunks[0].settings.login.as_ref().expect("stated");
+    assert_eq!(login.password.0, "opensesame");
+    let help = Dialled::read(policy, "999").expect("help");
+    assert_eq!(
+        snapshot.trunks_for(&acme, &help).len(),
+        1,
+        "each trunk once"
+    );
+    let member = snapshot.member(&acme, &"101".parse().expect("an extension"));
+    assert_eq!(member.expect("known").numbers, [number]);
+
+    // The trunk stays while a route needs it, and both go together.
+    let plan = fixture.applied(SMALL_SITE);
+    assert!(plan.to_string().contains("- route acme/+\n"), "{plan}");
+    let snapshot = fixture.store.routing().borrow().clone();
+    assert!(snapshot.trunks_for(&acme, &dialled).is_empty());
 }

@@ -14,6 +14,7 @@ use crate::credential::Credential;
 use crate::party::PartyAudio;
 use crate::site::Availability;
 use crate::store::{MemberRoute, TrunkRoute};
+use crate::trunk::{MemberOutbound, TrunkSettings};
 
 const UNIX_MS: i64 = 1_700_000_000_000;
 const WORKER: WorkerIndex = WorkerIndex(0);
@@ -48,6 +49,8 @@ fn members() -> Vec<MemberRoute> {
         srtp: SrtpPolicy::Off,
         media: None,
         audio: PartyAudio::default(),
+        outbound: MemberOutbound::default(),
+        numbers: Vec::new(),
     };
     vec![
         member("100", "ada", Availability::Online),
@@ -72,6 +75,7 @@ fn site() -> RoutingSnapshot {
         media_from: Vec::new(),
         media: None,
         audio: PartyAudio::default(),
+        settings: TrunkSettings::default(),
     };
     RoutingSnapshot::new(vec![trunk], members(), dids())
 }
