@@ -163,6 +163,14 @@ enum Command {
         #[command(subcommand)]
         command: MemberCommand,
     },
+    /// Look up where the requests of a SIP URI go, in the order they are tried
+    Resolve {
+        /// Say sip:trunk.example.com or sips:example.com
+        uri: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Print a commented configuration file with every key at its default
     ConfigReference,
 }
@@ -296,6 +304,7 @@ fn dispatch(
                     availability,
                 },
         }) => commands::set_availability(&config, tenant.as_ref(), extension, *availability, out),
+        Some(Command::Resolve { uri, json }) => commands::resolve(&config, uri, *json, out),
         Some(Command::ConfigReference) => Ok(()),
     }
 }

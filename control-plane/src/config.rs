@@ -3,7 +3,6 @@
 //! `[node]` and `[edge]` are described in [`trunkline_edge_api::config`], beside the reader that
 //! serves both daemons.
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -16,12 +15,18 @@ use trunkline_sip::digest::Algorithm;
 use trunkline_sip::registrar::RegistrarConfig;
 
 use crate::switch::MediaPolicy;
+use crate::transport::TransportLimits;
 
 mod registrar;
+mod sip;
 #[cfg(test)]
 mod tests;
 
 use registrar::REGISTRAR;
+pub use sip::{
+    Advertised, DnsConfig, KeyPairFiles, SIP_DNS, SIP_LIMITS, SIP_TLS, SIP_WEBSOCKET, SipListen,
+    TlsFiles, VerifyClients, WebSocketConfig,
+};
 
 /// Name of the store's file in `state_dir` where `[store] path` does not say otherwise.
 const STORE_FILE_NAME: &str = "trunkline.db";
@@ -29,22 +34,12 @@ const STORE_FILE_NAME: &str = "trunkline.db";
 /// Name of the CDR spool in `state_dir`.
 const SPOOL_FILE_NAME: &str = "cdr.spool";
 
-/// Listening sockets of one node. Each costs a receive loop on the call thread.
-const LISTEN_COUNT_MAX: usize = 16;
-
 /// `[sip]`.
 pub static SIP: SectionSpec = SectionSpec {
     name: "sip",
     effect: "SIP signalling.",
     keys: &[
-        KeySpec {
-            name: "listen",
-            form: "a list of 1 to 16 different \"udp:ADDRESS:PORT\" or \"tcp:ADDRESS:PORT\", each \
-                   with an address of this machine that others can reach it by, e.g. \
-                   [\"udp:192.0.2.10:5060\", \"tcp:[2001:db8::10]:5060\"]",
-            default: KeyDefault::Literal("[\"udp:127.0.0.1:5060\", \"tcp:127.0.0.1:5060\"]"),
-            effect: "Sockets for SIP. Via and Contact name these addresses.",
-        },
+        sip::LISTEN,
         KeySpec {
             name: "realm",
             form: "1 to 127 printable ASCII characters without '\"' and '\\'",
@@ -210,34 +205,14 @@ pub struct SipConfig {
     pub transactions_max: u32,
     /// Registered phones at one time, 1 … 1,000,000.
     pub registrations_max: u32,
-}
-
-/// One listening SIP socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct SipListen {
-    /// Transport protocol.
-    pub transport: SipTransport,
-    /// Local address; not unspecified. Port 0 lets the kernel choose, which only tests want.
-    pub address: SocketAddr,
-}
-
-/// Transports of this release.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum SipTransport {
-    /// RFC 3261 §18, UDP.
-    Udp,
-    /// RFC 3261 §18, TCP.
-    Tcp,
-}
-
-impl fmt::Display for SipListen {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let transport = match self.transport {
-            SipTransport::Udp => "udp",
-            SipTransport::Tcp => "tcp",
-        };
-        write!(f, "{transport}:{}", self.address)
-    }
+    /// What peers can make the transports hold.
+    pub limits: TransportLimits,
+    /// Certificates of tls and wss sockets.
+    pub tls: TlsFiles,
+    /// Who may connect to ws and wss sockets.
+    pub websocket: WebSocketConfig,
+    /// How host names are looked up.
+    pub dns: DnsConfig,
 }
 
 /// `[http]`: health and metrics.
@@ -292,13 +267,24 @@ impl Default for ControlConfig {
 }
 
 impl Document for ControlConfig {
-    const SECTIONS: &'static [&'static SectionSpec] =
-        &[&NODE, &EDGE, &SIP, &REGISTRAR, &MEDIA, &HTTP, &STORE];
+    const SECTIONS: &'static [&'static SectionSpec] = &[
+        &NODE,
+        &EDGE,
+        &SIP,
+        &SIP_LIMITS,
+        &SIP_TLS,
+        &SIP_WEBSOCKET,
+        &SIP_DNS,
+        &REGISTRAR,
+        &MEDIA,
+        &HTTP,
+        &STORE,
+    ];
 
     fn read(reader: &Reader<'_>) -> Option<Self> {
         let node = NodeConfig::read(&reader.section(&NODE));
         let edge = EdgeConfig::read(&reader.section(&EDGE));
-        let sip = SipConfig::read(&reader.section(&SIP));
+        let sip = SipConfig::read(reader);
         let registrations_max = sip.as_ref().map(|sip| sip.registrations_max);
         let registrar = registrar::read(&reader.section(&REGISTRAR), registrations_max);
         let media = media_timeouts(&reader.section(&MEDIA));
@@ -322,8 +308,9 @@ impl Document for ControlConfig {
 }
 
 impl SipConfig {
-    fn read(section: &Section<'_>) -> Option<Self> {
-        let listen = section.value("listen", listen_list);
+    fn read(reader: &Reader<'_>) -> Option<Self> {
+        let section = &reader.section(&SIP);
+        let listen = sip::listen_list(section);
         let realm = section.value("realm", |v| {
             v.as_str().filter(|s| is_realm(s)).map(str::to_owned)
         });
@@ -332,6 +319,12 @@ impl SipConfig {
         let calls_max = section.value("calls_max", |v| v.as_number(1..=100_000));
         let transactions_max = section.value("transactions_max", |v| v.as_number(16..=1_000_000));
         let registrations_max = section.value("registrations_max", |v| v.as_number(1..=1_000_000));
+        let limits = sip::limits(&reader.section(&SIP_LIMITS));
+        let sockets = listen.as_deref().unwrap_or_default();
+        let needs_keys = sockets.iter().any(|listen| listen.transport.is_secure());
+        let tls = sip::tls(&reader.section(&SIP_TLS), needs_keys);
+        let websocket = sip::websocket(&reader.section(&SIP_WEBSOCKET));
+        let dns = sip::dns(&reader.section(&SIP_DNS));
         Some(Self {
             listen: listen?,
             realm: realm?,
@@ -340,6 +333,10 @@ impl SipConfig {
             calls_max: calls_max?,
             transactions_max: transactions_max?,
             registrations_max: registrations_max?,
+            limits: limits?,
+            tls: tls?,
+            websocket: websocket?,
+            dns: dns?,
         })
     }
 }
@@ -402,19 +399,6 @@ pub(crate) fn is_below(path: &str) -> bool {
     is_below && !path.is_empty() && !path.contains(char::is_control)
 }
 
-fn listen_list(value: Value<'_>) -> Option<Vec<SipListen>> {
-    let list = value
-        .as_list()?
-        .map(|item| listen(item.as_str()?))
-        .collect::<Option<Vec<_>>>()?;
-    let mut seen = std::collections::HashSet::new();
-    // Port 0 may repeat: the kernel gives each its own.
-    let distinct = list
-        .iter()
-        .all(|listen| listen.address.port() == 0 || seen.insert(*listen));
-    ((1..=LISTEN_COUNT_MAX).contains(&list.len()) && distinct).then_some(list)
-}
-
 fn algorithms(value: Value<'_>) -> Option<Vec<Algorithm>> {
     let mut list = Vec::new();
     for item in value.as_list()? {
@@ -426,20 +410,6 @@ fn algorithms(value: Value<'_>) -> Option<Vec<Algorithm>> {
         list.push(algorithm);
     }
     (!list.is_empty()).then_some(list)
-}
-
-/// An unspecified address would end up in Via, Contact and SDP, where no peer can use it.
-fn listen(text: &str) -> Option<SipListen> {
-    let (transport, address) = text.split_once(':')?;
-    let transport = match transport {
-        "udp" => SipTransport::Udp,
-        "tcp" => SipTransport::Tcp,
-        _ => return None,
-    };
-    let address: SocketAddr = address.parse().ok()?;
-    let ip = address.ip();
-    let usable = !ip.is_unspecified() && !ip.is_multicast() && ip.to_canonical() == ip;
-    usable.then_some(SipListen { transport, address })
 }
 
 /// The realm stands in a quoted-string; leaving out what needs escaping keeps every phone happy.

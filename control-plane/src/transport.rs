@@ -32,21 +32,27 @@ use sipx_sip::Message;
 use sipx_sip::error::ParseError;
 use trunkline_sip::{ConnectionId, Flow, Transmit, TransportKind};
 
-use crate::config::{SipListen, SipTransport};
+use crate::config::SipListen;
 use tcp::Tcp;
 use udp::Udp;
 
 /// What peers can make a [`Transport`] hold.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TransportLimits {
     /// Longest message accepted, bytes, on any transport. 64 KiB is what UDP could carry anyway.
     pub message_len_max: usize,
+    /// Longest start line and header section on a connection, bytes.
+    pub header_len_max: usize,
     /// Datagrams per socket that wait for the kernel's send buffer.
     pub udp_backlog_len_max: usize,
     /// Connections, accepted and opened.
     pub connections_max: usize,
     /// Accepted connections per IPv4 address or IPv6 /64. A small office behind one address.
     pub connections_per_source_max: usize,
+    /// Accepted connections whose handshake is not complete.
+    pub handshakes_max: usize,
+    /// Time for the TLS and WebSocket handshakes of one connection, seconds.
+    pub handshake_timeout_secs: u64,
     /// Bytes that wait for one connection; a message counts as 512 at least. A peer that leaves
     /// more unread is cut.
     pub write_queue_bytes_max: usize,
@@ -66,9 +72,12 @@ impl Default for TransportLimits {
     fn default() -> Self {
         Self {
             message_len_max: 65_535,
+            header_len_max: 32_768,
             udp_backlog_len_max: 1_024,
-            connections_max: 4_096,
+            connections_max: 20_000,
             connections_per_source_max: 64,
+            handshakes_max: 512,
+            handshake_timeout_secs: 5,
             write_queue_bytes_max: 256 * 1024,
             idle_timeout_secs: 3_900,
             partial_message_timeout_secs: 10,
@@ -252,18 +261,24 @@ impl Transport {
         };
         for listen in listen {
             let bound = match listen.transport {
-                SipTransport::Udp => Udp::bind(listen.address, limits).map(|udp| {
+                TransportKind::Udp => Udp::bind(listen.address, limits).map(|udp| {
                     let local = udp.local();
                     transport.udp.push(udp);
                     local
                 }),
-                SipTransport::Tcp => transport.tcp.listen(listen.address),
+                TransportKind::Tcp => transport.tcp.listen(listen.address),
+                TransportKind::Tls | TransportKind::Ws | TransportKind::Wss => {
+                    Err(io::ErrorKind::Unsupported.into())
+                }
             };
             let address = bound.map_err(|source| BindError {
-                listen: *listen,
+                listen: listen.clone(),
                 source,
             })?;
-            transport.bound.push(SipListen { address, ..*listen });
+            transport.bound.push(SipListen {
+                address,
+                ..listen.clone()
+            });
         }
         Ok(transport)
     }

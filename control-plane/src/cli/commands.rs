@@ -5,12 +5,16 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
+use bytes::Bytes;
 use serde::Serialize;
+use sipx_sip::Uri;
+use trunkline_sip::TransportKind;
 
 use super::table::{duration, or_dash, utc, write_table};
 use crate::cdr::{LegMedia, StoredCall};
 use crate::config::ControlConfig;
 use crate::operator::{self, AskError, Reply, Request, StatusReport};
+use crate::resolver::Locator;
 use crate::site::{Availability, Extension, Name, Site};
 use crate::store::{self, ApplyOptions, Plan, RecordQuery, StoreError, StoreHandle, StoreOptions};
 use crate::switch::CallView;
@@ -47,6 +51,63 @@ fn with_store<T>(
     drop(store);
     thread.join();
     Ok(result?)
+}
+
+/// Looks `uri` up as the daemon would, with an empty cache.
+pub(super) fn resolve(
+    config: &ControlConfig,
+    uri: &str,
+    json: bool,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
+    #[derive(Serialize)]
+    struct Row<'a> {
+        transport: &'static str,
+        address: String,
+        certificate_name: Option<&'a str>,
+        ttl_secs: u32,
+    }
+
+    let parsed = Uri::parse(Bytes::copy_from_slice(uri.as_bytes()));
+    let parsed = parsed.with_context(|| format!("{uri} is not a URI"))?;
+    let mut kinds: Vec<TransportKind> = Vec::new();
+    for listen in &config.sip.listen {
+        if !kinds.contains(&listen.transport) {
+            kinds.push(listen.transport);
+        }
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let located = runtime.block_on(async {
+        let locator = Locator::new(&config.sip.dns, kinds);
+        locator.locate(&parsed).await
+    });
+    let located = located.with_context(|| uri.to_owned())?;
+    let rows: Vec<Row<'_>> = located
+        .hops
+        .iter()
+        .map(|hop| Row {
+            transport: hop.kind.name(),
+            address: hop.address.to_string(),
+            certificate_name: hop.domain.as_deref(),
+            ttl_secs: located.ttl_secs,
+        })
+        .collect();
+    if json {
+        return write_json(out, &rows);
+    }
+    let cells = |row: &Row<'_>| {
+        [
+            row.transport.to_owned(),
+            row.address.clone(),
+            or_dash(row.certificate_name),
+            format!("{} s", row.ttl_secs),
+        ]
+    };
+    let titles = ["TRANSPORT", "ADDRESS", "CERTIFICATE", "HOLDS FOR"];
+    let cells: Vec<_> = rows.iter().map(cells).collect();
+    Ok(write_table(out, titles, &cells)?)
 }
 
 /// What became of telling the daemon about a change.

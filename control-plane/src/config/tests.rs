@@ -12,9 +12,36 @@ fn values_that_cannot_work_are_refused_with_line_key_and_form() {
         ("[sip]\nlisten = []\n", "listen = []"),
         (
             "[sip]\nlisten = [\"udp:0.0.0.0:5060\"]\n",
-            "listen = [\"udp:0.0.0.0:5060\"]",
+            "listen: \"udp:0.0.0.0:5060\"",
         ),
-        ("[sip]\nlisten = [\"tls:192.0.2.1:5061\"]\n", "listen"),
+        (
+            "[sip]\nlisten = [\"sctp:192.0.2.1:5061\"]\n",
+            "listen: \"sctp",
+        ),
+        (
+            "[sip]\nlisten = [{ on = \"udp:10.0.0.1:5060\", advertise = \"a b\" }]\n",
+            "listen: { on",
+        ),
+        (
+            "[sip]\nlisten = [\"tcp:192.0.2.1:443\", \"wss:192.0.2.1:443\"]\n[sip.tls]\ncertificate_file = \"/c\"\nkey_file = \"/k\"\n",
+            "listen: \"wss",
+        ),
+        ("[sip.limits]\nconnections_max = 0\n", "connections_max = 0"),
+        (
+            "[sip.tls]\ncertificate_file = \"c.pem\"\n",
+            "certificate_file",
+        ),
+        ("[sip.tls]\nkey_file = \"/k.pem\"\n", "key_file"),
+        (
+            "[sip.tls]\nclient_ca_file = \"\"\nverify_clients = \"required\"\n",
+            "client_ca_file",
+        ),
+        ("[sip.websocket]\norigins = [\"example.com\"]\n", "origins"),
+        (
+            "[sip.websocket]\nping_interval_secs = 3\n",
+            "ping_interval_secs = 3",
+        ),
+        ("[sip.dns]\nservers = [\"127.0.0.1\"]\n", "servers"),
         ("[sip]\nlisten = [\"udp:sip.example.org:5060\"]\n", "listen"),
         (
             "[sip]\nlisten = [\"udp:192.0.2.1:5060\", \"udp:192.0.2.1:5060\"]\n",
@@ -77,6 +104,40 @@ fn reference_with_its_comment_marks_removed_is_a_file_of_defaults() {
     let config: ControlConfig = parse_document(&live, "reference").expect("valid");
     assert_eq!(config, ControlConfig::default());
     assert!(live.contains("ring_timeout_secs = 30"));
+}
+
+#[test]
+fn secure_socket_needs_a_certificate_and_sections_of_sip_are_told_from_its_keys() {
+    let shown = problems("[sip]\nlisten = [\"tls:192.0.2.1:5061\"]\n");
+    assert!(
+        shown.contains("[sip.tls] certificate_file: expected a file"),
+        "{shown}"
+    );
+    let shown = problems("[sip]\ntsl = { certificate_file = \"/c\" }\n");
+    assert!(shown.contains("unknown key \"tsl\" in [sip]"), "{shown}");
+    let shown = problems("[sip.tls]\ncertificate = \"/c\"\n");
+    assert!(
+        shown.contains("unknown key \"certificate\" in [sip.tls]"),
+        "{shown}"
+    );
+
+    let text = "[sip]\nlisten = [\"tls:192.0.2.1:5061\", { on = \"wss:[2001:db8::1]:443\", \
+                advertise = \"sip.example.com\" }]\n[sip.tls]\ncertificate_file = \
+                [\"/a.pem\", \"/b.pem\"]\nkey_file = [\"/a.key\", \"/b.key\"]\n";
+    let config: ControlConfig = parse_document(text, "t").expect("valid");
+    assert_eq!(config.sip.tls.pairs.len(), 2);
+    assert_eq!(config.sip.tls.pairs[1].key_file, Path::new("/b.key"));
+    let advertise = config.sip.listen[1].advertise.as_ref().expect("said");
+    assert_eq!(
+        (advertise.host.as_str(), advertise.port),
+        ("sip.example.com", None)
+    );
+}
+
+#[test]
+fn limits_of_an_empty_file_are_those_of_the_transport() {
+    let config = ControlConfig::default();
+    assert_eq!(config.sip.limits, TransportLimits::default());
 }
 
 #[test]

@@ -9,18 +9,19 @@ use super::*;
 /// Longer than anything here takes on a loaded machine; reached only when a test fails.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn listen(transport: SipTransport, address: &str) -> SipListen {
+fn listen(transport: TransportKind, address: &str) -> SipListen {
     SipListen {
         transport,
         address: address.parse().expect("an address"),
+        advertise: None,
     }
 }
 
 /// UDP and TCP on loopback ports of the kernel's choice.
 fn bind(limits: TransportLimits) -> (Transport, SocketAddr, SocketAddr) {
     let listen = [
-        listen(SipTransport::Udp, "127.0.0.1:0"),
-        listen(SipTransport::Tcp, "127.0.0.1:0"),
+        listen(TransportKind::Udp, "127.0.0.1:0"),
+        listen(TransportKind::Tcp, "127.0.0.1:0"),
     ];
     let transport = Transport::bind(&listen, limits).expect("loopback");
     let [udp, tcp] = [0, 1].map(|index: usize| transport.bound()[index].address);
@@ -95,7 +96,7 @@ fn close_reason(inbound: &Inbound) -> Option<CloseReason> {
 #[tokio::test]
 async fn datagrams_are_received_and_answered_over_both_families() {
     for address in ["127.0.0.1:0", "[::1]:0"] {
-        let listen = [listen(SipTransport::Udp, address)];
+        let listen = [listen(TransportKind::Udp, address)];
         let Ok(mut transport) = Transport::bind(&listen, TransportLimits::default()) else {
             // A machine without IPv6.
             assert!(address.starts_with('['));
@@ -277,7 +278,7 @@ async fn answer_takes_the_connection_and_another_request_reuses_it() {
 #[tokio::test]
 async fn request_to_a_new_peer_opens_a_connection_and_its_answer_names_our_listener() {
     for address in ["127.0.0.1:0", "[::1]:0"] {
-        let listen = [listen(SipTransport::Tcp, address)];
+        let listen = [listen(TransportKind::Tcp, address)];
         let Ok(mut transport) = Transport::bind(&listen, TransportLimits::default()) else {
             // A machine without IPv6.
             assert!(address.starts_with('['));
@@ -563,8 +564,8 @@ async fn silent_idle_and_half_finished_connections_are_closed() {
 #[tokio::test]
 async fn address_in_use_is_named() {
     let (_transport, udp, tcp) = bind(TransportLimits::default());
-    for (transport, address) in [(SipTransport::Udp, udp), (SipTransport::Tcp, tcp)] {
-        let again = [SipListen { transport, address }];
+    for (transport, address) in [(TransportKind::Udp, udp), (TransportKind::Tcp, tcp)] {
+        let again = [listen(transport, &address.to_string())];
         let error = Transport::bind(&again, TransportLimits::default())
             .err()
             .expect("taken");

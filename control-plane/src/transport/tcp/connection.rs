@@ -343,6 +343,9 @@ mod tests {
 
     const LIMITS: TransportLimits = TransportLimits {
         message_len_max: 0,
+        header_len_max: 0,
+        handshakes_max: 0,
+        handshake_timeout_secs: 0,
         udp_backlog_len_max: 0,
         connections_max: 0,
         connections_per_source_max: 0,
