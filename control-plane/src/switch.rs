@@ -435,10 +435,12 @@ impl Switch {
             AgentEvent::Request { id, request, flow } => {
                 self.serve_request(now, id, &request, &flow);
             }
-            AgentEvent::Progress { leg, status, sdp } => {
+            AgentEvent::Progress {
+                leg, status, sdp, ..
+            } => {
                 self.fork_input(leg, |fork| Input::CalleeProgress { fork, status, sdp });
             }
-            AgentEvent::Answered { leg, sdp } => {
+            AgentEvent::Answered { leg, sdp, .. } => {
                 self.fork_input(leg, |fork| Input::CalleeAnswered { fork, sdp });
             }
             AgentEvent::Rejected { leg, status, .. } => {
@@ -446,7 +448,9 @@ impl Switch {
                 self.forget_leg(leg);
             }
             // Nothing is asked outside dialogs so far, and an answered call has said so already.
-            AgentEvent::Confirmed { .. } | AgentEvent::Response { .. } => {}
+            AgentEvent::Confirmed { .. }
+            | AgentEvent::AnswerInPrack { .. }
+            | AgentEvent::Response { .. } => {}
             // The peer re-invited without an offer and its ACK changes something: to the far side
             // that is an offer like any other.
             AgentEvent::Offer { leg, sdp } | AgentEvent::AnswerInAck { leg, sdp } => {

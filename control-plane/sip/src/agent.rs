@@ -415,6 +415,9 @@ impl Agent {
     }
 
     /// Server leg: sends a provisional response, 101 … 199, with early media when `sdp` is given.
+    /// It is sent reliably (RFC 3262) where the caller understands that, and then repeated until its
+    /// PRACK; further ones wait for that. Where the INVITE had no offer, `sdp` is one: it is left out
+    /// unless the response is reliable, and answered with `AnswerInPrack`.
     pub fn provisional(
         &mut self,
         now: MonoTime,
@@ -426,7 +429,8 @@ impl Agent {
     }
 
     /// Server leg: accepts the call. The 200 is repeated until its ACK (`Confirmed`); without one
-    /// for 64·T1 the leg is hung up (`Ended`).
+    /// for 64·T1 the leg is hung up (`Ended`). It waits for the PRACK of a reliable provisional
+    /// response, and leaves `sdp` out when that one has settled what is sent.
     pub fn answer(&mut self, now: MonoTime, leg: SipLegId, sdp: Bytes) -> Result<(), LegError> {
         self.on_leg(leg, |leg, core| leg.answer(core, now, sdp))
     }
@@ -464,12 +468,14 @@ impl Agent {
         self.on_leg(leg, |leg, core| leg.hangup(core, now, reason))
     }
 
-    /// Offers `sdp` in a re-INVITE; `OfferAnswered` follows, unless the leg ends before.
+    /// Offers `sdp` in a re-INVITE; `OfferAnswered` follows, unless the leg ends before. Before the
+    /// answer it travels in an UPDATE, to a peer that takes it and has the first exchange of offer
+    /// and answer behind it: `WrongState` else.
     pub fn reinvite(&mut self, now: MonoTime, leg: SipLegId, sdp: Bytes) -> Result<(), LegError> {
         self.on_leg(leg, |leg, core| leg.reinvite(core, now, sdp))
     }
 
-    /// Answers the offer of [`AgentEvent::Offer`].
+    /// Answers the offer of [`AgentEvent::Offer`], in whichever message owes the answer.
     pub fn accept_offer(
         &mut self,
         now: MonoTime,
@@ -479,7 +485,9 @@ impl Agent {
         self.on_leg(leg, |leg, core| leg.accept_offer(core, now, sdp))
     }
 
-    /// Refuses the offer of [`AgentEvent::Offer`] with 300 … 699; the session stays as it was.
+    /// Refuses the offer of [`AgentEvent::Offer`] with 300 … 699; the session stays as it was. One
+    /// in the 2xx to our INVITE cannot be refused but by hanging up, which this does; one in a
+    /// provisional response not at all (`WrongState`).
     pub fn reject_offer(
         &mut self,
         now: MonoTime,

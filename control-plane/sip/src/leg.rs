@@ -17,10 +17,12 @@
 //! RFC 3261 §13 to §15; the offers and answers inside a session are in [`offer`]. A leg is told
 //! apart from its call: it knows one peer, and nothing of the other leg reaches a message of its.
 //!
-//! Left out here, for want of a user so far: reliable provisional responses (RFC 3262) and session
-//! timers (RFC 4028). A request that requires them is refused with 420, as the RFCs ask.
+//! Left out here, for want of a user so far: session timers (RFC 4028). A request that requires
+//! them is refused with 420, as the RFC asks.
 
+mod branch;
 mod client;
+mod early;
 mod info;
 mod offer;
 mod refer;
@@ -48,8 +50,10 @@ use crate::message::{ACCEPT, ALLOW, header, set_body, unsupported_options};
 use crate::replaces::{Replaces, ReplacesError};
 use crate::timer_queue::TimerHandle;
 
+use branch::Branch;
 pub(crate) use client::InviteParts;
-use offer::Negotiation;
+use early::Incoming;
+use offer::{Negotiation, OfferMethod};
 use refer::{OwnRefer, PeerRefer};
 
 /// Transactions one leg may have open at once; more are refused with 503. An ordinary call has
@@ -68,7 +72,7 @@ enum Role {
 #[derive(Debug)]
 enum State {
     /// Server: no final response yet.
-    Incoming { invite: Key },
+    Incoming(Box<Incoming>),
     /// Server: our 2xx is out and repeated until its ACK arrives.
     Answered(PendingAck),
     /// Client: nothing came back yet.
@@ -136,8 +140,10 @@ pub(crate) struct Leg {
     transactions: u32,
     /// The description we sent last that stands: what a re-INVITE without an offer is offered.
     local_sdp: Bytes,
-    /// Client: the description of the last provisional response, with the branch it is from.
-    early_sdp: Option<(Option<Bytes>, Bytes)>,
+    /// Client: the early dialogs, in the order in which they first spoke.
+    branches: Vec<Branch>,
+    /// The peer named UPDATE in `Allow` (RFC 3311 §4).
+    allows_update: bool,
     /// Client: the ACKs that a copy of a 2xx calls for again, until the INVITE transaction ends.
     acks: Vec<SentAck>,
     /// Client: the number of the INVITE that forms the dialog, in its last attempt.
@@ -165,7 +171,8 @@ impl Leg {
             state,
             transactions: 0,
             local_sdp: Bytes::new(),
-            early_sdp: None,
+            branches: Vec::new(),
+            allows_update: false,
             acks: Vec::new(),
             invite_cseq: 0,
             credentials: None,
@@ -210,16 +217,18 @@ impl Leg {
         let dialog = &self.dialog;
         // RFC 3891 §3: "0" stands for the tag that RFC 2543 peers do not have. The branches of an
         // INVITE that nobody answered have one each.
-        let is_early = matches!(self.state, State::Calling { .. } | State::Proceeding { .. });
         let remote_tag = dialog.remote_tag.as_deref().unwrap_or(b"0");
-        let is_peer = is_early || replaces.from_tag[..] == *remote_tag;
+        let is_peer = match &self.state {
+            State::Calling { .. } | State::Proceeding { .. } => self.has_branch(&replaces.from_tag),
+            _ => replaces.from_tag[..] == *remote_tag,
+        };
         if replaces.call_id != dialog.call_id || !is_peer {
             return Err(ReplacesError::Unknown);
         }
         match &self.state {
             State::Terminated(_) => Err(ReplacesError::Ended),
             // An early dialog that the peer began is for its caller to give up.
-            State::Incoming { .. } => Err(ReplacesError::Unknown),
+            State::Incoming(_) => Err(ReplacesError::Unknown),
             State::Calling { .. } | State::Proceeding { .. } => Ok(()),
             State::Answered(_) | State::Confirmed(_) if replaces.early_only => {
                 Err(ReplacesError::Answered)
@@ -257,8 +266,8 @@ impl Leg {
         let reason = reason.map(|text| Bytes::copy_from_slice(text.as_bytes()));
         match &self.state {
             State::Terminated(_) => return Err(LegError::UnknownLeg),
-            State::Incoming { invite } => {
-                let invite = invite.clone();
+            State::Incoming(incoming) => {
+                let invite = incoming.invite.clone();
                 if let Some(mut response) = core.response(&invite, 480, None, self.dialog.local_tag)
                 {
                     push_reason(&mut response.headers, reason);
@@ -283,7 +292,13 @@ impl Leg {
                     cause: EndCause::NONE,
                 });
             }
-            State::Confirmed(_) => {
+            State::Confirmed(negotiation) => {
+                if let Negotiation::LateOffer { invite, cseq } = negotiation {
+                    let (invite, cseq) = (invite.clone(), *cseq);
+                    self.state = State::Confirmed(Negotiation::Idle);
+                    let dialog = self.dialog.clone();
+                    self.acknowledge(core, &dialog, &invite, cseq, &Bytes::new());
+                }
                 self.send_bye(core, now, reason);
                 self.end(core, now, EndedBy::LocalHangup, None);
             }
@@ -316,13 +331,26 @@ impl Leg {
         let nothing = State::Terminated(Aftermath::Nothing);
         let aftermath = match std::mem::replace(&mut self.state, nothing) {
             State::Terminated(aftermath) => aftermath,
-            State::Incoming { .. } | State::Confirmed(Negotiation::Idle) => Aftermath::Nothing,
+            State::Confirmed(Negotiation::Idle) => Aftermath::Nothing,
+            State::Incoming(incoming) => {
+                incoming.disarm(core);
+                if let Some(request) = incoming.open_offer() {
+                    self.refuse(core, now, request, 487);
+                }
+                Aftermath::Nothing
+            }
+            State::Confirmed(Negotiation::LateOffer { invite, cseq }) => {
+                let dialog = self.dialog.clone();
+                self.acknowledge(core, &dialog, &invite, cseq, &Bytes::new());
+                Aftermath::Nothing
+            }
             State::Answered(pending) | State::Confirmed(Negotiation::AwaitingAck(pending)) => {
                 core.cancel_timer(pending.timer);
                 Aftermath::Nothing
             }
             State::Calling { invite } => Aftermath::CancelOwed { invite, reason },
             State::Proceeding { invite } => {
+                self.close_branches(core, now, 487);
                 self.send_cancel(core, now, &invite, reason);
                 self.wait_for_invite(core, now, invite)
             }
@@ -330,9 +358,10 @@ impl Leg {
                 self.refuse(core, now, &request, 487);
                 Aftermath::Nothing
             }
-            State::Confirmed(Negotiation::OwnOffer { invite, .. }) => {
-                self.wait_for_invite(core, now, invite)
-            }
+            State::Confirmed(Negotiation::OwnOffer { invite, method, .. }) => match method {
+                OfferMethod::Invite => self.wait_for_invite(core, now, invite),
+                OfferMethod::Update => Aftermath::Nothing,
+            },
             State::Confirmed(Negotiation::Glare { timer, .. }) => {
                 core.cancel_timer(timer);
                 Aftermath::Nothing
@@ -465,8 +494,7 @@ impl Leg {
             Method::Refer => self.handle_refer(core, now, key, request, sequence),
             Method::Notify => self.handle_notify(core, now, key, request),
             Method::Subscribe => self.handle_subscribe(core, now, key, request),
-            // No provisional response of ours was reliable, so none is acknowledged.
-            Method::Prack => self.refuse(core, now, key, 481),
+            Method::Prack => self.handle_prack(core, now, key, request),
             Method::Other(_) => {
                 self.reply(core, now, key, 501, Some((HeaderName::Allow, ALLOW)));
             }
@@ -521,9 +549,9 @@ impl Leg {
         match &self.state {
             // RFC 3261 §15: before its ACK a callee sends no BYE.
             State::Calling { .. } | State::Proceeding { .. } => self.refuse(core, now, key, 481),
-            State::Incoming { invite } => {
+            State::Incoming(incoming) => {
                 // A caller may say BYE to an early dialog; its INVITE is over with it.
-                let invite = invite.clone();
+                let invite = incoming.invite.clone();
                 self.refuse(core, now, key, 200);
                 self.refuse(core, now, &invite, 487);
                 self.end_by_peer(core, now, EndedBy::Bye, cause);
@@ -548,6 +576,7 @@ impl Leg {
     pub(crate) fn handle_timer(&mut self, core: &mut Core, now: MonoTime, timer: LegTimer) {
         match timer {
             LegTimer::RepeatAnswer => self.repeat_answer(core, now),
+            LegTimer::RepeatProvisional => self.repeat_provisional(core, now),
             LegTimer::RetryReinvite => self.retry_reinvite(core, now),
             LegTimer::PeerReferExpires => self.peer_refer_expires(core, now),
             LegTimer::OwnReferExpires => self.own_refer_expires(core),
@@ -563,8 +592,11 @@ impl Leg {
 
     /// A response could not be delivered and its transaction is gone.
     pub(crate) fn handle_server_failure(&mut self, core: &mut Core, now: MonoTime, key: &Key) {
+        if self.forget_early_offer(key) || self.forget_branch_offer(key) {
+            return core.emit(AgentEvent::OfferCancelled { leg: self.id });
+        }
         match &self.state {
-            State::Incoming { invite } if invite == key => {
+            State::Incoming(incoming) if incoming.invite == *key => {
                 self.end(core, now, EndedBy::TransportFailed, None);
             }
             State::Confirmed(Negotiation::PeerOffer { request, .. }) if request == key => {
@@ -614,7 +646,9 @@ impl Leg {
             Purpose::Info => self.digit_done(core, now),
             Purpose::Notify => self.news_arrived(core, now, Some(response.status.code())),
             Purpose::Refer => self.refer_answered(core, &response),
-            Purpose::Farewell => {}
+            Purpose::Update => self.handle_update_response(core, now, key, &response),
+            // A peer that does not know its own response any more will fail the INVITE.
+            Purpose::Prack | Purpose::Farewell => {}
         }
     }
 
@@ -629,12 +663,13 @@ impl Leg {
         status: u16,
     ) {
         match purpose {
-            Purpose::Invite => self.invite_failed(core, key, status),
+            Purpose::Invite => self.invite_failed(core, now, key, status),
             Purpose::Reinvite => self.reinvite_failed(core, now, key, status),
             Purpose::Info => self.digit_done(core, now),
             Purpose::Notify => self.news_arrived(core, now, None),
             Purpose::Refer => self.end_refer_attempt(core, status, false),
-            Purpose::Farewell => {}
+            Purpose::Update => self.update_failed(core, now, key, status),
+            Purpose::Prack | Purpose::Farewell => {}
         }
     }
 }

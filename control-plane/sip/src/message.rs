@@ -16,7 +16,7 @@ use crate::flow::{Flow, TransportKind};
 
 /// Methods the agent understands, for `Allow` (RFC 3261 §20.5).
 pub(crate) const ALLOW: &str =
-    "INVITE, ACK, BYE, CANCEL, OPTIONS, INFO, UPDATE, REFER, NOTIFY, REGISTER";
+    "INVITE, ACK, BYE, CANCEL, OPTIONS, INFO, PRACK, UPDATE, REFER, NOTIFY, REGISTER";
 
 /// The one body type the agent understands.
 pub(crate) const ACCEPT: &str = "application/sdp";
@@ -111,7 +111,7 @@ impl Body {
 }
 
 /// Extensions of the agent, for `Supported` (RFC 3261 §20.37).
-pub(crate) const SUPPORTED: &str = "replaces, norefersub";
+pub(crate) const SUPPORTED: &str = "100rel, replaces, norefersub";
 
 /// Options a request demands and the agent lacks; `None` when there are none. The value is that of `Unsupported` (RFC 3261 §8.2.2.3).
 pub(crate) fn unsupported_options(request: &Request) -> Option<String> {

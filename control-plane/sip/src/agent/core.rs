@@ -82,6 +82,10 @@ pub(crate) enum Purpose {
     Reinvite,
     /// The next digit waits for its outcome.
     Info,
+    /// For a reliable provisional response: nobody waits for its outcome.
+    Prack,
+    /// An offer before the answer to the INVITE.
+    Update,
     /// News of what came of the peer's REFER.
     Notify,
     Refer,
@@ -101,6 +105,8 @@ pub(crate) enum ServerOwner {
 pub(crate) enum LegTimer {
     /// Send the 2xx again, or give up waiting for its ACK.
     RepeatAnswer,
+    /// Send the reliable provisional response again, or give up waiting for its PRACK.
+    RepeatProvisional,
     /// Try the re-INVITE again that met one of the peer's.
     RetryReinvite,
     /// The subscription of the peer's REFER has run its time.

@@ -42,6 +42,9 @@ pub enum EndedBy {
     Refused,
     /// No ACK within 64·T1 of our 2xx (RFC 3261 §13.3.1.4); a BYE was sent.
     AckTimeout,
+    /// No PRACK within 64·T1 of our reliable provisional response (RFC 3262 §3); the caller got
+    /// 504.
+    PrackTimeout,
     /// The peer no longer knows the dialog (481), or no longer answers in it (408 or silence).
     DialogLost,
     /// The transport could not deliver.
@@ -90,21 +93,37 @@ pub enum AgentEvent {
         /// For the request that carries this one on.
         sequence: RequestSequence,
     },
-    /// Client leg: a provisional response above 100. Forks may report in any order.
+    /// Client leg: a provisional response above 100. One that was sent reliably comes once and in
+    /// order, and its PRACK is sent; the branches of a forked INVITE may report in any order.
     Progress {
         /// The leg.
         leg: SipLegId,
         /// 101 … 199.
         status: u16,
-        /// Early media description, when there is one.
+        /// Which branch of a forked INVITE, counted from 0 as they first spoke: each describes
+        /// media of its own.
+        fork: u8,
+        /// Early media description that answers our offer, when there is one.
         sdp: Option<Bytes>,
     },
-    /// Client leg: the first 2xx; its ACK is sent. Other branches that answer are hung up.
+    /// Client leg: the first 2xx; its ACK is sent. Other branches that answer are hung up. An INVITE
+    /// without an offer is answered with one: it follows as [`Offer`](Self::Offer), and the ACK
+    /// waits for `accept_offer`.
     Answered {
         /// The leg.
         leg: SipLegId,
-        /// The answer; that of the last provisional of the same branch when the 2xx has none.
+        /// Which branch, as in [`Progress`](Self::Progress).
+        fork: u8,
+        /// The answer; that of the last provisional of the same branch when the 2xx has none, or
+        /// when the exchange was over before.
         sdp: Option<Bytes>,
+    },
+    /// Server leg: the PRACK to our reliable provisional response answered the offer in it.
+    AnswerInPrack {
+        /// The leg.
+        leg: SipLegId,
+        /// The answer.
+        sdp: Bytes,
     },
     /// Client leg: the INVITE failed. The leg is gone.
     Rejected {
@@ -126,20 +145,23 @@ pub enum AgentEvent {
         /// The answer in the ACK, when the INVITE had no offer and our 2xx made one.
         sdp: Option<Bytes>,
     },
-    /// A re-INVITE or UPDATE with an offer; it waits for `accept_offer` or `reject_offer`.
+    /// An offer of the peer; it waits for `accept_offer` or `reject_offer`. It came in a re-INVITE
+    /// or UPDATE; before the answer in an UPDATE, a PRACK or a reliable provisional response; or in
+    /// the 2xx to an INVITE without one.
     Offer {
         /// The leg.
         leg: SipLegId,
         /// The offer.
         sdp: Bytes,
     },
-    /// The peer cancelled the re-INVITE of the last [`Offer`](Self::Offer): the session stays as
-    /// it was, and the offer can no longer be accepted.
+    /// The peer cancelled the re-INVITE of the last [`Offer`](Self::Offer), or the call was answered
+    /// before its early offer was: the session stays as it was, and the offer can no longer be
+    /// accepted.
     OfferCancelled {
         /// The leg.
         leg: SipLegId,
     },
-    /// Our re-INVITE came to its end.
+    /// Our re-INVITE, or our UPDATE before the answer, came to its end.
     OfferAnswered {
         /// The leg.
         leg: SipLegId,

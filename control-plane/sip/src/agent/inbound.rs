@@ -202,7 +202,11 @@ impl Agent {
             self.core
                 .accept_request(now, key, request.clone(), reply_flow.clone(), owner);
         if let Some((key, request)) = accepted {
-            self.keep_leg(id, tag, Leg::incoming(id, dialog, key, merge_key));
+            self.keep_leg(
+                id,
+                tag,
+                Leg::incoming(id, dialog, (key, &request), merge_key),
+            );
             self.core.emit(AgentEvent::Invite {
                 leg: id,
                 request,

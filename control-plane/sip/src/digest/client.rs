@@ -39,8 +39,8 @@ pub struct ClientCredentials {
 pub enum Secret {
     /// The password, good for every realm and algorithm.
     Password(Zeroizing<String>),
-    /// What is stored of a password within one realm; a challenge of another realm, or for
-    /// SHA-512-256, is not answered with it.
+    /// What is stored of a password within one realm; a challenge of another realm is not answered
+    /// with it.
     Ha1 {
         /// The realm it was made for.
         realm: String,
@@ -197,7 +197,9 @@ impl Challenge {
     fn fits(&self, secret: &Secret) -> bool {
         match secret {
             Secret::Password(_) => true,
-            Secret::Ha1 { realm, .. } => self.realm == *realm && self.hash != Hash::Sha512Of256,
+            Secret::Ha1 { realm, ha1 } => {
+                self.realm == *realm && (self.hash != Hash::Sha512Of256 || ha1.sha512_256.is_some())
+            }
         }
     }
 
@@ -221,7 +223,7 @@ impl Challenge {
             Secret::Ha1 { ha1, .. } => match hash {
                 Hash::Md5 => encode_hex(&ha1.md5),
                 Hash::Sha256 => encode_hex(&ha1.sha256),
-                Hash::Sha512Of256 => return None,
+                Hash::Sha512Of256 => encode_hex(&ha1.sha512_256?),
             },
         };
         if self.is_session {

@@ -4,15 +4,17 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use sipx_sip::headers::CSeq;
-use sipx_sip::{Header, HeaderName, Method, Request, Response};
+use sipx_sip::{Header, HeaderName, Headers, Method, Request, Response, update};
 use trunkline_edge_api::MonoTime;
 
-use super::{Aftermath, Leg, Negotiation, Role, SentAck, State, complete, push_reason};
+use super::{
+    Aftermath, Leg, Negotiation, OfferMethod, Role, SentAck, State, complete, push_reason,
+};
 use crate::agent::core::{ClientOwner, ClientUser, Core, Key, Notice, Purpose};
 use crate::agent::{AgentEvent, EndCause, LegError, SipLegId};
 use crate::dialog::{Dialog, to_tag};
 use crate::digest::ClientCredentials;
-use crate::message::{ALLOW, Body, MAX_FORWARDS, header, reason_phrase};
+use crate::message::{ALLOW, MAX_FORWARDS, SUPPORTED, header, reason_phrase};
 
 /// 2xx responses of one INVITE, its own included, that are acknowledged; those of further branches
 /// are left to the timers of their senders. A callee's phones are rarely more than five.
@@ -81,7 +83,7 @@ impl Leg {
             self.handle_answer(core, now, key, &response);
         } else if self.is_waiting_for(key) {
             let reason = String::from_utf8_lossy(&response.reason).into_owned();
-            self.reject_with(core, response.status.code(), reason, Some(response));
+            self.reject_with(core, now, response.status.code(), reason, Some(response));
         }
     }
 
@@ -98,17 +100,9 @@ impl Leg {
         match std::mem::replace(&mut self.state, nothing) {
             State::Calling { invite } | State::Proceeding { invite } => {
                 self.state = State::Proceeding { invite };
-                let status = response.status.code();
-                if status > 100 {
-                    let sdp = Body::sdp_of(&response.headers, response.body());
-                    if let Some(sdp) = &sdp {
-                        self.early_sdp = Some((to_tag(&response.headers), sdp.clone()));
-                    }
-                    core.emit(AgentEvent::Progress {
-                        leg: self.id,
-                        status,
-                        sdp,
-                    });
+                if response.status.code() > 100 {
+                    self.note_methods(&response.headers);
+                    self.handle_progress(core, now, response);
                 }
             }
             State::Terminated(Aftermath::CancelOwed { invite, reason }) => {
@@ -123,19 +117,47 @@ impl Leg {
         if !self.is_waiting_for(key) {
             return self.handle_late_answer(core, now, key, response);
         }
+        let made_offer = core
+            .client_request(key)
+            .is_some_and(|(invite, _)| !invite.body().is_empty());
+        let answered = self.answered_branch(core, now, response);
+        self.note_methods(&response.headers);
         self.dialog.adopt(response);
-        self.state = State::Confirmed(Negotiation::Idle);
-        let dialog = self.dialog.clone();
-        self.acknowledge(core, &dialog, key, response);
-        let early = self.early_sdp.take();
-        let sdp = Body::sdp_of(&response.headers, response.body()).or_else(|| {
-            // The description in an unreliable provisional response is the answer already; the
-            // 2xx repeats it (RFC 3261 §13.2.1), and some peers forget to.
-            early
-                .filter(|(tag, _)| *tag == dialog.remote_tag)
-                .map(|(_, sdp)| sdp)
+        let Some(Ok(CSeq { sequence: cseq, .. })) = response.headers.typed::<CSeq>() else {
+            return;
+        };
+        let (leg, fork) = (self.id, answered.fork);
+        if let Some(offer) = answered.sdp.clone()
+            && !made_offer
+            && !answered.is_settled
+        {
+            let invite = key.clone();
+            self.state = State::Confirmed(Negotiation::LateOffer { invite, cseq });
+            let sdp = None;
+            core.emit(AgentEvent::Answered { leg, fork, sdp });
+            core.emit(AgentEvent::Offer { leg, sdp: offer });
+            return;
+        }
+        self.state = State::Confirmed(match answered.update {
+            Some((invite, sdp)) => Negotiation::OwnOffer {
+                invite,
+                sdp,
+                tries: 1,
+                method: OfferMethod::Update,
+            },
+            None => Negotiation::Idle,
         });
-        core.emit(AgentEvent::Answered { leg: self.id, sdp });
+        let dialog = self.dialog.clone();
+        self.acknowledge(core, &dialog, key, cseq, &Bytes::new());
+        let sdp = answered.sdp;
+        core.emit(AgentEvent::Answered { leg, fork, sdp });
+    }
+
+    /// Notes whether the peer takes UPDATE, where it says so.
+    pub(super) fn note_methods(&mut self, headers: &Headers) {
+        if headers.get(&HeaderName::Allow).is_some() {
+            self.allows_update = update::peer_allows(headers);
+        }
     }
 
     /// A 2xx that does not begin the session: a copy of one, another branch of a fork, or one that
@@ -150,29 +172,34 @@ impl Leg {
         if self.acknowledge_again(core, response) || self.acks.len() >= ANSWERS_MAX {
             return;
         }
+        let waits_for_us = matches!(
+            &self.state,
+            State::Confirmed(Negotiation::LateOffer { invite, .. }) if invite == key
+        );
+        if waits_for_us && to_tag(&response.headers) == self.dialog.remote_tag {
+            return;
+        }
+        let Some(Ok(CSeq { sequence: cseq, .. })) = response.headers.typed::<CSeq>() else {
+            return;
+        };
         core.counters.late_answers += 1;
         let mut branch = self.dialog.clone();
         branch.adopt(response);
-        let Some(cseq) = self.acknowledge(core, &branch, key, response) else {
-            return;
-        };
+        self.acknowledge(core, &branch, key, cseq, &Bytes::new());
         self.send_bye_in(core, now, &branch, cseq + 1, None);
     }
 
-    /// Sends the ACK to a 2xx in `dialog` and keeps it for copies of the 2xx. It has the
-    /// credentials of the INVITE `key` (RFC 3261 §22.1). The number of the INVITE, or `None` when
-    /// the response does not say.
+    /// Sends the ACK to a 2xx in `dialog` and keeps it for copies of the 2xx. It has the number and
+    /// the credentials of the INVITE `key` (RFC 3261 §22.1), and `sdp` where the 2xx made an offer.
     pub(super) fn acknowledge(
         &mut self,
         core: &mut Core,
         dialog: &Dialog,
         key: &Key,
-        response: &Response,
-    ) -> Option<u32> {
-        let Some(Ok(CSeq { sequence, .. })) = response.headers.typed::<CSeq>() else {
-            return None;
-        };
-        let (mut ack, flow) = dialog.request(Method::Ack, sequence, core.random());
+        cseq: u32,
+        sdp: &Bytes,
+    ) {
+        let (mut ack, flow) = dialog.request(Method::Ack, cseq, core.random());
         if let Some((invite, _)) = core.client_request(key) {
             let credentials = [HeaderName::Authorization, HeaderName::ProxyAuthorization];
             for name in &credentials {
@@ -181,15 +208,15 @@ impl Leg {
                 }
             }
         }
+        ack.set_body(sdp.clone());
         complete(core, &mut ack);
         let bytes = core.transmit_request(flow.clone(), ack);
         self.acks.push(SentAck {
-            cseq: sequence,
-            remote_tag: to_tag(&response.headers),
+            cseq,
+            remote_tag: dialog.remote_tag.clone(),
             flow,
             bytes,
         });
-        Some(sequence)
     }
 
     /// Sends the ACK of a 2xx again that was acknowledged before.
@@ -247,15 +274,16 @@ impl Leg {
     }
 
     /// The INVITE got no final response.
-    pub(super) fn invite_failed(&mut self, core: &mut Core, key: &Key, status: u16) {
+    pub(super) fn invite_failed(&mut self, core: &mut Core, now: MonoTime, key: &Key, status: u16) {
         if self.is_waiting_for(key) {
-            self.reject_with(core, status, reason_phrase(status).to_owned(), None);
+            self.reject_with(core, now, status, reason_phrase(status).to_owned(), None);
         }
     }
 
     fn reject_with(
         &mut self,
         core: &mut Core,
+        now: MonoTime,
         status: u16,
         reason: String,
         response: Option<Box<Response>>,
@@ -265,6 +293,7 @@ impl Leg {
             None => EndCause::NONE,
         };
         self.state = State::Terminated(Aftermath::Nothing);
+        self.close_branches(core, now, 487);
         core.notices.push(Notice::LegTerminated(self.id));
         core.emit(AgentEvent::Rejected {
             leg: self.id,
@@ -282,6 +311,9 @@ pub(super) fn offer_in(invite: &mut Request, dialog: &Dialog, offer: &Bytes) {
         .headers
         .push(header(HeaderName::Contact, dialog.contact.clone()));
     invite.headers.push(header(HeaderName::Allow, ALLOW));
+    invite
+        .headers
+        .push(header(HeaderName::Supported, SUPPORTED));
     invite.set_body(offer.clone());
 }
 
@@ -298,6 +330,8 @@ fn is_written_here(name: &HeaderName) -> bool {
             | HeaderName::CSeq
             | HeaderName::Contact
             | HeaderName::Allow
+            | HeaderName::Supported
+            | HeaderName::Require
             | HeaderName::UserAgent
             | HeaderName::ContentType
             | HeaderName::ContentLength

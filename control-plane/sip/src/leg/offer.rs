@@ -1,4 +1,5 @@
-//! Offers inside a session: re-INVITE both ways (RFC 3261 §14), UPDATE from the peer (RFC 3311).
+//! Offers inside a session: re-INVITE both ways (RFC 3261 §14), UPDATE from the peer (RFC 3311). What
+//! is offered before the answer is in [`early`](super::early) and [`branch`](super::branch).
 //!
 //! One offer is open at a time (RFC 3264 §4). When both sides make one at once, each refuses the
 //! other's with 491 and waits: the owner of the Call-ID 2.1 to 4 s, the other up to 2 s
@@ -7,6 +8,7 @@
 //! `o=` would go backwards.
 
 use bytes::Bytes;
+use sipx_sip::headers::CSeq;
 use sipx_sip::{HeaderName, Method, Request, Response};
 use trunkline_edge_api::MonoTime;
 
@@ -31,8 +33,15 @@ pub(super) enum Negotiation {
     PeerOffer { request: Key, method: OfferMethod },
     /// Our 2xx to the peer's re-INVITE waits for its ACK.
     AwaitingAck(PendingAck),
-    /// Our re-INVITE waits for its final response.
-    OwnOffer { invite: Key, sdp: Bytes, tries: u8 },
+    /// Our re-INVITE, or an UPDATE from before the answer, waits for its final response.
+    OwnOffer {
+        invite: Key,
+        sdp: Bytes,
+        tries: u8,
+        method: OfferMethod,
+    },
+    /// Our INVITE had no offer, its 2xx made one, and our ACK owes the answer.
+    LateOffer { invite: Key, cseq: u32 },
     /// Our re-INVITE met 491 and waits for its next try.
     Glare {
         sdp: Bytes,
@@ -41,7 +50,7 @@ pub(super) enum Negotiation {
     },
 }
 
-/// What the peer's offer came in.
+/// What an offer travels in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum OfferMethod {
     Invite,
@@ -74,16 +83,30 @@ impl Leg {
             return self.accept_update(core, now, key, &Bytes::new());
         }
         match &self.state {
-            // RFC 3261 §14.2: the INVITE before it has no final response.
-            State::Incoming { .. } => return self.refuse_for_now(core, now, key),
-            // An offer of ours is unanswered.
+            State::Incoming(_) => {
+                return match body {
+                    Body::Sdp(sdp) if method == OfferMethod::Update => {
+                        if self.handle_early_update(core, now, key, sdp) {
+                            self.refresh(request, flow);
+                        }
+                    }
+                    // RFC 3261 §14.2: the INVITE before it has no final response.
+                    _ => self.refuse_for_now(core, now, key),
+                };
+            }
             State::Calling { .. } | State::Proceeding { .. } => {
-                return self.refuse(core, now, key, 491);
+                return match body {
+                    Body::Sdp(sdp) if method == OfferMethod::Update => {
+                        self.handle_branch_update(core, now, key, request, sdp);
+                    }
+                    // Our INVITE is open.
+                    _ => self.refuse(core, now, key, 491),
+                };
             }
             State::Confirmed(Negotiation::OwnOffer { .. }) => {
                 return self.refuse(core, now, key, 491);
             }
-            State::Confirmed(Negotiation::PeerOffer { .. }) => {
+            State::Confirmed(Negotiation::PeerOffer { .. } | Negotiation::LateOffer { .. }) => {
                 return self.refuse_for_now(core, now, key);
             }
             State::Answered(pending) | State::Confirmed(Negotiation::AwaitingAck(pending)) => {
@@ -111,7 +134,7 @@ impl Leg {
             }
             Body::Empty | Body::Unsupported => {
                 let sdp = self.local_sdp.clone();
-                if let Ok(pending) = self.accept_invite(core, now, key, &sdp) {
+                if let Ok(pending) = self.accept_invite(core, now, key, &sdp, true) {
                     self.state = State::Confirmed(Negotiation::AwaitingAck(pending));
                 }
             }
@@ -125,7 +148,7 @@ impl Leg {
     }
 
     /// 500 with the wait of RFC 3261 §14.2: 0 to 10 s.
-    fn refuse_for_now(&self, core: &mut Core, now: MonoTime, key: &Key) {
+    pub(super) fn refuse_for_now(&self, core: &mut Core, now: MonoTime, key: &Key) {
         let secs = (core.random() % 11).to_string();
         self.reply(core, now, key, 500, Some((HeaderName::RetryAfter, &secs)));
     }
@@ -143,6 +166,21 @@ impl Leg {
         now: MonoTime,
         sdp: Bytes,
     ) -> Result<(), LegError> {
+        match &self.state {
+            State::Incoming(_) => return self.answer_early_offer(core, now, Ok(sdp)),
+            State::Calling { .. } | State::Proceeding { .. } => {
+                return self.answer_branch_offer(core, now, Ok(sdp));
+            }
+            State::Confirmed(Negotiation::LateOffer { invite, cseq }) => {
+                let (invite, cseq) = (invite.clone(), *cseq);
+                let dialog = self.dialog.clone();
+                self.acknowledge(core, &dialog, &invite, cseq, &sdp);
+                self.state = State::Confirmed(Negotiation::Idle);
+                self.local_sdp = sdp;
+                return Ok(());
+            }
+            _ => {}
+        }
         let (request, method) = self.open_peer_offer()?;
         self.state = State::Confirmed(match method {
             OfferMethod::Update => {
@@ -150,7 +188,8 @@ impl Leg {
                 Negotiation::Idle
             }
             OfferMethod::Invite => {
-                Negotiation::AwaitingAck(self.accept_invite(core, now, &request, &sdp)?)
+                let pending = self.accept_invite(core, now, &request, &sdp, false)?;
+                Negotiation::AwaitingAck(pending)
             }
         });
         self.local_sdp = sdp;
@@ -164,10 +203,21 @@ impl Leg {
         now: MonoTime,
         status: u16,
     ) -> Result<(), LegError> {
-        let (request, _) = self.open_peer_offer()?;
         if !(300..=699).contains(&status) {
             return Err(LegError::Status(status));
         }
+        match &self.state {
+            State::Incoming(_) => return self.answer_early_offer(core, now, Err(status)),
+            State::Calling { .. } | State::Proceeding { .. } => {
+                return self.answer_branch_offer(core, now, Err(status));
+            }
+            // An ACK cannot say no (RFC 3261 §13.2.2.4).
+            State::Confirmed(Negotiation::LateOffer { .. }) => {
+                return self.hangup(core, now, None);
+            }
+            _ => {}
+        }
+        let (request, _) = self.open_peer_offer()?;
         self.refuse(core, now, &request, status);
         self.state = State::Confirmed(Negotiation::Idle);
         Ok(())
@@ -198,8 +248,9 @@ impl Leg {
                 Ok(())
             }
             State::Answered(_) | State::Confirmed(_) => Err(LegError::OfferPending),
+            State::Incoming(_) => self.update_early(core, now, sdp),
+            State::Calling { .. } | State::Proceeding { .. } => self.update_branch(core, now, sdp),
             State::Terminated(_) => Err(LegError::UnknownLeg),
-            _ => Err(LegError::WrongState),
         }
     }
 
@@ -208,7 +259,12 @@ impl Leg {
         let (mut invite, flow) = self.dialog.request(Method::Invite, cseq, core.random());
         offer_in(&mut invite, &self.dialog, &sdp);
         let invite = self.send(core, now, invite, flow, Purpose::Reinvite);
-        self.state = State::Confirmed(Negotiation::OwnOffer { invite, sdp, tries });
+        self.state = State::Confirmed(Negotiation::OwnOffer {
+            invite,
+            sdp,
+            tries,
+            method: OfferMethod::Invite,
+        });
     }
 
     pub(super) fn retry_reinvite(&mut self, core: &mut Core, now: MonoTime) {
@@ -229,7 +285,10 @@ impl Leg {
         if status.is_success() {
             return self.handle_reinvite_answer(core, key, response);
         }
-        let State::Confirmed(Negotiation::OwnOffer { invite, sdp, tries }) = &self.state else {
+        let State::Confirmed(Negotiation::OwnOffer {
+            invite, sdp, tries, ..
+        }) = &self.state
+        else {
             return;
         };
         if status.is_provisional() || invite != key {
@@ -256,6 +315,9 @@ impl Leg {
         if self.acknowledge_again(core, response) {
             return;
         }
+        let Some(Ok(CSeq { sequence: cseq, .. })) = response.headers.typed::<CSeq>() else {
+            return;
+        };
         let is_open = matches!(
             &self.state,
             State::Confirmed(Negotiation::OwnOffer { invite, .. }) if invite == key
@@ -267,7 +329,7 @@ impl Leg {
         let first = self.invite_cseq;
         self.acks.retain(|ack| ack.cseq == first);
         let dialog = self.dialog.clone();
-        self.acknowledge(core, &dialog, key, response);
+        self.acknowledge(core, &dialog, key, cseq, &Bytes::new());
         if !is_open {
             return;
         }
@@ -301,6 +363,54 @@ impl Leg {
                 408 => self.dialog_lost(core, now, status),
                 _ => self.offer_failed(core, status),
             }
+        }
+    }
+
+    // ---- our UPDATE from before the answer ----------------------------------------------------
+
+    pub(super) fn handle_update_response(
+        &mut self,
+        core: &mut Core,
+        now: MonoTime,
+        key: &Key,
+        response: &Response,
+    ) {
+        let status = response.status.code();
+        let result = match Body::sdp_of(&response.headers, response.body()) {
+            Some(sdp) if response.status.is_success() => Ok(sdp),
+            _ if response.status.is_success() => Err(488),
+            _ => Err(status),
+        };
+        self.update_done(core, now, key, &result);
+    }
+
+    pub(super) fn update_failed(&mut self, core: &mut Core, now: MonoTime, key: &Key, status: u16) {
+        self.update_done(core, now, key, &Err(status));
+    }
+
+    fn update_done(
+        &mut self,
+        core: &mut Core,
+        now: MonoTime,
+        key: &Key,
+        result: &Result<Bytes, u16>,
+    ) {
+        if self.early_update_done(core, now, key, result)
+            || self.branch_update_done(core, key, result)
+        {
+            return;
+        }
+        if let State::Confirmed(Negotiation::OwnOffer { invite, sdp, .. }) = &self.state
+            && invite == key
+        {
+            if result.is_ok() {
+                self.local_sdp = sdp.clone();
+            }
+            self.state = State::Confirmed(Negotiation::Idle);
+            core.emit(AgentEvent::OfferAnswered {
+                leg: self.id,
+                result: result.clone(),
+            });
         }
     }
 

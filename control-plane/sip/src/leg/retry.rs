@@ -50,7 +50,10 @@ impl Leg {
         };
         self.transactions += 1;
         let again = core.send_request(now, request, flow, owner);
-        self.follow(purpose, cseq, again);
+        if purpose == Purpose::Invite {
+            self.close_branches(core, now, 481);
+        }
+        self.follow(purpose, cseq, key, again);
         true
     }
 
@@ -66,22 +69,30 @@ impl Leg {
                 State::Confirmed(Negotiation::OwnOffer { invite, .. }) if invite == key
             ),
             Purpose::Farewell => request.method == Method::Bye,
-            Purpose::Info => !self.is_terminated(),
+            Purpose::Info | Purpose::Update | Purpose::Prack => !self.is_terminated(),
             Purpose::Notify => self.peer_refer.is_some(),
             Purpose::Refer => self.own_refer.is_some(),
         }
     }
 
     /// The transaction `again` takes the place of the one before.
-    fn follow(&mut self, purpose: Purpose, cseq: u32, again: Key) {
+    fn follow(&mut self, purpose: Purpose, cseq: u32, old: &Key, again: Key) {
         match (purpose, &mut self.state) {
             (Purpose::Invite, state) => {
                 self.invite_cseq = cseq;
-                self.early_sdp = None;
                 *state = State::Calling { invite: again };
             }
             (Purpose::Reinvite, State::Confirmed(Negotiation::OwnOffer { invite, .. })) => {
                 *invite = again;
+            }
+            (Purpose::Update, State::Confirmed(Negotiation::OwnOffer { invite, .. }))
+                if invite == old =>
+            {
+                *invite = again;
+            }
+            (Purpose::Update, _) => {
+                self.follow_early_update(old, &again);
+                self.follow_branch_update(old, &again);
             }
             (Purpose::Refer, _) => self.refer_renumbered(cseq),
             _ => {}

@@ -5,51 +5,28 @@ use sipx_sip::headers::CSeq;
 use sipx_sip::{Header, HeaderName, Request, Response};
 use trunkline_edge_api::MonoTime;
 
-use super::{Aftermath, Leg, Negotiation, PendingAck, Role, State};
+use super::{Aftermath, Incoming, Leg, Negotiation, PendingAck, Role, State};
 use crate::agent::core::{Core, Key, LegTimer, after};
 use crate::agent::{AgentEvent, EndCause, EndedBy, LegError, SipLegId};
 use crate::dialog::Dialog;
 use crate::flow::Flow;
-use crate::message::{ALLOW, Body, header, set_body};
+use crate::message::{ALLOW, Body, SUPPORTED, header, set_body};
 
 impl Leg {
     /// A leg for a new INVITE that has its transaction.
-    pub(crate) fn incoming(id: SipLegId, dialog: Dialog, invite: Key, merge_key: Bytes) -> Self {
-        let mut leg = Self::new(id, Role::Server, dialog, State::Incoming { invite });
+    pub(crate) fn incoming(
+        id: SipLegId,
+        dialog: Dialog,
+        (invite, request): (Key, &Request),
+        merge_key: Bytes,
+    ) -> Self {
+        let cseq = dialog.remote_cseq.unwrap_or_default();
+        let incoming = Box::new(Incoming::new(invite, cseq, request));
+        let mut leg = Self::new(id, Role::Server, dialog, State::Incoming(incoming));
+        leg.note_methods(&request.headers);
         leg.transactions = 1;
         leg.merge_key = Some(merge_key);
         leg
-    }
-
-    /// Sends 101 … 199, with early media when `sdp` is given.
-    pub(crate) fn provisional(
-        &mut self,
-        core: &mut Core,
-        now: MonoTime,
-        status: u16,
-        sdp: Option<Bytes>,
-    ) -> Result<(), LegError> {
-        let invite = self.incoming_invite()?;
-        if !(101..=199).contains(&status) {
-            return Err(LegError::Status(status));
-        }
-        let response = self.dialog_response(core, &invite, status, &sdp.unwrap_or_default())?;
-        core.respond(now, &invite, response);
-        Ok(())
-    }
-
-    /// Sends 200 and repeats it until the ACK.
-    pub(crate) fn answer(
-        &mut self,
-        core: &mut Core,
-        now: MonoTime,
-        sdp: Bytes,
-    ) -> Result<(), LegError> {
-        let invite = self.incoming_invite()?;
-        let pending = self.accept_invite(core, now, &invite, &sdp)?;
-        self.local_sdp = sdp;
-        self.state = State::Answered(pending);
-        Ok(())
     }
 
     /// Refuses the INVITE with 300 … 699.
@@ -78,7 +55,7 @@ impl Leg {
 
     fn incoming_invite(&self) -> Result<Key, LegError> {
         match &self.state {
-            State::Incoming { invite } => Ok(invite.clone()),
+            State::Incoming(incoming) => Ok(incoming.invite.clone()),
             State::Terminated(_) => Err(LegError::UnknownLeg),
             _ => Err(LegError::WrongState),
         }
@@ -105,22 +82,24 @@ impl Leg {
         let headers = &mut response.headers;
         headers.push(header(HeaderName::Contact, self.dialog.contact.clone()));
         headers.push(header(HeaderName::Allow, ALLOW));
+        headers.push(header(HeaderName::Supported, SUPPORTED));
         set_body(headers, sdp);
         response.set_body(sdp.clone());
         Ok(response)
     }
 
-    /// Sends the 2xx to an INVITE or re-INVITE and begins to wait for the ACK.
+    /// Sends the 2xx to an INVITE or re-INVITE and begins to wait for the ACK, which brings the
+    /// answer when the 2xx makes an offer.
     pub(super) fn accept_invite(
         &mut self,
         core: &mut Core,
         now: MonoTime,
         key: &Key,
         sdp: &Bytes,
+        made_offer: bool,
     ) -> Result<PendingAck, LegError> {
         let response = self.dialog_response(core, key, 200, sdp)?;
         let request = core.server_request(key).ok_or(LegError::WrongState)?;
-        let made_offer = request.body().is_empty();
         let cseq = match request.headers.typed::<CSeq>() {
             Some(Ok(cseq)) => cseq.sequence,
             _ => return Err(LegError::WrongState),
@@ -149,7 +128,7 @@ impl Leg {
         cause: EndCause,
     ) {
         match &self.state {
-            State::Incoming { invite } if invite == key => {
+            State::Incoming(incoming) if incoming.invite == *key => {
                 self.refuse(core, now, key, 487);
                 self.end_by_peer(core, now, EndedBy::Cancelled, cause);
             }

@@ -4,6 +4,7 @@ mod challenges;
 mod digits;
 mod hostile;
 mod races;
+mod reliable;
 mod renegotiation;
 mod requests;
 mod routing;

@@ -249,7 +249,7 @@ impl World {
                     },
                 );
             }
-            AgentEvent::Answered { leg, sdp } => {
+            AgentEvent::Answered { leg, sdp, .. } => {
                 assert!(sdp.is_some(), "seed {}: an answer", self.seed);
                 self.reached.answered += 1;
                 self.talk(party, leg);
@@ -282,6 +282,7 @@ impl World {
             }
             AgentEvent::Progress { .. }
             | AgentEvent::OfferCancelled { .. }
+            | AgentEvent::AnswerInPrack { .. }
             | AgentEvent::AnswerInAck { .. } => {}
             AgentEvent::Request { .. }
             | AgentEvent::Refer { .. }

@@ -1,0 +1,833 @@
+//! What happens before the answer: reliable provisional responses (RFC 3262), UPDATE (RFC 3311),
+//! late offers, on both sides.
+
+use sipx_sip::HeaderName;
+use trunkline_sip::{AgentEvent, EndedBy, InviteRequest, LegError, SipLegId};
+
+use crate::support::*;
+
+const THEIRS: &str = "v=0\r\no=peer 1 2 IN IP4 198.51.100.9\r\n";
+const OURS: &str = "v=0\r\no=us 1 2 IN IP4 203.0.113.1\r\n";
+
+/// Puts header lines before the end of a head.
+fn with(text: &str, lines: &str) -> String {
+    text.replacen("Contact:", &format!("{lines}Contact:"), 1)
+}
+
+// ---- the caller's leg ---------------------------------------------------------------------------
+
+/// A caller that understands 100rel and UPDATE.
+fn called(bench: &mut Bench, sdp: &str, lines: &str) -> SipLegId {
+    let allow = format!("{lines}Allow: INVITE, ACK, BYE, CANCEL, UPDATE, PRACK\r\n");
+    bench.receive(&with(&invite("in-1", "z9hG4bKinvite", sdp), &allow));
+    let AgentEvent::Invite { leg, .. } = bench.event() else {
+        panic!("an INVITE");
+    };
+    leg
+}
+
+fn ringing(bench: &mut Bench, sdp: &str, early: Option<&str>) -> (SipLegId, Sent) {
+    let leg = called(bench, sdp, "Supported: timer, 100rel\r\n");
+    bench
+        .agent
+        .provisional(bench.now, leg, 183, early.map(body))
+        .expect("rings");
+    let sent = bench.sent_one();
+    assert_eq!(sent.label(), "183 INVITE");
+    (leg, sent)
+}
+
+fn is_reliable(sent: &Sent) -> bool {
+    sent.header(HeaderName::Require) == "100rel" && !sent.header(HeaderName::RSeq).is_empty()
+}
+
+fn prack_with(reliable: &Sent, cseq: u32, rack: &str, sdp: &str) -> String {
+    let tag = reliable.tag(HeaderName::To);
+    let plain = in_dialog("PRACK", "in-1", cseq, &format!("z9hG4bKp{cseq}"), &tag, sdp);
+    with(&plain, &format!("RAck: {rack}\r\n"))
+}
+
+fn prack(reliable: &Sent, cseq: u32, sdp: &str) -> String {
+    let rack = format!("{} 1 INVITE", reliable.header(HeaderName::RSeq));
+    prack_with(reliable, cseq, &rack, sdp)
+}
+
+fn update(reliable: &Sent, cseq: u32, sdp: &str) -> String {
+    let tag = reliable.tag(HeaderName::To);
+    in_dialog(
+        "UPDATE",
+        "in-1",
+        cseq,
+        &format!("z9hG4bKu{cseq}"),
+        &tag,
+        sdp,
+    )
+}
+
+/// Ends the call of `leg` and looks that nothing is left.
+fn finish(mut bench: Bench, leg: SipLegId) {
+    bench.agent.hangup(bench.now, leg, None).expect("lives");
+    bench.sent();
+    bench.events();
+    bench.assert_nothing_is_left();
+}
+
+#[test]
+fn reliable_response_is_repeated_with_doubling_waits_until_its_prack() {
+    let mut bench = Bench::new();
+    let (leg, first) = ringing(&mut bench, OFFER, None);
+    assert!(is_reliable(&first));
+    let mut waits = Vec::new();
+    for wait in [500, 1_000, 2_000, 4_000, 8_000] {
+        bench.advance(wait - 1);
+        assert!(bench.sent().is_empty());
+        bench.advance(1);
+        waits.push(bench.sent_one().text);
+    }
+    assert!(waits.iter().all(|copy| *copy == first.text));
+    let prack = prack(&first, 2, "");
+    bench.receive(&prack);
+    assert_eq!(bench.sent_one().label(), "200 PRACK");
+    bench.advance(40_000);
+    assert!(bench.sent().is_empty());
+    finish(bench, leg);
+}
+
+#[test]
+fn copy_of_a_prack_is_answered_alike_and_a_stray_one_with_481() {
+    let mut bench = Bench::new();
+    let (leg, first) = ringing(&mut bench, OFFER, None);
+    let rseq: u32 = first.header(HeaderName::RSeq).parse().expect("a number");
+    for (cseq, rack, label) in [
+        (2, format!("{} 1 INVITE", rseq + 1), "481 PRACK"),
+        (3, format!("{rseq} 2 INVITE"), "481 PRACK"),
+        (4, format!("{rseq} 1 UPDATE"), "481 PRACK"),
+        (5, "x".to_owned(), "400 PRACK"),
+        (6, format!("{rseq} 1 INVITE"), "200 PRACK"),
+        (6, format!("{rseq} 1 INVITE"), "200 PRACK"),
+        (7, format!("{rseq} 1 INVITE"), "481 PRACK"),
+    ] {
+        bench.receive(&prack_with(&first, cseq, &rack, ""));
+        assert_eq!(bench.sent_one().label(), label, "{rack}");
+    }
+    finish(bench, leg);
+}
+
+#[test]
+fn response_nobody_acknowledges_ends_the_call_with_504() {
+    let mut bench = Bench::new();
+    let (_, first) = ringing(&mut bench, OFFER, None);
+    bench.advance(31_999);
+    assert!(bench.sent().iter().all(|sent| sent.text == first.text));
+    assert!(bench.events().is_empty());
+    bench.advance(1);
+    assert_eq!(labels(&bench.sent()), ["504 INVITE"]);
+    assert_eq!(ended_by(&bench.event()), EndedBy::PrackTimeout);
+    bench.assert_nothing_is_left();
+}
+
+#[test]
+fn responses_wait_for_the_prack_before_them_and_the_last_of_them_counts() {
+    let mut bench = Bench::new();
+    let (leg, first) = ringing(&mut bench, OFFER, None);
+    for (status, sdp) in [(180, Some(ANSWER)), (181, None), (182, None)] {
+        bench
+            .agent
+            .provisional(bench.now, leg, status, sdp.map(body))
+            .expect("waits");
+    }
+    assert!(bench.sent().is_empty());
+    bench.receive(&prack(&first, 2, ""));
+    let sent = bench.sent();
+    assert_eq!(labels(&sent), ["200 PRACK", "182 INVITE"]);
+    assert_eq!(sent[1].body(), ANSWER);
+    let numbers = [&first, &sent[1]].map(|sent| {
+        let number: u32 = sent.header(HeaderName::RSeq).parse().expect("a number");
+        number
+    });
+    assert_eq!(numbers[1], numbers[0] + 1);
+    finish(bench, leg);
+}
+
+#[test]
+fn answer_waits_for_the_prack_and_describes_nothing_twice() {
+    let mut bench = Bench::new();
+    let (leg, first) = ringing(&mut bench, OFFER, Some(ANSWER));
+    assert_eq!(first.body(), ANSWER);
+    bench
+        .agent
+        .answer(bench.now, leg, body(ANSWER))
+        .expect("waits");
+    assert!(bench.sent().is_empty());
+    assert_eq!(
+        bench.agent.answer(bench.now, leg, body(ANSWER)),
+        Err(LegError::WrongState)
+    );
+    assert_eq!(
+        bench.agent.provisional(bench.now, leg, 180, None),
+        Err(LegError::WrongState)
+    );
+    bench.receive(&prack(&first, 2, ""));
+    let sent = bench.sent();
+    assert_eq!(labels(&sent), ["200 PRACK", "200 INVITE"]);
+    assert_eq!(sent[1].body(), "");
+    let tag = first.tag(HeaderName::To);
+    bench.receive(&in_dialog("ACK", "in-1", 1, "z9hG4bKack", &tag, ""));
+    assert!(matches!(
+        bench.event(),
+        AgentEvent::Confirmed { sdp: None, .. }
+    ));
+    finish(bench, leg);
+}
+
+#[test]
+fn reliability_is_for_the_caller_to_choose() {
+    for (lines, reliable) in [
+        ("", false),
+        ("Supported: timer\r\n", false),
+        ("k: 100rel\r\n", true),
+        ("Require: 100rel\r\n", true),
+    ] {
+        let mut bench = Bench::new();
+        let leg = called(&mut bench, OFFER, lines);
+        bench
+            .agent
+            .provisional(bench.now, leg, 180, None)
+            .expect("rings");
+        assert_eq!(is_reliable(&bench.sent_one()), reliable, "{lines:?}");
+        bench
+            .agent
+            .reject(bench.now, leg, 486, None, Vec::new())
+            .expect("rings");
+        assert_eq!(bench.sent_one().label(), "486 INVITE");
+        bench.event();
+        bench.assert_nothing_is_left();
+    }
+}
+
+#[test]
+fn caller_that_hangs_up_while_a_response_is_out_leaves_nothing() {
+    for method in ["CANCEL", "BYE"] {
+        let mut bench = Bench::new();
+        let (_, first) = ringing(&mut bench, OFFER, Some(ANSWER));
+        bench.receive(&prack(&first, 2, THEIRS));
+        bench.event();
+        let tag = first.tag(HeaderName::To);
+        bench.receive(&match method {
+            "CANCEL" => cancel_of(&invite("in-1", "z9hG4bKinvite", OFFER)),
+            _ => in_dialog("BYE", "in-1", 3, "z9hG4bKbye", &tag, ""),
+        });
+        let labels = labels(&bench.sent());
+        assert!(labels.contains(&"487 INVITE".to_owned()), "{labels:?}");
+        assert!(labels.contains(&"487 PRACK".to_owned()), "{labels:?}");
+        bench.event();
+        bench.assert_nothing_is_left();
+    }
+}
+
+#[test]
+fn offer_of_ours_in_a_reliable_response_is_answered_in_its_prack() {
+    let mut bench = Bench::new();
+    let (leg, first) = ringing(&mut bench, "", Some(OURS));
+    assert!(is_reliable(&first));
+    assert_eq!(first.body(), OURS);
+    bench.receive(&prack(&first, 2, THEIRS));
+    assert_eq!(bench.sent_one().label(), "200 PRACK");
+    let AgentEvent::AnswerInPrack { sdp, .. } = bench.event() else {
+        panic!("an answer");
+    };
+    assert_eq!(sdp, THEIRS);
+    bench
+        .agent
+        .answer(bench.now, leg, body(OURS))
+        .expect("answers");
+    assert_eq!(bench.sent_one().body(), "");
+    let tag = first.tag(HeaderName::To);
+    bench.receive(&in_dialog("ACK", "in-1", 1, "z9hG4bKack", &tag, THEIRS));
+    assert!(matches!(
+        bench.event(),
+        AgentEvent::Confirmed { sdp: None, .. }
+    ));
+    finish(bench, leg);
+}
+
+#[test]
+fn caller_that_offers_nothing_and_cannot_acknowledge_is_offered_in_the_2xx() {
+    let mut bench = Bench::new();
+    let leg = called(&mut bench, "", "");
+    bench
+        .agent
+        .provisional(bench.now, leg, 183, Some(body(OURS)))
+        .expect("rings");
+    assert_eq!(
+        bench.sent_one().body(),
+        "",
+        "an offer that may be lost is none"
+    );
+    bench
+        .agent
+        .answer(bench.now, leg, body(OURS))
+        .expect("answers");
+    let ok = bench.sent_one();
+    assert_eq!(ok.body(), OURS);
+    let tag = ok.tag(HeaderName::To);
+    bench.receive(&in_dialog("ACK", "in-1", 1, "z9hG4bKack", &tag, THEIRS));
+    let AgentEvent::Confirmed { sdp: Some(sdp), .. } = bench.event() else {
+        panic!("an answer");
+    };
+    assert_eq!(sdp, THEIRS);
+    finish(bench, leg);
+}
+
+#[test]
+fn ringing_without_our_offer_is_not_sent_reliably_to_who_made_none() {
+    let mut bench = Bench::new();
+    let (leg, first) = ringing(&mut bench, "", None);
+    assert!(!is_reliable(&first));
+    finish(bench, leg);
+}
+
+#[test]
+fn offer_in_a_prack_is_answered_or_refused_in_its_response() {
+    for accepts in [true, false] {
+        let mut bench = Bench::new();
+        let (leg, first) = ringing(&mut bench, OFFER, Some(ANSWER));
+        bench.receive(&prack(&first, 2, THEIRS));
+        assert!(bench.sent().is_empty());
+        let AgentEvent::Offer { sdp, .. } = bench.event() else {
+            panic!("an offer");
+        };
+        assert_eq!(sdp, THEIRS);
+        if accepts {
+            bench
+                .agent
+                .accept_offer(bench.now, leg, body(OURS))
+                .expect("waits");
+            let ok = bench.sent_one();
+            assert_eq!(
+                (ok.label().as_str(), ok.body().as_str()),
+                ("200 PRACK", OURS)
+            );
+        } else {
+            bench
+                .agent
+                .reject_offer(bench.now, leg, 488)
+                .expect("waits");
+            assert_eq!(bench.sent_one().label(), "488 PRACK");
+        }
+        assert_eq!(
+            bench.agent.accept_offer(bench.now, leg, body(OURS)),
+            Err(LegError::WrongState)
+        );
+        finish(bench, leg);
+    }
+}
+
+#[test]
+fn update_before_the_first_exchange_is_over_is_refused_as_rfc_3311_has_it() {
+    // Our answer is not out yet.
+    let mut bench = Bench::new();
+    let (leg, first) = ringing(&mut bench, OFFER, None);
+    bench.receive(&update(&first, 2, THEIRS));
+    let refused = bench.sent_one();
+    assert_eq!(refused.label(), "500 UPDATE");
+    let wait: u32 = refused
+        .header(HeaderName::RetryAfter)
+        .parse()
+        .expect("a number");
+    assert!(wait <= 10);
+    finish(bench, leg);
+
+    // Our own offer is open.
+    let mut bench = Bench::new();
+    let (leg, first) = ringing(&mut bench, "", Some(OURS));
+    bench.receive(&update(&first, 2, THEIRS));
+    assert_eq!(bench.sent_one().label(), "491 UPDATE");
+    finish(bench, leg);
+}
+
+#[test]
+fn update_before_the_answer_is_an_offer_once_the_first_is_settled() {
+    let mut bench = Bench::new();
+    let (leg, first) = ringing(&mut bench, OFFER, Some(ANSWER));
+    bench.receive(&prack(&first, 2, ""));
+    bench.sent();
+    bench.receive(&update(&first, 3, THEIRS));
+    assert!(matches!(bench.event(), AgentEvent::Offer { .. }));
+    bench.receive(&update(&first, 4, THEIRS));
+    assert_eq!(bench.sent_one().label(), "500 UPDATE");
+    bench
+        .agent
+        .accept_offer(bench.now, leg, body(OURS))
+        .expect("waits");
+    let ok = bench.sent_one();
+    assert_eq!(
+        (ok.label().as_str(), ok.body().as_str()),
+        ("200 UPDATE", OURS)
+    );
+    // One that nobody answers before the call is.
+    bench.receive(&update(&first, 5, THEIRS));
+    bench.event();
+    bench
+        .agent
+        .answer(bench.now, leg, body(OURS))
+        .expect("answers");
+    assert_eq!(labels(&bench.sent()), ["491 UPDATE", "200 INVITE"]);
+    finish(bench, leg);
+}
+
+#[test]
+fn our_update_before_the_answer_holds_the_answer_back() {
+    for status in [200, 488, 408] {
+        let mut bench = Bench::new();
+        let (leg, first) = ringing(&mut bench, OFFER, None);
+        assert_eq!(
+            bench.agent.reinvite(bench.now, leg, body(OURS)),
+            Err(LegError::WrongState),
+            "our answer is not out yet"
+        );
+        bench.receive(&prack(&first, 2, ""));
+        bench
+            .agent
+            .provisional(bench.now, leg, 183, Some(body(ANSWER)))
+            .expect("rings");
+        let second = bench.sent().pop().expect("183");
+        bench.receive(&prack(&second, 3, ""));
+        bench.sent();
+        bench
+            .agent
+            .reinvite(bench.now, leg, body(OURS))
+            .expect("settled");
+        let ours = bench.sent_one();
+        assert_eq!(
+            (ours.label().as_str(), ours.body().as_str()),
+            ("UPDATE", OURS)
+        );
+        assert_eq!(
+            bench.agent.reinvite(bench.now, leg, body(OURS)),
+            Err(LegError::OfferPending)
+        );
+        bench.receive(&update(&second, 4, THEIRS));
+        assert_eq!(bench.sent_one().label(), "491 UPDATE", "they cross");
+        bench
+            .agent
+            .answer(bench.now, leg, body(OURS))
+            .expect("waits");
+        assert!(bench.sent().is_empty());
+        match status {
+            408 => bench.advance(32_000),
+            _ => bench.receive(&reply(
+                &ours,
+                status,
+                "a1",
+                if status == 200 { THEIRS } else { "" },
+            )),
+        }
+        let sent = bench.sent();
+        assert_eq!(sent.last().expect("the answer").label(), "200 INVITE");
+        let AgentEvent::OfferAnswered { result, .. } = bench.event() else {
+            panic!("an outcome");
+        };
+        match status {
+            200 => assert_eq!(result, Ok(body(THEIRS))),
+            _ => assert_eq!(result, Err(status)),
+        }
+        finish(bench, leg);
+    }
+}
+
+#[test]
+fn update_is_not_sent_to_a_caller_that_does_not_take_it() {
+    let mut bench = Bench::new();
+    let text = with(
+        &invite("in-1", "z9hG4bKinvite", OFFER),
+        "Supported: 100rel\r\n",
+    );
+    bench.receive(&text);
+    let AgentEvent::Invite { leg, .. } = bench.event() else {
+        panic!("an INVITE");
+    };
+    bench
+        .agent
+        .provisional(bench.now, leg, 183, Some(body(ANSWER)))
+        .expect("rings");
+    let first = bench.sent_one();
+    bench.receive(&prack(&first, 2, ""));
+    bench.sent();
+    assert_eq!(
+        bench.agent.reinvite(bench.now, leg, body(OURS)),
+        Err(LegError::WrongState)
+    );
+    finish(bench, leg);
+}
+
+// ---- the callee's leg ---------------------------------------------------------------------------
+
+fn calling_late(bench: &mut Bench) -> (SipLegId, Sent) {
+    let request = InviteRequest {
+        offer: bytes::Bytes::new(),
+        ..invite_request(bench.flow.clone())
+    };
+    let leg = bench.agent.invite(bench.now, request).expect("sends");
+    let invite = bench.sent_one();
+    assert!(invite.headers(HeaderName::ContentType).is_empty());
+    (leg, invite)
+}
+
+/// A reliable response of the branch `tag`.
+fn reliable(invite: &Sent, status: u16, tag: &str, rseq: u32, sdp: &str) -> String {
+    let lines = format!(
+        "Require: 100rel\r\nRSeq: {rseq}\r\nAllow: INVITE, UPDATE\r\n\
+         Record-Route: <sip:198.51.100.40;lr;{tag}>\r\n"
+    );
+    with(&reply(invite, status, tag, sdp), &lines)
+}
+
+/// An UPDATE of the branch `tag`.
+fn branch_update(invite: &Sent, cseq: u32, tag: &str, sdp: &str) -> String {
+    let text = from_callee(invite, "UPDATE", cseq, &format!("z9hG4bK{tag}{cseq}"), sdp);
+    text.replace("tag=b1", &format!("tag={tag}"))
+}
+
+fn progress(event: &AgentEvent) -> (u16, u8, Option<String>) {
+    match event {
+        AgentEvent::Progress {
+            status, fork, sdp, ..
+        } => {
+            let sdp = sdp
+                .as_ref()
+                .map(|sdp| String::from_utf8_lossy(sdp).into_owned());
+            (*status, *fork, sdp)
+        }
+        other => panic!("progress, not {other:?}"),
+    }
+}
+
+#[test]
+fn reliable_response_is_acknowledged_once_in_its_early_dialog() {
+    let mut bench = Bench::new();
+    let (leg, invite) = bench.outgoing();
+    assert!(invite.header(HeaderName::Supported).contains("100rel"));
+    let ringing = reliable(&invite, 183, "b1", 77, THEIRS);
+    bench.receive(&ringing);
+    let prack = bench.sent_one();
+    assert_eq!(prack.label(), "PRACK");
+    assert_eq!(prack.header(HeaderName::RAck), "77 1 INVITE");
+    assert_eq!(prack.request_uri(), format!("sip:bob@{PEER}"));
+    assert_eq!(
+        prack.headers(HeaderName::Route),
+        ["<sip:198.51.100.40;lr;b1>"]
+    );
+    assert!(prack.header(HeaderName::To).ends_with(";tag=b1"));
+    assert_eq!(prack.transmit.flow.remote.to_string(), "198.51.100.40:5060");
+    assert_eq!(progress(&bench.event()), (183, 0, Some(THEIRS.to_owned())));
+    // A copy, and one whose forerunner is lost.
+    bench.receive(&ringing);
+    bench.receive(&reliable(&invite, 180, "b1", 79, ""));
+    assert!(bench.sent().is_empty() && bench.events().is_empty());
+    bench.receive(&reliable(&invite, 180, "b1", 78, ""));
+    assert_eq!(bench.sent_one().header(HeaderName::RAck), "78 1 INVITE");
+    assert_eq!(progress(&bench.event()), (180, 0, None));
+    // The exchange is over: what the 2xx describes is not heard.
+    bench.receive(&reply(&invite, 200, "b1", OFFER));
+    let AgentEvent::Answered { fork: 0, sdp, .. } = bench.event() else {
+        panic!("an answer");
+    };
+    assert_eq!(sdp.as_deref(), Some(THEIRS.as_bytes()));
+    finish(bench, leg);
+}
+
+#[test]
+fn lost_prack_is_repeated_by_its_transaction() {
+    let mut bench = Bench::new();
+    let (leg, invite) = bench.outgoing();
+    let ringing = reliable(&invite, 183, "b1", 1, THEIRS);
+    bench.receive(&ringing);
+    let prack = bench.sent_one();
+    bench.advance(500);
+    assert_eq!(bench.sent_one().text, prack.text);
+    bench.receive(&ringing);
+    assert!(bench.sent().is_empty());
+    bench.receive(&reply(&prack, 200, "b1", ""));
+    bench.advance(60_000);
+    assert!(bench.sent().is_empty());
+    bench.events();
+    finish(bench, leg);
+}
+
+#[test]
+fn number_without_require_is_an_ordinary_response() {
+    let mut bench = Bench::new();
+    let (leg, invite) = bench.outgoing();
+    bench.receive(&with(&reply(&invite, 183, "b1", THEIRS), "RSeq: 5\r\n"));
+    assert!(bench.sent().is_empty());
+    bench.event();
+    finish(bench, leg);
+}
+
+#[test]
+fn forked_responses_are_reported_apart_and_acknowledged_each_in_its_dialog() {
+    let mut bench = Bench::new();
+    let (leg, invite) = bench.outgoing();
+    bench.receive(&reply(&invite, 183, "b1", OFFER));
+    bench.receive(&reliable(&invite, 183, "b2", 9, THEIRS));
+    bench.receive(&reply(&invite, 180, "b1", ""));
+    let seen: Vec<_> = bench.events().iter().map(progress).collect();
+    assert_eq!(
+        seen,
+        [
+            (183, 0, Some(OFFER.to_owned())),
+            (183, 1, Some(THEIRS.to_owned())),
+            (180, 0, None)
+        ]
+    );
+    let prack = bench.sent_one();
+    assert!(prack.header(HeaderName::To).ends_with(";tag=b2"));
+    // The first branch answers without a description: its early one stands.
+    bench.receive(&reply(&invite, 200, "b1", ""));
+    let ack = bench.sent_one();
+    assert!(ack.header(HeaderName::To).ends_with(";tag=b1"));
+    let AgentEvent::Answered { fork: 0, sdp, .. } = bench.event() else {
+        panic!("an answer");
+    };
+    assert_eq!(sdp.as_deref(), Some(OFFER.as_bytes()));
+    // The second answers, too: ACK and BYE.
+    bench.receive(&reply(&invite, 200, "b2", THEIRS));
+    let sent = bench.sent();
+    assert_eq!(labels(&sent), ["ACK", "BYE"]);
+    assert!(
+        sent.iter()
+            .all(|sent| sent.header(HeaderName::To).ends_with(";tag=b2"))
+    );
+    finish(bench, leg);
+}
+
+#[test]
+fn branches_beyond_the_bound_are_not_heard_but_may_answer() {
+    let mut bench = Bench::new();
+    let (leg, invite) = bench.outgoing();
+    for branch in 0..20 {
+        bench.receive(&reply(&invite, 180, &format!("b{branch}"), ""));
+    }
+    assert_eq!(bench.events().len(), 8);
+    bench.receive(&reply(&invite, 200, "b19", OFFER));
+    assert!(matches!(
+        bench.event(),
+        AgentEvent::Answered { sdp: Some(_), .. }
+    ));
+    finish(bench, leg);
+}
+
+#[test]
+fn callees_offer_in_a_reliable_response_is_answered_in_our_prack() {
+    let mut bench = Bench::new();
+    let (leg, invite) = calling_late(&mut bench);
+    let ringing = reliable(&invite, 183, "b1", 1, THEIRS);
+    bench.receive(&ringing);
+    assert!(bench.sent().is_empty(), "the PRACK owes an answer");
+    let events = bench.events();
+    assert_eq!(progress(&events[0]), (183, 0, None));
+    assert!(matches!(&events[1], AgentEvent::Offer { sdp, .. } if sdp == THEIRS));
+    bench.receive(&ringing);
+    assert!(bench.sent().is_empty());
+    assert_eq!(
+        bench.agent.reject_offer(bench.now, leg, 488),
+        Err(LegError::WrongState)
+    );
+    bench
+        .agent
+        .accept_offer(bench.now, leg, body(OURS))
+        .expect("waits");
+    let prack = bench.sent_one();
+    assert_eq!(
+        (prack.label().as_str(), prack.body().as_str()),
+        ("PRACK", OURS)
+    );
+    bench.receive(&reply(&invite, 200, "b1", ""));
+    let ack = bench.sent_one();
+    assert_eq!((ack.label().as_str(), ack.body().as_str()), ("ACK", ""));
+    assert!(matches!(
+        bench.event(),
+        AgentEvent::Answered { sdp: Some(_), .. }
+    ));
+    finish(bench, leg);
+}
+
+#[test]
+fn offer_in_an_unreliable_response_is_none() {
+    let mut bench = Bench::new();
+    let (leg, invite) = calling_late(&mut bench);
+    bench.receive(&reply(&invite, 183, "b1", THEIRS));
+    assert_eq!(progress(&bench.event()), (183, 0, None));
+    finish(bench, leg);
+}
+
+#[test]
+fn ack_to_a_2xx_with_an_offer_waits_for_the_answer() {
+    let mut bench = Bench::new();
+    let (leg, invite) = calling_late(&mut bench);
+    let ok = reply(&invite, 200, "b1", THEIRS);
+    bench.receive(&ok);
+    bench.receive(&ok);
+    assert!(bench.sent().is_empty(), "no ACK, and no BYE to ourselves");
+    let events = bench.events();
+    assert!(matches!(
+        &events[..],
+        [
+            AgentEvent::Answered { sdp: None, .. },
+            AgentEvent::Offer { .. }
+        ]
+    ));
+    assert_eq!(
+        bench.agent.reinvite(bench.now, leg, body(OURS)),
+        Err(LegError::OfferPending)
+    );
+    bench
+        .agent
+        .accept_offer(bench.now, leg, body(OURS))
+        .expect("waits");
+    let ack = bench.sent_one();
+    assert_eq!((ack.label().as_str(), ack.body().as_str()), ("ACK", OURS));
+    bench.receive(&ok);
+    assert_eq!(bench.sent_one().text, ack.text);
+    // Another branch answers with an offer of its own: ACK and BYE.
+    bench.receive(&reply(&invite, 200, "b2", THEIRS));
+    assert_eq!(labels(&bench.sent()), ["ACK", "BYE"]);
+    finish(bench, leg);
+}
+
+#[test]
+fn late_offer_that_is_refused_or_left_is_acknowledged_and_hung_up() {
+    type Way = fn(&mut Bench, SipLegId, &Sent);
+    let refuse: Way = |bench, leg, _| {
+        let refused = bench.agent.reject_offer(bench.now, leg, 488);
+        refused.expect("waits");
+    };
+    let hangup: Way = |bench, leg, _| {
+        bench.agent.hangup(bench.now, leg, None).expect("lives");
+    };
+    let bye: Way = |bench, _, invite| {
+        bench.receive(&from_callee(invite, "BYE", 1, "z9hG4bKbye", ""));
+    };
+    for (way, expected) in [
+        (refuse, ["ACK", "BYE"]),
+        (hangup, ["ACK", "BYE"]),
+        (bye, ["200 BYE", "ACK"]),
+    ] {
+        let mut bench = Bench::new();
+        let (leg, invite) = calling_late(&mut bench);
+        bench.receive(&reply(&invite, 200, "b1", THEIRS));
+        bench.events();
+        way(&mut bench, leg, &invite);
+        assert_eq!(labels(&bench.sent()), expected);
+        assert!(matches!(bench.event(), AgentEvent::Ended { .. }));
+        bench.assert_nothing_is_left();
+    }
+}
+
+#[test]
+fn callees_update_before_the_answer_is_an_offer_of_its_branch() {
+    let mut bench = Bench::new();
+    let (leg, invite) = bench.outgoing();
+    bench.receive(&reply(&invite, 183, "b1", THEIRS));
+    bench.receive(&branch_update(&invite, 1, "b1", OFFER));
+    assert_eq!(
+        bench.sent_one().label(),
+        "491 UPDATE",
+        "ours has no sure answer"
+    );
+    bench.receive(&branch_update(&invite, 1, "b9", OFFER));
+    assert_eq!(bench.sent_one().label(), "481 UPDATE");
+    bench.receive(&reliable(&invite, 183, "b2", 1, THEIRS));
+    bench.sent();
+    bench.events();
+    bench.receive(&branch_update(&invite, 2, "b2", OFFER));
+    assert!(matches!(bench.event(), AgentEvent::Offer { .. }));
+    bench.receive(&branch_update(&invite, 3, "b2", OFFER));
+    assert_eq!(bench.sent_one().label(), "500 UPDATE");
+    bench
+        .agent
+        .accept_offer(bench.now, leg, body(OURS))
+        .expect("waits");
+    let ok = bench.sent_one();
+    assert_eq!(
+        (ok.label().as_str(), ok.body().as_str()),
+        ("200 UPDATE", OURS)
+    );
+    bench.receive(&branch_update(&invite, 4, "b2", THEIRS));
+    bench.event();
+    bench
+        .agent
+        .reject_offer(bench.now, leg, 488)
+        .expect("waits");
+    assert_eq!(bench.sent_one().label(), "488 UPDATE");
+    // The answer comes while one is open.
+    bench.receive(&branch_update(&invite, 5, "b2", THEIRS));
+    bench.event();
+    bench.receive(&reply(&invite, 200, "b2", ""));
+    assert_eq!(labels(&bench.sent()), ["491 UPDATE", "ACK"]);
+    let events = bench.events();
+    let [
+        AgentEvent::OfferCancelled { .. },
+        AgentEvent::Answered { fork: 1, sdp, .. },
+    ] = &events[..]
+    else {
+        panic!("{events:?}");
+    };
+    assert_eq!(
+        sdp.as_deref(),
+        Some(OFFER.as_bytes()),
+        "the offer that we accepted"
+    );
+    finish(bench, leg);
+}
+
+#[test]
+fn our_update_before_the_answer_may_be_answered_after_it() {
+    let mut bench = Bench::new();
+    let (leg, invite) = bench.outgoing();
+    assert_eq!(
+        bench.agent.reinvite(bench.now, leg, body(OURS)),
+        Err(LegError::WrongState)
+    );
+    bench.receive(&reliable(&invite, 183, "b1", 1, THEIRS));
+    bench.sent();
+    bench.events();
+    bench
+        .agent
+        .reinvite(bench.now, leg, body(OURS))
+        .expect("settled");
+    let ours = bench.sent_one();
+    assert_eq!(ours.label(), "UPDATE");
+    assert!(ours.header(HeaderName::To).ends_with(";tag=b1"));
+    bench.receive(&reply(&invite, 200, "b1", ""));
+    assert_eq!(bench.sent_one().label(), "ACK");
+    assert!(matches!(bench.event(), AgentEvent::Answered { .. }));
+    assert_eq!(
+        bench.agent.reinvite(bench.now, leg, body(OURS)),
+        Err(LegError::OfferPending)
+    );
+    bench.receive(&reply(&ours, 200, "b1", OFFER));
+    assert!(matches!(
+        bench.event(),
+        AgentEvent::OfferAnswered { result: Ok(_), .. }
+    ));
+    bench
+        .agent
+        .reinvite(bench.now, leg, body(OURS))
+        .expect("idle again");
+    finish(bench, leg);
+}
+
+#[test]
+fn callee_that_refuses_after_ringing_reliably_leaves_nothing() {
+    let mut bench = Bench::new();
+    let (_, invite) = bench.outgoing();
+    bench.receive(&reliable(&invite, 183, "b1", 1, THEIRS));
+    bench.receive(&branch_update(&invite, 1, "b1", OFFER));
+    bench.sent();
+    bench.receive(&reply(&invite, 486, "b1", ""));
+    assert_eq!(labels(&bench.sent()), ["ACK", "487 UPDATE"]);
+    bench.events();
+    bench.assert_nothing_is_left();
+}
