@@ -3,7 +3,7 @@
 //! A worker asks through its [`PromptHandle`] and finds the answer there some milliseconds later;
 //! it never waits. What is loaded is known to every worker before the one that asked is told, so
 //! that control may play it anywhere as soon as its command is done. Payloads are made when a leg
-//! first needs them, once for each format, and shared.
+//! first needs them, once for each format, and shared; those of tones as well, which nobody loads.
 //!
 //! Files are read whole and never mapped: one that is truncated while it is played must not end
 //! the process. Memory is given back by the helper thread, too: freeing megabytes takes a packet
@@ -20,8 +20,12 @@ use std::time::Duration;
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use tracing::{info, warn};
-use trunkline_edge_api::{AudioFormat, Correlation, FilePath, PromptId, RawAudio, Refusal};
+use trunkline_edge_api::{AudioFormat, Correlation, FilePath, PromptId, RawAudio, Refusal, Tone};
 use trunkline_media::prompt::{EncodedPrompt, Prompt, PromptFormat, PromptLimits};
+
+mod tones;
+
+use tones::{Fetched, KnownTones, ToneKey, ToneShelf};
 
 /// Requests of all workers that wait for the helper.
 const REQUESTS_MAX: usize = 1_024;
@@ -64,7 +68,7 @@ pub struct PromptCounters {
     pub loaded: AtomicU64,
     /// Requests that were refused.
     pub refused: AtomicU64,
-    /// Times that a prompt was encoded.
+    /// Times that a prompt or a tone was encoded.
     pub encoded: AtomicU64,
     /// Prompts that are loaded.
     pub prompts: AtomicU64,
@@ -98,6 +102,7 @@ impl PromptLoader {
             outboxes,
             entries: HashMap::new(),
             retired: Vec::new(),
+            tones: ToneShelf::default(),
             counters: Arc::clone(&counters),
         };
         let thread = Builder::new()
@@ -122,7 +127,6 @@ impl PromptLoader {
 #[derive(Debug)]
 struct Request {
     worker: u16,
-    prompt: PromptId,
     what: Wanted,
 }
 
@@ -130,13 +134,20 @@ struct Request {
 enum Wanted {
     Load {
         correlation: Correlation,
+        prompt: PromptId,
         path: FilePath,
         raw: Option<RawAudio>,
     },
     Unload {
         correlation: Correlation,
+        prompt: PromptId,
     },
     Encode {
+        prompt: PromptId,
+        format: AudioFormat,
+    },
+    EncodeTone {
+        tone: Tone,
         format: AudioFormat,
     },
 }
@@ -146,6 +157,8 @@ enum News {
     Loaded(PromptId, Arc<Prompt>),
     Unloaded(PromptId),
     Encoded(PromptId, PromptFormat, Result<Arc<EncodedPrompt>, Refusal>),
+    ToneEncoded(ToneKey, Result<Arc<EncodedPrompt>, Refusal>),
+    TonesForgotten,
     Answer(Correlation, Result<(), Refusal>),
 }
 
@@ -169,6 +182,15 @@ pub enum Payloads {
     Refused(Refusal),
 }
 
+impl From<Result<Arc<EncodedPrompt>, Refusal>> for Payloads {
+    fn from(result: Result<Arc<EncodedPrompt>, Refusal>) -> Self {
+        match result {
+            Ok(encoded) => Self::Ready(encoded),
+            Err(refusal) => Self::Refused(refusal),
+        }
+    }
+}
+
 /// A worker's end of the prompts. No call waits.
 #[derive(Debug)]
 pub struct PromptHandle {
@@ -176,6 +198,7 @@ pub struct PromptHandle {
     requests: Sender<Request>,
     news: Receiver<News>,
     known: HashMap<PromptId, Known>,
+    tones: KnownTones,
     /// Answers that were met while something else was looked for.
     answers: Vec<PromptAnswer>,
 }
@@ -194,6 +217,7 @@ impl PromptHandle {
             requests,
             news,
             known: HashMap::new(),
+            tones: KnownTones::default(),
             answers: Vec::new(),
         }
     }
@@ -210,14 +234,12 @@ impl PromptHandle {
         raw: Option<RawAudio>,
     ) -> Result<(), Refusal> {
         let path = path.clone();
-        self.ask(
+        self.ask(Wanted::Load {
+            correlation,
             prompt,
-            Wanted::Load {
-                correlation,
-                path,
-                raw,
-            },
-        )
+            path,
+            raw,
+        })
     }
 
     /// Asks for a prompt to be forgotten. Whoever holds its payloads plays on.
@@ -225,7 +247,10 @@ impl PromptHandle {
     /// # Errors
     /// [`Refusal::WorkerBusy`] when too many requests wait.
     pub fn unload(&mut self, correlation: Correlation, prompt: PromptId) -> Result<(), Refusal> {
-        self.ask(prompt, Wanted::Unload { correlation })
+        self.ask(Wanted::Unload {
+            correlation,
+            prompt,
+        })
     }
 
     /// The samples of a prompt, for a mix; `None` when it is not loaded.
@@ -251,12 +276,39 @@ impl PromptHandle {
                 payloads => payloads.clone(),
             };
         }
-        let request = Wanted::Encode { format: *format };
+        let request = Wanted::Encode {
+            prompt,
+            format: *format,
+        };
         // A full queue is asked again in the next cycle.
-        if self.ask(prompt, request).is_ok()
+        if self.ask(request).is_ok()
             && let Some(known) = self.known.get_mut(&prompt)
         {
             known.encoded.push((wanted, Payloads::Pending));
+        }
+        Payloads::Pending
+    }
+
+    /// The payloads of one pass of a tone for a leg that is sent `format`. Refused: each leg makes
+    /// its own.
+    pub fn tone_payloads(&mut self, tone: &Tone, format: &AudioFormat) -> Payloads {
+        self.read_news();
+        if !tones::is_kept(tone, format) {
+            return Payloads::Refused(Refusal::PromptTooLong);
+        }
+        let key = ToneKey {
+            tone: *tone,
+            format: PromptFormat::of(format),
+        };
+        if let Some(payloads) = self.tones.look_up(&key) {
+            return payloads;
+        }
+        let request = Wanted::EncodeTone {
+            tone: *tone,
+            format: *format,
+        };
+        if self.ask(request).is_ok() {
+            self.tones.set(key, Payloads::Pending);
         }
         Payloads::Pending
     }
@@ -267,10 +319,9 @@ impl PromptHandle {
         self.answers.pop()
     }
 
-    fn ask(&self, prompt: PromptId, what: Wanted) -> Result<(), Refusal> {
+    fn ask(&self, what: Wanted) -> Result<(), Refusal> {
         let request = Request {
             worker: self.worker,
-            prompt,
             what,
         };
         self.requests
@@ -293,13 +344,11 @@ impl PromptHandle {
                 News::Encoded(id, format, result) => {
                     if let Some(known) = self.known.get_mut(&id) {
                         known.encoded.retain(|(of, _)| *of != format);
-                        let payloads = match result {
-                            Ok(encoded) => Payloads::Ready(encoded),
-                            Err(refusal) => Payloads::Refused(refusal),
-                        };
-                        known.encoded.push((format, payloads));
+                        known.encoded.push((format, result.into()));
                     }
                 }
+                News::ToneEncoded(key, result) => self.tones.set(key, result.into()),
+                News::TonesForgotten => self.tones.forget(),
                 News::Answer(correlation, result) => self.answers.push(PromptAnswer {
                     correlation,
                     result,
@@ -317,6 +366,7 @@ struct Library {
     entries: HashMap<PromptId, Entry>,
     /// Unloaded, and perhaps played still.
     retired: Vec<Entry>,
+    tones: ToneShelf,
     counters: Arc<PromptCounters>,
 }
 
@@ -354,44 +404,53 @@ impl Library {
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             self.retired.retain(|entry| !entry.is_unused());
+            self.tones.tidy();
             self.publish();
         }
     }
 
     fn handle(&mut self, request: Request) {
-        let Request {
-            worker,
-            prompt,
-            what,
-        } = request;
+        let Request { worker, what } = request;
         match what {
             Wanted::Load {
                 correlation,
+                prompt,
                 path,
                 raw,
             } => {
                 let result = self.load(prompt, &path, raw);
-                if result.is_err() {
-                    self.counters.refused.fetch_add(1, Ordering::Relaxed);
-                }
+                self.count_refusal(&result);
                 self.publish();
                 self.tell(worker, News::Answer(correlation, result));
             }
-            Wanted::Unload { correlation } => {
+            Wanted::Unload {
+                correlation,
+                prompt,
+            } => {
                 if let Some(entry) = self.entries.remove(&prompt) {
                     self.tell_all(|| News::Unloaded(prompt));
                     self.retired.push(entry);
                 }
                 self.tell(worker, News::Answer(correlation, Ok(())));
             }
-            Wanted::Encode { format } => {
+            Wanted::Encode { prompt, format } => {
                 let result = self.encode(prompt, &format);
-                if result.is_err() {
-                    self.counters.refused.fetch_add(1, Ordering::Relaxed);
-                }
+                self.count_refusal(&result);
                 let format = PromptFormat::of(&format);
                 self.tell(worker, News::Encoded(prompt, format, result));
             }
+            Wanted::EncodeTone { tone, format } => {
+                let result = self.encode_tone(&tone, &format);
+                self.count_refusal(&result);
+                let format = PromptFormat::of(&format);
+                self.tell(worker, News::ToneEncoded(ToneKey { tone, format }, result));
+            }
+        }
+    }
+
+    fn count_refusal<T>(&self, result: &Result<T, Refusal>) {
+        if result.is_err() {
+            self.counters.refused.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -461,9 +520,29 @@ impl Library {
         Ok(encoded)
     }
 
+    fn encode_tone(
+        &mut self,
+        tone: &Tone,
+        format: &AudioFormat,
+    ) -> Result<Arc<EncodedPrompt>, Refusal> {
+        let room_bytes = self.settings.bytes_max.saturating_sub(self.memory_bytes());
+        let Fetched {
+            payloads,
+            is_new,
+            was_emptied,
+        } = self.tones.fetch(tone, format, room_bytes)?;
+        if was_emptied {
+            self.tell_all(|| News::TonesForgotten);
+        }
+        self.counters
+            .encoded
+            .fetch_add(u64::from(is_new), Ordering::Relaxed);
+        Ok(payloads)
+    }
+
     fn memory_bytes(&self) -> u64 {
         let entries = self.entries.values().chain(&self.retired);
-        entries.map(Entry::memory_bytes).sum()
+        entries.map(Entry::memory_bytes).sum::<u64>() + self.tones.memory_bytes()
     }
 
     fn publish(&self) {

@@ -23,7 +23,7 @@ use trunkline_edge_api::{
 };
 use trunkline_media::SampleRate;
 use trunkline_media::conference::{Announcements, Conference, MEMBERS_MAX};
-use trunkline_media::prompt::{Prompt, PromptLimits};
+use trunkline_media::prompt::{EncodedPrompt, Prompt, PromptLimits};
 use trunkline_media::session::{PreparedPlayback, SessionCommand};
 use trunkline_ring::monotonic_now;
 
@@ -216,7 +216,7 @@ impl Kind {
     }
 
     fn playback(&self) -> Result<PreparedPlayback> {
-        let (source, prompts) = match self.doing {
+        let (source, prompts, tones) = match self.doing {
             Doing::PlayTone => {
                 // Ringback of North America; the pause is sent too.
                 let segment = ToneSegment {
@@ -225,12 +225,15 @@ impl Kind {
                     frequencies_hz: [440, 480],
                 };
                 let tone = Tone::new(&[segment], Tone::LEVEL_DBM0).context("a playable tone")?;
-                (PlaySource::Tone(tone), Vec::new())
+                let payloads = EncodedPrompt::of_tone(&tone, &format(self.codecs[0]))?;
+                let tones = vec![(tone, Arc::new(payloads))];
+                (PlaySource::Tone(tone), Vec::new(), tones)
             }
             _ => {
                 let prompt = Prompt::parse(&wav(), None, &PromptLimits::default())?;
                 let encoded = prompt.encode_for(&format(self.codecs[0]))?;
-                (PlaySource::Prompt(PromptId(1)), vec![Arc::new(encoded)])
+                let prompts = vec![Arc::new(encoded)];
+                (PlaySource::Prompt(PromptId(1)), prompts, Vec::new())
             }
         };
         Ok(PreparedPlayback {
@@ -242,6 +245,7 @@ impl Kind {
                 mode: PlaybackMode::Replace,
             },
             prompts,
+            tones,
         })
     }
 

@@ -9,7 +9,7 @@
 //! so a tone has no seams. It rises and falls over [`RAMP_MICROS`], without which its edges are
 //! clicks.
 
-use trunkline_edge_api::{Tone, ToneSegment};
+use trunkline_edge_api::{AudioCodec, AudioFormat, Tone, ToneSegment};
 
 use crate::audio::SampleRate;
 
@@ -19,6 +19,30 @@ pub mod preset;
 /// How long a tone takes to rise and to fall, microseconds: too short to be heard or to be missed
 /// by a detector of 40 ms digits, long enough that no click is heard.
 pub const RAMP_MICROS: u32 = 2_000;
+
+/// Where tones for a leg that is sent `format` are made: the codec's own rate, and the lowest where
+/// it has several. No tone has more than [`Tone::FREQUENCY_MAX_HZ`].
+#[must_use]
+pub fn rate_for(format: &AudioFormat) -> SampleRate {
+    match format.codec {
+        AudioCodec::Pcmu | AudioCodec::Pcma | AudioCodec::Opus => SampleRate::Hz8000,
+        AudioCodec::G722 => SampleRate::Hz16000,
+        AudioCodec::L16 => {
+            SampleRate::from_hz(format.clock_rate.get()).unwrap_or(SampleRate::Hz8000)
+        }
+    }
+}
+
+/// A second without sound, as a tone.
+#[must_use]
+pub fn silence() -> Tone {
+    let segment = ToneSegment {
+        on_millis: 0,
+        off_millis: 1_000,
+        frequencies_hz: [0, 0],
+    };
+    Tone::new(&[segment], Tone::LEVEL_DBM0).expect("a segment that has a length")
+}
 
 /// One pass of a cadence, as samples.
 #[derive(Debug, Clone)]

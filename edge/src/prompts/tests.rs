@@ -3,9 +3,12 @@ use std::thread::sleep;
 use std::time::Instant;
 
 use tempfile::tempdir;
-use trunkline_edge_api::{AudioCodec, ClockRateHz, OpusOptions, PacketTime, PayloadType};
+use trunkline_edge_api::{
+    AudioCodec, ClockRateHz, OpusOptions, PacketTime, PayloadType, ToneSegment,
+};
 use trunkline_media::SampleRate;
 
+use super::tones::TONES_MAX;
 use super::*;
 
 fn pcmu() -> AudioFormat {
@@ -195,6 +198,98 @@ fn what_is_forgotten_plays_on_and_gives_its_memory_back_afterwards() {
     wait(|| (bytes() == 0).then_some(()));
     // Under its id another file may come.
     assert_eq!(load(&mut handles[0], 7, &path), Ok(()));
+}
+
+/// A tone of one second whose frequency is its name.
+fn tone(frequency_hz: u16) -> Tone {
+    let segment = ToneSegment {
+        on_millis: 400,
+        off_millis: 600,
+        frequencies_hz: [frequency_hz, 0],
+    };
+    Tone::new(&[segment], Tone::LEVEL_DBM0).expect("a playable tone")
+}
+
+fn tone_payloads(handle: &mut PromptHandle, tone: &Tone, format: &AudioFormat) -> Payloads {
+    wait(|| match handle.tone_payloads(tone, format) {
+        Payloads::Pending => None,
+        payloads => Some(payloads),
+    })
+}
+
+fn ready(payloads: Payloads) -> Arc<EncodedPrompt> {
+    match payloads {
+        Payloads::Ready(payloads) => payloads,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn tone_is_made_once_for_each_format_and_shared_by_all_workers() {
+    let (loader, mut handles) = PromptLoader::start(2, PromptSettings::default()).unwrap();
+    let made: Vec<_> = handles
+        .iter_mut()
+        .flat_map(|handle| [425, 425, 440].map(|hz| tone_payloads(handle, &tone(hz), &pcmu())))
+        .map(ready)
+        .collect();
+    assert_eq!(made[0].packet_count(), 50);
+    assert!([1, 3, 4].iter().all(|&n| Arc::ptr_eq(&made[n], &made[0])));
+    assert!(Arc::ptr_eq(&made[2], &made[5]) && !Arc::ptr_eq(&made[2], &made[0]));
+    let alaw = AudioFormat {
+        codec: AudioCodec::Pcma,
+        ..pcmu()
+    };
+    let other = ready(tone_payloads(&mut handles[0], &tone(425), &alaw));
+    assert_ne!(other.payload(3), made[0].payload(3));
+    assert_eq!(loader.counters().encoded.load(Ordering::Relaxed), 3);
+}
+
+#[test]
+fn many_tones_take_no_more_than_their_shelf_and_what_is_played_plays_on() {
+    let (loader, mut handles) = PromptLoader::start(2, PromptSettings::default()).unwrap();
+    let [one, two] = &mut handles[..] else {
+        panic!("two workers")
+    };
+    let played = ready(tone_payloads(one, &tone(425), &pcmu()));
+    let again = ready(tone_payloads(two, &tone(425), &pcmu()));
+    for n in 0..3 * TONES_MAX as u16 {
+        ready(tone_payloads(one, &tone(500 + n), &pcmu()));
+    }
+    assert!(Arc::ptr_eq(&played, &again));
+    assert_eq!(played.payload(49).map(<[u8]>::len), Some(160));
+    // Nobody keeps what was taken off the shelf but who plays it.
+    let fresh = ready(tone_payloads(two, &tone(425), &pcmu()));
+    assert!(!Arc::ptr_eq(&played, &fresh));
+    let shelf = TONES_MAX as u64 * fresh.memory_bytes();
+    drop((played, again));
+    let bytes = || loader.counters().bytes.load(Ordering::Relaxed);
+    wait(|| {
+        two.poll_answer();
+        (bytes() <= shelf).then_some(())
+    });
+}
+
+#[test]
+fn tone_that_is_too_long_or_finds_no_memory_is_left_to_each_leg() {
+    let settings = PromptSettings {
+        bytes_max: 5_000,
+        ..PromptSettings::default()
+    };
+    let (loader, mut handles) = PromptLoader::start(1, settings).unwrap();
+    let refused = tone_payloads(&mut handles[0], &tone(425), &pcmu());
+    assert!(matches!(
+        refused,
+        Payloads::Refused(Refusal::PromptCacheFull)
+    ));
+    let minute = ToneSegment {
+        on_millis: 60_000,
+        off_millis: 0,
+        frequencies_hz: [425, 0],
+    };
+    let two_minutes = Tone::new(&[minute; 2], Tone::LEVEL_DBM0).expect("a playable tone");
+    let refused = handles[0].tone_payloads(&two_minutes, &pcmu());
+    assert!(matches!(refused, Payloads::Refused(Refusal::PromptTooLong)));
+    assert_eq!(loader.counters().encoded.load(Ordering::Relaxed), 0);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use trunkline_edge_api::{
     Recording, RecordingId, Refusal, SessionId,
 };
 use trunkline_media::session::{PreparedPlayback, TRANSMIT_LEN_MAX};
+use trunkline_media::tone;
 use trunkline_media::{MediaKind, SessionCommand, Transmit};
 
 use super::clocked::Clocked;
@@ -346,7 +347,7 @@ impl Worker {
         count
     }
 
-    /// Plays, or puts the command aside until its prompts are encoded.
+    /// Plays, or puts the command aside until its prompts and tones are encoded.
     fn play(&mut self, now: MonoTime, wanted: PendingPlay) -> Answer {
         let key = self.sessions.find(wanted.session);
         let Some((key, session)) = key.and_then(|key| Some((key, self.sessions.get_mut(key)?)))
@@ -360,26 +361,35 @@ impl Worker {
         let Some(format) = session.media.playback_format(wanted.leg, mode) else {
             return Err(Refusal::AudioNotConfigured).into();
         };
-        let mut prompts = Vec::new();
+        let may_wait = self.functions.pending_plays.len() < PENDING_PLAYS_MAX;
+        let (mut prompts, mut tones) = (Vec::new(), Vec::new());
         for source in wanted.playback.sources.as_slice() {
-            let PlaySource::Prompt(prompt) = *source else {
-                continue;
-            };
-            match self.functions.prompts.payloads(prompt, &format) {
-                Payloads::Ready(payloads) => prompts.push(payloads),
-                Payloads::Refused(refusal) => return Err(refusal).into(),
-                Payloads::Pending if self.functions.pending_plays.len() >= PENDING_PLAYS_MAX => {
-                    return Err(Refusal::WorkerBusy).into();
+            let library = &mut self.functions.prompts;
+            let (tone, found) = match *source {
+                PlaySource::Prompt(prompt) => (None, library.payloads(prompt, &format)),
+                PlaySource::Tone(tone) => (Some(tone), library.tone_payloads(&tone, &format)),
+                PlaySource::Silence { .. } => {
+                    let silence = tone::silence();
+                    (Some(silence), library.tone_payloads(&silence, &format))
                 }
-                Payloads::Pending => {
+            };
+            match (tone, found) {
+                (None, Payloads::Ready(payloads)) => prompts.push(payloads),
+                (Some(tone), Payloads::Ready(payloads)) => tones.push((tone, payloads)),
+                (None, Payloads::Refused(refusal)) => return Err(refusal).into(),
+                (_, Payloads::Pending) if may_wait => {
                     self.functions.pending_plays.push_back(wanted);
                     return Answer::Later;
                 }
+                (None, Payloads::Pending) => return Err(Refusal::WorkerBusy).into(),
+                // The leg makes it itself.
+                (Some(_), Payloads::Refused(_) | Payloads::Pending) => {}
             }
         }
         let prepared = PreparedPlayback {
             playback: wanted.playback,
             prompts,
+            tones,
         };
         let result = self.command_session(now, key, SessionCommand::Play(wanted.leg, prepared));
         self.serve_session(now, key);

@@ -11,15 +11,17 @@ use trunkline_edge_api::command::CorrelatedCommand;
 use trunkline_edge_api::config::IoChoice;
 use trunkline_edge_api::layout::{EVENT_RING_LEN, RING_LEN_MIN, RegionLayout};
 use trunkline_edge_api::{
-    ClockRateHz, Command, Epoch, Histogram, HistogramCell, LegConfig, LegIndex, LocalMedia,
-    MediaDirection, MediaTimeouts, PayloadRoute, PayloadRoutes, PayloadType, PortRange, RtcpMode,
-    SessionId, SourcePolicy, Ssrc, WorkerIndex,
+    AudioCodec, AudioFormat, AudioFormats, ClockRateHz, Command, Epoch, Histogram, HistogramCell,
+    LegAudio, LegConfig, LegIndex, LocalMedia, MediaDirection, MediaTimeouts, OpusOptions,
+    PacketTime, PayloadRoute, PayloadRoutes, PayloadType, PlaySource, PlaySources, Playback,
+    PlaybackId, PlaybackMode, PortRange, RtcpMode, SessionId, SourcePolicy, Ssrc, Tone,
+    WorkerIndex,
 };
 use trunkline_ring::{ControlEnd, Doorbells, Region};
 
 use super::*;
 use crate::each_tier::on_each_tier;
-use crate::prompts::{PromptLoader, PromptSettings};
+use crate::prompts::{Payloads, PromptLoader, PromptSettings};
 use crate::recording::{Recorder, RecorderLimits};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -230,6 +232,7 @@ on_each_tier! {
     leg_that_learns_its_peer_never_connects,
     commands_are_answered_within_a_few_cycles_of_a_flood,
     worker_that_never_waits_refuses_new_sessions_and_only_those,
+    legs_that_hear_the_same_tone_share_its_payloads,
 }
 
 fn panicking_session_is_closed_alone(tier: IoTier) {
@@ -571,4 +574,55 @@ fn worker_that_never_waits_refuses_new_sessions_and_only_those(tier: IoTier) {
         bench.cycle();
     }
     assert_eq!(bench.ask(open(3, LegIndex::A)), Ok(()), "it waits again");
+}
+
+fn legs_that_hear_the_same_tone_share_its_payloads(tier: IoTier) {
+    let mut bench = Bench::new(tier, EVENT_RING_LEN, 4);
+    let peers = [peer(), peer()];
+    bench.call(1, [&peers[0], &peers[1]]);
+    let format = AudioFormat {
+        codec: AudioCodec::Pcmu,
+        payload_type: PayloadType::PCMU,
+        clock_rate: ClockRateHz::NARROWBAND,
+        channels: 1,
+        packet_time: PacketTime::MS_20,
+        opus: OpusOptions::default(),
+    };
+    let tone: Tone = "%(1000,4000,425)".parse().expect("a tone");
+    for leg in LegIndex::ALL {
+        let session = SessionId::new(Epoch(1), 1);
+        let audio = LegAudio {
+            receive: AudioFormats::new(vec![format]).expect("one"),
+            send: format,
+            receive_events: None,
+            send_events: None,
+            comfort_noise: None,
+        };
+        let audio = Some(Box::new(audio));
+        let set = Command::SetLegAudio {
+            session,
+            leg,
+            audio,
+        };
+        assert_eq!(bench.ask(set), Ok(()));
+        let playback = Playback {
+            id: PlaybackId(1),
+            sources: PlaySources::new(vec![PlaySource::Tone(tone)]).expect("one"),
+            rounds: 0,
+            ends_on_digit: false,
+            mode: PlaybackMode::Replace,
+        };
+        let play = Command::Play {
+            session,
+            leg,
+            playback,
+        };
+        assert_eq!(bench.ask(play), Ok(()));
+    }
+    let library = &mut bench.worker.functions.prompts;
+    let Payloads::Ready(payloads) = library.tone_payloads(&tone, &format) else {
+        panic!("they were made before the first leg was played to");
+    };
+    // The helper, the worker, two legs, and this test.
+    assert_eq!(Arc::strong_count(&payloads), 5);
 }

@@ -1,10 +1,11 @@
 //! A prompt as the payloads that are sent, made once for all legs of one format.
 
-use trunkline_edge_api::{AudioCodec, AudioFormat, ClockRateHz, OpusOptions, PacketTime};
+use trunkline_edge_api::{AudioCodec, AudioFormat, ClockRateHz, OpusOptions, PacketTime, Tone};
 
 use super::Prompt;
 use crate::audio::SampleRate;
 use crate::codec::{Encoder, SHARED_LOSS_PERCENT};
+use crate::tone::{ToneGenerator, rate_for};
 
 /// Longest payload, bytes: 60 ms of L16 at 48 kHz in stereo.
 const PAYLOAD_LEN_MAX: usize = 60 * 48 * 2 * 2;
@@ -59,7 +60,7 @@ impl PromptFormat {
     }
 }
 
-/// A prompt could not be encoded.
+/// A prompt or a tone could not be encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum EncodeError {
     /// The codec is not part of this build, or the format's numbers do not go together.
@@ -70,7 +71,7 @@ pub enum EncodeError {
     Failed(PromptFormat),
 }
 
-/// The payloads of a prompt, one per packet time. Immutable: share it behind an `Arc`.
+/// The payloads of a prompt or of one pass of a tone, one per packet time. Immutable: share it behind an `Arc`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EncodedPrompt {
     format: PromptFormat,
@@ -83,8 +84,34 @@ impl EncodedPrompt {
     /// Encodes from the first sample to the last in one go, so that codecs with memory are never
     /// interrupted; the last packet is filled up with silence.
     pub(super) fn new(prompt: &Prompt, format: &AudioFormat) -> Result<Self, EncodeError> {
+        let rate = PromptFormat::of(format).sample_rate(prompt);
+        let samples = prompt.samples_at(rate);
+        let mut rest = &samples[..];
+        Self::of_samples(format, rate, |room| {
+            let (packet, after) = rest.split_at(rest.len().min(room.len()));
+            room[..packet.len()].copy_from_slice(packet);
+            rest = after;
+            packet.len()
+        })
+    }
+
+    /// One pass of `tone` for legs that are sent `format`. Not for a packet thread.
+    ///
+    /// # Errors
+    /// [`EncodeError`] when this build has no such encoder.
+    pub fn of_tone(tone: &Tone, format: &AudioFormat) -> Result<Self, EncodeError> {
+        let rate = rate_for(format);
+        let mut generator = ToneGenerator::new(tone, rate);
+        Self::of_samples(format, rate, |room| generator.fill(room))
+    }
+
+    /// `next` fills a packet's samples and says how many there were; 0: no more.
+    fn of_samples(
+        format: &AudioFormat,
+        rate: SampleRate,
+        mut next: impl FnMut(&mut [i16]) -> usize,
+    ) -> Result<Self, EncodeError> {
         let key = PromptFormat::of(format);
-        let rate = key.sample_rate(prompt);
         let format = AudioFormat {
             opus: key.opus,
             ..*format
@@ -92,16 +119,16 @@ impl EncodedPrompt {
         let unsupported = |_| EncodeError::Unsupported(key);
         let mut encoder = Encoder::new(&format, rate).map_err(unsupported)?;
         encoder.set_expected_loss(SHARED_LOSS_PERCENT);
-        let samples = prompt.samples_at(rate);
-        let per_packet = rate.samples(u32::from(format.packet_time.millis()));
-        let packets = samples.len().div_ceil(per_packet);
         let mut bytes = Vec::new();
-        let mut ends = Vec::with_capacity(packets);
-        let mut padded = vec![0; per_packet];
+        let mut ends = Vec::new();
+        let mut padded = vec![0; rate.samples(u32::from(format.packet_time.millis()))];
         let mut payload = vec![0; PAYLOAD_LEN_MAX];
-        for packet in samples.chunks(per_packet) {
-            padded[..packet.len()].copy_from_slice(packet);
-            padded[packet.len()..].fill(0);
+        loop {
+            let len = next(&mut padded);
+            if len == 0 {
+                break;
+            }
+            padded[len..].fill(0);
             let len = encoder
                 .encode(&padded, &mut payload)
                 .map_err(|_| EncodeError::Failed(key))?;

@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use trunkline_edge_api::{AudioFormat, PlaySource, Playback, PlaybackId, Refusal, Tone};
 
-use super::tones::tone_rate;
 use crate::codec::Encoder;
 use crate::prompt::EncodedPrompt;
-use crate::tone::ToneGenerator;
+use crate::tone::{self, ToneGenerator};
 
 /// A playback and the prompts that it names, encoded in the format of
 /// [`crate::MediaSession::playback_format`].
@@ -17,6 +16,9 @@ pub struct PreparedPlayback {
     pub playback: Playback,
     /// One for each [`PlaySource::Prompt`], in their order.
     pub prompts: Vec<Arc<EncodedPrompt>>,
+    /// What there is of its tones, and of [`tone::silence`] for its silences, in any order. The
+    /// playback makes itself what is missing, with an encoder of its own.
+    pub tones: Vec<(Tone, Arc<EncodedPrompt>)>,
 }
 
 /// The payloads of a playback, one packet time each.
@@ -34,17 +36,33 @@ pub(super) struct Playlist {
     /// Packets of all items.
     packets: u64,
     packet_millis: u8,
-    maker: Maker,
+    /// `None`: there is a payload for everything.
+    maker: Option<Maker>,
 }
 
 #[derive(Debug)]
 enum Item {
-    Prompt(Arc<EncodedPrompt>),
+    /// Once from its first payload to its last.
+    Encoded(Arc<EncodedPrompt>),
     Tone(Tone),
-    Silence { packets: usize },
+    Silence {
+        packets: usize,
+        /// Its payloads, round after round.
+        payloads: Option<Arc<EncodedPrompt>>,
+    },
 }
 
-/// Makes the packets that no prompt holds.
+impl Item {
+    fn has_payloads(&self) -> bool {
+        match self {
+            Self::Encoded(_) => true,
+            Self::Tone(_) => false,
+            Self::Silence { payloads, .. } => payloads.is_some(),
+        }
+    }
+}
+
+/// Makes the packets that nobody has made before.
 #[derive(Debug)]
 struct Maker {
     encoder: Encoder,
@@ -54,24 +72,39 @@ struct Maker {
 
 impl Playlist {
     pub(super) fn new(prepared: PreparedPlayback, format: &AudioFormat) -> Result<Self, Refusal> {
-        let PreparedPlayback { playback, prompts } = prepared;
+        let PreparedPlayback {
+            playback,
+            prompts,
+            tones,
+        } = prepared;
+        let payloads_of = |tone: Tone| {
+            let mut tones = tones.iter();
+            tones.find_map(|(of, payloads)| (*of == tone).then(|| Arc::clone(payloads)))
+        };
         let packet_millis = format.packet_time.millis();
         let mut prompts = prompts.into_iter();
-        let items = playback
+        let items: Box<[Item]> = playback
             .sources
             .as_slice()
             .iter()
             .map(|source| match *source {
                 PlaySource::Prompt(_) => prompts
                     .next()
-                    .map(Item::Prompt)
+                    .map(Item::Encoded)
                     .ok_or(Refusal::NoSuchPrompt),
-                PlaySource::Tone(tone) => Ok(Item::Tone(tone)),
+                PlaySource::Tone(tone) => {
+                    Ok(payloads_of(tone).map_or(Item::Tone(tone), Item::Encoded))
+                }
                 PlaySource::Silence { millis } => Ok(Item::Silence {
                     packets: millis.div_ceil(packet_millis.into()) as usize,
+                    payloads: payloads_of(tone::silence()),
                 }),
             })
             .collect::<Result<_, _>>()?;
+        let maker = match items.iter().all(Item::has_payloads) {
+            true => None,
+            false => Some(Maker::new(format)?),
+        };
         Ok(Self {
             id: playback.id,
             ends_on_digit: playback.ends_on_digit,
@@ -81,7 +114,7 @@ impl Playlist {
             played: 0,
             packets: 0,
             packet_millis,
-            maker: Maker::new(format)?,
+            maker,
         })
     }
 
@@ -108,16 +141,26 @@ impl Playlist {
                 continue;
             };
             let payload = match item {
-                Item::Prompt(prompt) => prompt.payload(self.played).map(|payload| {
-                    let len = payload.len().min(out.len());
-                    out[..len].copy_from_slice(&payload[..len]);
-                    len
-                }),
-                Item::Tone(tone) => self.maker.tone(tone, self.played == 0, out),
-                Item::Silence { packets } if self.played < *packets => {
-                    Some(self.maker.silence(out))
+                Item::Encoded(encoded) => {
+                    let payload = encoded.payload(self.played);
+                    payload.map(|payload| copy(payload, out))
                 }
-                Item::Silence { .. } => None,
+                Item::Tone(tone) => {
+                    let maker = self.maker.as_mut();
+                    maker.and_then(|maker| maker.tone(tone, self.played == 0, out))
+                }
+                Item::Silence { packets, .. } if self.played >= *packets => None,
+                Item::Silence {
+                    payloads: Some(payloads),
+                    ..
+                } => {
+                    let at = self.played % payloads.packet_count().max(1);
+                    payloads.payload(at).map(|payload| copy(payload, out))
+                }
+                Item::Silence { payloads: None, .. } => {
+                    let maker = self.maker.as_mut();
+                    maker.map(|maker| maker.silence(out))
+                }
             };
             if let Some(len) = payload {
                 self.played += 1;
@@ -143,10 +186,16 @@ impl Playlist {
     }
 }
 
+fn copy(payload: &[u8], out: &mut [u8]) -> usize {
+    let len = payload.len().min(out.len());
+    out[..len].copy_from_slice(&payload[..len]);
+    len
+}
+
 impl Maker {
     fn new(format: &AudioFormat) -> Result<Self, Refusal> {
         let unsupported = |_| Refusal::FormatUnsupported;
-        let encoder = Encoder::new(format, tone_rate(format)).map_err(unsupported)?;
+        let encoder = Encoder::new(format, tone::rate_for(format)).map_err(unsupported)?;
         Ok(Self {
             samples: vec![0; encoder.packet_samples()].into(),
             encoder,

@@ -12,6 +12,7 @@ mod digits;
 mod formats;
 mod listening;
 mod overlay;
+mod shared_tones;
 
 use super::*;
 use crate::codec::g711::Law;
@@ -231,7 +232,11 @@ impl Call {
         let prompts = Vec::new();
         self.command(SessionCommand::Play(
             leg,
-            PreparedPlayback { playback, prompts },
+            PreparedPlayback {
+                playback,
+                prompts,
+                tones: Vec::new(),
+            },
         ));
     }
 }
@@ -546,7 +551,11 @@ fn endless_list_of_nothing_ends() {
     let prompts = Vec::new();
     call.command(SessionCommand::Play(
         B,
-        PreparedPlayback { playback, prompts },
+        PreparedPlayback {
+            playback,
+            prompts,
+            tones: Vec::new(),
+        },
     ));
     call.pass(20);
     assert_eq!(call.events.len(), 1);
@@ -662,7 +671,14 @@ fn nothing_is_played_or_sent_to_a_leg_without_formats() {
         mode: PlaybackMode::Replace,
     };
     let prompts = Vec::new();
-    let play = SessionCommand::Play(B, PreparedPlayback { playback, prompts });
+    let play = SessionCommand::Play(
+        B,
+        PreparedPlayback {
+            playback,
+            prompts,
+            tones: Vec::new(),
+        },
+    );
     let send = SessionCommand::SendDigits(B, digits(1, "1", DigitMethod::Preferred));
     for command in [play, send] {
         let refused = call.session.handle_command(START, command);

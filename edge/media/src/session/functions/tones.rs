@@ -1,14 +1,14 @@
 //! Digits for a leg's peer that takes tones only.
 
-use trunkline_edge_api::{AudioCodec, AudioFormat, DigitsId, DigitsToSend, MonoTime, Refusal};
+use trunkline_edge_api::{AudioFormat, DigitsId, DigitsToSend, MonoTime, Refusal};
 
 use super::made::{Feed, Made};
 use super::pace::Pace;
-use crate::audio::SampleRate;
 use crate::codec::Encoder;
 use crate::dtmf::{DigitsRefused, ToneSender};
 use crate::rewrite::Position;
 use crate::rtp::HEADER_LEN_MIN;
+use crate::tone::rate_for;
 
 #[derive(Debug)]
 pub(super) struct TonePlayer {
@@ -24,7 +24,7 @@ pub(super) struct TonePlayer {
 
 impl TonePlayer {
     pub(super) fn new(format: &AudioFormat) -> Result<Self, Refusal> {
-        let rate = tone_rate(format);
+        let rate = rate_for(format);
         let encoder = Encoder::new(format, rate).map_err(|_| Refusal::FormatUnsupported)?;
         Ok(Self {
             sender: ToneSender::new(rate),
@@ -80,17 +80,5 @@ impl TonePlayer {
             clock_rate: self.format.clock_rate,
             payload_len,
         })
-    }
-}
-
-/// Where tones are made: the codec's own rate, and the lowest where it has several. No tone has
-/// more than [`Tone::FREQUENCY_MAX_HZ`].
-pub(super) fn tone_rate(format: &AudioFormat) -> SampleRate {
-    match format.codec {
-        AudioCodec::Pcmu | AudioCodec::Pcma | AudioCodec::Opus => SampleRate::Hz8000,
-        AudioCodec::G722 => SampleRate::Hz16000,
-        AudioCodec::L16 => {
-            SampleRate::from_hz(format.clock_rate.get()).unwrap_or(SampleRate::Hz8000)
-        }
     }
 }

@@ -30,7 +30,11 @@ fn whisper(millis: u16, rounds: u16, live_db: u8) -> Playback {
 
 fn play_over(call: &mut Call, leg: LegIndex, playback: Playback) {
     let prompts = Vec::new();
-    let prepared = PreparedPlayback { playback, prompts };
+    let prepared = PreparedPlayback {
+        playback,
+        prompts,
+        tones: Vec::new(),
+    };
     call.command(SessionCommand::Play(leg, prepared));
 }
 
