@@ -1,4 +1,4 @@
-//! Talk-off: speech that is taken for digits. Recorded speech is always played, and with
+//! Talk-off: speech that is taken for digits, or for the tones of a network. Recorded speech is always played, and with
 //! `espeak-ng` installed several minutes of made speech in many voices;
 //! `TRUNKLINE_TALK_OFF_MINUTES=30` plays more of it.
 
@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use trunkline_media::SampleRate;
+use trunkline_media::activity::{Progress, ProgressDetector};
 use trunkline_media::dtmf::{DigitEvent, ToneDetector};
 
 /// Minutes of made speech when nobody asks for more.
@@ -59,6 +60,17 @@ fn digits(pcm: &[i16]) -> String {
     heard
 }
 
+/// What of `pcm` at 8 kHz is taken for the tones of a network.
+fn progress(pcm: &[i16]) -> Vec<Progress> {
+    let mut detector = ProgressDetector::new(SampleRate::Hz8000);
+    let mut heard = Vec::new();
+    for frame in pcm.chunks(160) {
+        detector.handle_audio(frame);
+        heard.extend(std::iter::from_fn(|| detector.poll_event()));
+    }
+    heard
+}
+
 /// µ-law to linear (ITU-T G.711 table 2).
 fn linear(ulaw: u8) -> i16 {
     let code = !ulaw;
@@ -68,7 +80,7 @@ fn linear(ulaw: u8) -> i16 {
 }
 
 #[test]
-fn recorded_speech_is_no_digit() {
+fn recorded_speech_is_neither_a_digit_nor_progress() {
     for name in ["caller.ulaw", "callee.ulaw"] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("../../tests/vectors/speech")
@@ -77,6 +89,7 @@ fn recorded_speech_is_no_digit() {
         assert!(ulaw.len() > 5 * 8_000);
         let pcm: Vec<i16> = ulaw.iter().map(|&code| linear(code)).collect();
         assert_eq!(digits(&pcm), "", "{name}");
+        assert_eq!(progress(&pcm), [], "{name}");
     }
 }
 
@@ -125,7 +138,7 @@ fn to_8_khz(samples: &[f64], from_hz: f64) -> Vec<i16> {
 }
 
 #[test]
-fn made_speech_is_no_digit() {
+fn made_speech_is_neither_a_digit_nor_progress() {
     let minutes: u32 = std::env::var("TRUNKLINE_TALK_OFF_MINUTES")
         .ok()
         .and_then(|text| text.parse().ok())
@@ -140,11 +153,12 @@ fn made_speech_is_no_digit() {
                 return;
             };
             assert_eq!(digits(&pcm), "", "{voice} at pitch {pitch} says {text}");
+            assert_eq!(progress(&pcm), [], "{voice} at pitch {pitch} says {text}");
             played += pcm.len();
             if played >= minutes as usize * 60 * 8_000 {
                 break 'all;
             }
         }
     }
-    eprintln!("{} s of speech, no digit", played / 8_000);
+    eprintln!("{} s of speech, no digit and no progress", played / 8_000);
 }

@@ -180,3 +180,23 @@ fn silence_full_scale_and_a_constant_are_no_beeps() {
         assert_eq!(beeps_in(&[sample; 40_000], SampleRate::Hz8000), []);
     }
 }
+
+#[test]
+fn fax_machine_that_calls_does_not_beep() {
+    for (hz, millis) in [(1_100.0, 500.0), (1_070.0, 440.0), (1_130.0, 560.0)] {
+        let mut line = Line::new(SampleRate::Hz8000);
+        greeting(&mut line);
+        for _ in 0..3 {
+            line.silence(3_000.0).tones(millis, &[(hz, -15.0)]);
+        }
+        line.silence(500.0);
+        assert_eq!(beeps(&line), [], "{hz} Hz, {millis} ms");
+    }
+    // A machine may beep at that frequency for another time.
+    let mut line = Line::new(SampleRate::Hz8000);
+    greeting(&mut line);
+    line.silence(300.0)
+        .tones(250.0, &[(1_100.0, -15.0)])
+        .silence(500.0);
+    assert_eq!(beeps(&line).len(), 1);
+}

@@ -1,4 +1,5 @@
-//! What the edge listens for in what a peer says: digits, speech, the beep of a machine.
+//! What the edge listens for in what a peer says: digits, speech, the beep of a machine, the tones
+//! of a network.
 //!
 //! Listening needs sound by the clock, so it has a jitter buffer of its own; what is relayed is not
 //! held up by it. Only where digits are to be hidden does the far peer hear what comes out here.
@@ -9,7 +10,7 @@ use trunkline_edge_api::{
 
 use super::super::SessionEvent;
 use super::made::{Feed, Made};
-use crate::activity::{ActivityDetector, ActivityEvent, BeepDetector};
+use crate::activity::{ActivityDetector, ActivityEvent, BeepDetector, ProgressDetector};
 use crate::audio::SampleRate;
 use crate::clocked_input::{ClockedInput, ReadKind};
 use crate::codec::Encoder;
@@ -34,6 +35,7 @@ pub(super) struct Ears {
     digits: Digits,
     voice: Option<ActivityDetector>,
     beep: Option<BeepDetector>,
+    progress: Option<Box<ProgressDetector>>,
 }
 
 #[derive(Debug)]
@@ -53,7 +55,11 @@ impl Ears {
         wanted: LegFunctions,
         converts: bool,
     ) -> Result<Option<Self>, Refusal> {
-        if !(wanted.detects_tones || wanted.reports_activity || wanted.detects_beep) {
+        let listens = wanted.detects_tones
+            || wanted.reports_activity
+            || wanted.detects_beep
+            || wanted.detects_progress;
+        if !listens {
             return Ok(None);
         }
         let input = ClockedInput::new(audio, RATE).map_err(|_| Refusal::FormatUnsupported)?;
@@ -68,6 +74,9 @@ impl Ears {
             },
             voice: wanted.reports_activity.then(|| ActivityDetector::new(RATE)),
             beep: wanted.detects_beep.then(|| BeepDetector::new(RATE)),
+            progress: wanted
+                .detects_progress
+                .then(|| Box::new(ProgressDetector::new(RATE))),
         }))
     }
 
@@ -102,6 +111,9 @@ impl Ears {
         if let Some(beep) = &mut self.beep {
             beep.handle_audio(frame);
         }
+        if let Some(progress) = &mut self.progress {
+            progress.handle_audio(frame);
+        }
         match &mut self.digits {
             Digits::Unheard => {}
             Digits::Told(detector) => detector.handle_audio(frame),
@@ -128,11 +140,19 @@ impl Ears {
                 is_speaking: matches!(event, ActivityEvent::Began),
             });
         }
-        let beep = self.beep.as_mut()?.poll_event()?;
-        Some(SessionEvent::BeepHeard {
+        let beep = self.beep.as_mut().and_then(BeepDetector::poll_event);
+        if let Some(beep) = beep {
+            return Some(SessionEvent::BeepHeard {
+                leg,
+                frequency_hz: beep.frequency_hz,
+                duration_millis: beep.duration_millis,
+            });
+        }
+        let progress = self.progress.as_mut()?.poll_event()?;
+        Some(SessionEvent::ProgressHeard {
             leg,
-            frequency_hz: beep.frequency_hz,
-            duration_millis: beep.duration_millis,
+            signal: progress.signal,
+            frequencies_hz: progress.frequencies_hz,
         })
     }
 

@@ -1,6 +1,6 @@
 //! What the edge hears in a peer's audio, and what the far peer does not.
 
-use trunkline_edge_api::ToneSegment;
+use trunkline_edge_api::{ProgressSignal, ToneSegment};
 
 use super::*;
 use crate::audio::SampleRate;
@@ -173,6 +173,35 @@ fn speech_and_the_beep_of_a_machine_are_told() {
         })
         .collect();
     assert_eq!(spoke, [true, false]);
+}
+
+#[test]
+fn busy_tone_and_a_calling_fax_machine_are_told_and_are_no_beep() {
+    let mut call = Call::relayed();
+    let wanted = LegFunctions {
+        detects_beep: true,
+        detects_progress: true,
+        ..LegFunctions::default()
+    };
+    call.command(SessionCommand::SetFunctions(A, wanted));
+    let busy = packets(&[
+        (0, 1_000, [0, 0]),
+        (480, 480, [425, 0]),
+        (480, 480, [425, 0]),
+    ]);
+    let more = packets(&[(480, 3_000, [425, 0]), (500, 3_000, [1_100, 0])]);
+    say(&mut call, &[busy, more].concat());
+    let heard: Vec<ProgressSignal> = call
+        .events
+        .iter()
+        .map(|event| match event {
+            SessionEvent::ProgressHeard { leg: A, signal, .. } => *signal,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(heard, [ProgressSignal::Busy, ProgressSignal::FaxCalling]);
+    // It is heard beside the relay, which goes on as it came.
+    assert_eq!(call.take_sent(B).len(), 495);
 }
 
 #[test]
