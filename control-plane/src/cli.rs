@@ -13,13 +13,14 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::str::FromStr;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use trunkline_edge_api::config::ConfigError;
 
 use crate::config::ControlConfig;
 use crate::logging;
-use crate::site::{Availability, Extension, Name};
+use crate::site::{Availability, Extension, ForwardEvent, Forwards, Name};
 use call::CallCommand;
 use conference::ConferenceCommand;
 
@@ -175,6 +176,57 @@ enum Command {
     ConfigReference,
 }
 
+/// What a member may choose; at least one thing.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+struct MemberChoices {
+    /// online, busy or offline
+    #[arg(long)]
+    availability: Option<Availability>,
+    /// Where every call goes: an extension, an E.164 number, or "off"
+    #[arg(long, value_name = "TARGET")]
+    forward_always: Option<ForwardTarget>,
+    /// Where calls go while the phone or the member is busy
+    #[arg(long, value_name = "TARGET")]
+    forward_busy: Option<ForwardTarget>,
+    /// Where calls go that nobody answers
+    #[arg(long, value_name = "TARGET")]
+    forward_no_answer: Option<ForwardTarget>,
+    /// Where calls go while no phone is registered
+    #[arg(long, value_name = "TARGET")]
+    forward_offline: Option<ForwardTarget>,
+}
+
+impl MemberChoices {
+    fn forwards(&self) -> Vec<(ForwardEvent, Option<String>)> {
+        [
+            (ForwardEvent::Always, &self.forward_always),
+            (ForwardEvent::Busy, &self.forward_busy),
+            (ForwardEvent::NoAnswer, &self.forward_no_answer),
+            (ForwardEvent::Offline, &self.forward_offline),
+        ]
+        .into_iter()
+        .filter_map(|(event, target)| Some((event, target.as_ref()?.0.clone())))
+        .collect()
+    }
+}
+
+/// Where calls are forwarded to; `None`: nowhere.
+#[derive(Debug, Clone)]
+struct ForwardTarget(Option<String>);
+
+impl FromStr for ForwardTarget {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(Self(None)),
+            _ if Forwards::is_target(text) => Ok(Self(Some(text.to_owned()))),
+            _ => Err(format!("must be {}, or off", Forwards::TARGET_FORM)),
+        }
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum MemberCommand {
     /// Set what the member could set; later applies leave it alone
@@ -184,9 +236,8 @@ enum MemberCommand {
         /// The member's tenant, where the extension exists in several
         #[arg(long)]
         tenant: Option<Name>,
-        /// online, busy or offline
-        #[arg(long)]
-        availability: Availability,
+        #[command(flatten)]
+        choices: MemberChoices,
     },
 }
 
@@ -301,9 +352,13 @@ fn dispatch(
                 MemberCommand::Set {
                     extension,
                     tenant,
-                    availability,
+                    choices,
                 },
-        }) => commands::set_availability(&config, tenant.as_ref(), extension, *availability, out),
+        }) => {
+            let (availability, forwards) = (choices.availability, choices.forwards());
+            let member = (tenant.as_ref(), extension);
+            commands::set_member(&config, member, availability, forwards, out)
+        }
         Some(Command::Resolve { uri, json }) => commands::resolve(&config, uri, *json, out),
         Some(Command::ConfigReference) => Ok(()),
     }

@@ -21,5 +21,6 @@ pub mod routing;
 pub mod site;
 pub mod store;
 pub mod switch;
+pub mod tones;
 pub mod transport;
 pub mod trunk;

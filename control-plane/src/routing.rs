@@ -2,14 +2,15 @@
 //!
 //! | caller | dials | decision |
 //! |---|---|---|
-//! | trunk | DID of the trunk's tenant | its member |
+//! | trunk | DID of the trunk's tenant | its member or group |
 //! | trunk | anything else | 404 |
-//! | member | extension or DID of the own tenant | that member |
+//! | member | extension or DID of the own tenant | that member or group |
 //! | member | anything else | 404 |
 //! | either | the number of one of the tenant's conferences | that conference |
 //!
-//! A member found is rung only when online: offline is 480, busy is 486. Whether a phone is
-//! registered is asked afterwards, by the caller of this module.
+//! A member found is rung only when online: offline is 480, busy is 486, unless its calls then go
+//! elsewhere ([`Plan`]). Whether a phone is registered is asked afterwards, by the caller of this
+//! module.
 
 use std::sync::Arc;
 
@@ -17,13 +18,13 @@ use trunkline_edge_api::{SourceNetwork, SourceNetworks};
 use trunkline_sip::offer_answer::SrtpPolicy;
 
 use crate::cdr::{CallDirection, CallResult};
-use crate::party::{PartyAudio, RecordCalls};
-use crate::site::{Availability, E164, Extension, InterfaceName, Name};
+use crate::party::{EarlyMedia, PartyAudio, RecordCalls};
+use crate::site::{Availability, E164, Extension, ForwardEvent, InterfaceName, Name};
 use crate::store::{ConferenceRoute, MemberRoute, RoutingSnapshot, TrunkRoute};
 
 mod plan;
 
-pub use plan::{Plan, PlannedRound, Target};
+pub use plan::{Destination, Diversion, FORWARDS_MAX, Plan, PlannedRound, Target, Turns};
 
 /// Who is calling, after admission: a trunk by its source address, a member by digest.
 #[derive(Debug, Clone)]
@@ -109,11 +110,13 @@ impl Origin {
 #[derive(Debug, Clone)]
 pub struct Route {
     /// Who is to be rung.
-    pub member: Arc<MemberRoute>,
+    pub destination: Destination,
     /// The DID that was dialled; `None` for an extension.
     pub did: Option<E164>,
     /// Whether the call is recorded.
     pub record: RecordCalls,
+    /// What the number's callers hear before the answer; `None`: as the tenant says.
+    pub early_media: Option<EarlyMedia>,
 }
 
 /// A call that ends before it begins.
@@ -162,40 +165,80 @@ pub fn route(
             route: None,
         });
     };
-    match route.member.availability {
-        Availability::Online => Ok(route),
-        Availability::Busy => Err(Refused {
-            status: 486,
-            result: CallResult::Busy,
-            route: Some(route),
-        }),
-        Availability::Offline => Err(Refused {
-            status: 480,
-            result: CallResult::Offline,
-            route: Some(route),
-        }),
+    let Some((status, result)) = unavailable(&route.destination) else {
+        return Ok(route);
+    };
+    Err(Refused {
+        status,
+        result,
+        route: Some(route),
+    })
+}
+
+/// Why nobody is rung for a member who does not want to be, and forwards nowhere.
+fn unavailable(destination: &Destination) -> Option<(u16, CallResult)> {
+    let Destination::Member(member) = destination else {
+        return None;
+    };
+    let forwards = |event| member.forwards.target(event).is_some();
+    if forwards(ForwardEvent::Always) {
+        return None;
+    }
+    match member.availability {
+        Availability::Busy if !forwards(ForwardEvent::Busy) => Some((486, CallResult::Busy)),
+        Availability::Offline if !forwards(ForwardEvent::Offline) => {
+            Some((480, CallResult::Offline))
+        }
+        _ => None,
     }
 }
 
 fn find_extension(snapshot: &RoutingSnapshot, tenant: &Name, called: &str) -> Option<Route> {
     let extension: Extension = called.parse().ok()?;
-    let member = Arc::clone(snapshot.member(tenant, &extension)?);
+    let member = snapshot.member(tenant, &extension);
+    let destination = match member {
+        Some(member) => Destination::Member(Arc::clone(member)),
+        None => Destination::Group(Arc::clone(snapshot.group(tenant, &extension)?)),
+    };
     Some(Route {
-        member,
+        destination,
         did: None,
         record: RecordCalls::Never,
+        early_media: None,
     })
 }
 
 /// Numbers of another tenant are not found: nothing crosses between tenants.
 fn find_did(snapshot: &RoutingSnapshot, tenant: &Name, called: &str) -> Option<Route> {
     let number = trunkline_sip::identity::e164(called)?.parse().ok()?;
+    let group = snapshot.group_did(&number);
+    if let Some(group) = group.filter(|group| group.tenant == *tenant) {
+        return Some(Route {
+            destination: Destination::Group(Arc::clone(group)),
+            did: Some(number),
+            record: RecordCalls::Never,
+            early_media: None,
+        });
+    }
     let did = snapshot.did(&number).filter(|did| did.tenant == *tenant)?;
     Some(Route {
-        member: Arc::clone(&did.member),
+        destination: Destination::Member(Arc::clone(&did.member)),
         did: Some(number),
         record: did.record,
+        early_media: did.early_media,
     })
+}
+
+/// Who answers an extension or number of the tenant's own.
+#[must_use]
+pub fn find_destination(
+    snapshot: &RoutingSnapshot,
+    tenant: &Name,
+    called: &str,
+) -> Option<Destination> {
+    let route = find_extension(snapshot, tenant, called);
+    let route = route.or_else(|| find_did(snapshot, tenant, called));
+    route.map(|route| route.destination)
 }
 
 #[cfg(test)]

@@ -40,16 +40,18 @@ use trunkline_edge_api::config::{ConfigError, MediaAddress, parse_document, read
 use trunkline_sip::offer_answer::SrtpPolicy;
 
 mod document;
+mod groups;
 mod names;
 #[cfg(test)]
 pub(crate) mod tests;
 
 pub use document::{SecretFile, SiteDocument};
+pub use groups::{ForwardEvent, Forwards, Group, Strategy, UnknownEvent, UnknownStrategy};
 pub use names::{Availability, E164, Extension, InterfaceName, Name, SipUser};
 
 use crate::call::Pin;
 use crate::credential::Credential;
-use crate::party::{PartyAudio, RecordCalls};
+use crate::party::{EarlyMedia, PartyAudio, RecordCalls};
 use crate::trunk::{MemberOutbound, TenantOutbound, TrunkSettings};
 
 /// Largest site file that is read, bytes: room for about 100,000 members.
@@ -74,6 +76,8 @@ pub struct Site {
     pub conferences: Vec<Conference>,
     /// Each prefix once per tenant.
     pub routes: Vec<Route>,
+    /// Each name once per tenant; each extension once, and none of a member; each number once.
+    pub groups: Vec<Group>,
 }
 
 /// A customer whose members, trunks and numbers are kept apart from all others'.
@@ -85,6 +89,10 @@ pub struct Tenant {
     pub hold_music: Option<String>,
     /// What its members may call.
     pub outbound: TenantOutbound,
+    /// What its callers hear before the answer.
+    pub early_media: EarlyMedia,
+    /// What that is where the edge plays it: a file under `[media] prompts_dir`, or `tone:…`.
+    pub ringback: Option<String>,
 }
 
 /// A carrier's connection.
@@ -124,6 +132,8 @@ pub struct Member {
     pub credential: Credential,
     /// Where calls may go when the phone cannot take them.
     pub forward_number: Option<E164>,
+    /// Where calls go instead; a member's own choice goes before it.
+    pub forwards: Forwards,
     /// What the member starts with; a member's own choice is never overwritten.
     pub availability: Availability,
     /// Whether the phone's media is protected.
@@ -148,6 +158,8 @@ pub struct Did {
     pub member: Extension,
     /// Whether its calls are recorded.
     pub record: RecordCalls,
+    /// What its callers hear before the answer; `None`: as the tenant says.
+    pub early_media: Option<EarlyMedia>,
     /// Its calls at one time.
     pub channels_max: Option<u32>,
 }

@@ -29,11 +29,13 @@ mod thread;
 pub use directory::{DidRow, MemberRow, TrunkRow};
 pub use plan::{Action, Change, FieldChange, Kept, ObjectKind, Plan};
 pub use records::RecordQuery;
-pub use snapshot::{ConferenceRoute, DidRoute, MemberRoute, RoutingSnapshot, TrunkRoute};
+pub use snapshot::{
+    ConferenceRoute, DidRoute, GroupRoute, MemberRoute, RoutingSnapshot, TenantSounds, TrunkRoute,
+};
 pub use thread::{StoreThread, open};
 
 use crate::cdr::{DetailRecord, RecordingRecord, StoredCall};
-use crate::site::{Availability, Extension, Name, Site};
+use crate::site::{Availability, Extension, ForwardEvent, Name, Site};
 use thread::{Reply, Request};
 
 /// Requests waiting for the store's thread. Callers are few and each waits for its answer.
@@ -158,6 +160,27 @@ impl StoreHandle {
             tenant,
             extension,
             availability,
+            reply,
+        })
+        .await
+    }
+
+    /// Sets where a member has its calls go upon some events, or, with `None`, nowhere. Later
+    /// applies leave it alone. `tenant` may be left out where the extension is unique. Gives the
+    /// member's tenant.
+    ///
+    /// # Errors
+    /// [`StoreError::NoSuchMember`], [`StoreError::AmbiguousMember`] and those of every statement.
+    pub async fn set_forwards(
+        &self,
+        tenant: Option<Name>,
+        extension: Extension,
+        forwards: Vec<(ForwardEvent, Option<String>)>,
+    ) -> Result<String, StoreError> {
+        self.ask(|reply| Request::SetForwards {
+            tenant,
+            extension,
+            forwards,
             reply,
         })
         .await

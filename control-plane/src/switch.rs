@@ -30,6 +30,7 @@ use trunkline_sip::{AgentCounters, Entropy, TransmitId};
 use crate::call::Input;
 use crate::cdr::{CallDirection, CallRecord, LegMedia, RecordingRecord};
 use crate::edge::{EdgeProxy, MediaEvent, WorkerInfo};
+use crate::routing::Turns;
 use crate::store::RoutingSnapshot;
 
 mod actions;
@@ -125,6 +126,8 @@ pub struct Switch {
     registrar: Registrar,
     proxy: EdgeProxy,
     snapshot: Arc<RoutingSnapshot>,
+    /// With whom the next call of each group begins.
+    turns: Turns,
     entropy: Box<dyn Entropy + Send>,
     calls: HashMap<CallKey, Entry>,
     by_leg: HashMap<SipLegId, (CallKey, Seat)>,
@@ -172,6 +175,7 @@ impl Switch {
             registrar: Registrar::new(config.registrar.clone()),
             proxy: EdgeProxy::new(config.epoch, config.media_addresses.bound()),
             snapshot: Arc::default(),
+            turns: Turns::default(),
             entropy,
             calls: HashMap::new(),
             by_leg: HashMap::new(),

@@ -15,7 +15,7 @@ use crate::cdr::{LegMedia, StoredCall};
 use crate::config::ControlConfig;
 use crate::operator::{self, AskError, Reply, Request, StatusReport};
 use crate::resolver::Locator;
-use crate::site::{Availability, Extension, Name, Site};
+use crate::site::{Availability, Extension, ForwardEvent, Name, Site};
 use crate::store::{self, ApplyOptions, Plan, RecordQuery, StoreError, StoreHandle, StoreOptions};
 use crate::switch::CallView;
 
@@ -171,24 +171,42 @@ pub(super) fn apply(
     )?)
 }
 
-pub(super) fn set_availability(
+pub(super) fn set_member(
     config: &ControlConfig,
-    tenant: Option<&Name>,
-    extension: &Extension,
-    availability: Availability,
+    (tenant, extension): (Option<&Name>, &Extension),
+    availability: Option<Availability>,
+    forwards: Vec<(ForwardEvent, Option<String>)>,
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
-    let tenant = with_store(config, async |store| {
-        let (tenant, extension) = (tenant.cloned(), extension.clone());
-        store
-            .set_availability(tenant, extension, availability)
-            .await
+    let said: Vec<String> = forwards
+        .iter()
+        .map(|(event, target)| {
+            let to = target.as_deref().unwrap_or("nowhere");
+            format!("forwards {to} when {event}", event = event.as_str())
+        })
+        .chain(availability.map(|availability| format!("is {availability}")))
+        .collect();
+    let member = with_store(config, async |store| {
+        let mut found = None;
+        if let Some(availability) = availability {
+            let (tenant, extension) = (tenant.cloned(), extension.clone());
+            found = Some(
+                store
+                    .set_availability(tenant, extension, availability)
+                    .await?,
+            );
+        }
+        if !forwards.is_empty() {
+            let (tenant, extension) = (tenant.cloned(), extension.clone());
+            found = Some(store.set_forwards(tenant, extension, forwards).await?);
+        }
+        Ok(found.unwrap_or_default())
     })?;
     notify(config)?;
-    Ok(writeln!(
-        out,
-        "member {tenant}/{extension} is {availability}"
-    )?)
+    for line in said {
+        writeln!(out, "member {member}/{extension} {line}")?;
+    }
+    Ok(())
 }
 
 pub(super) fn status(

@@ -15,6 +15,7 @@ fn member(tenant: &str, extension: &str, availability: Availability) -> MemberRo
         credential: Credential::new(&sip_user, "trunkline", "secret"),
         sip_user: sip_user.parse().expect("a SIP user"),
         forward_number: None,
+        forwards: Default::default(),
         availability,
         srtp: SrtpPolicy::Off,
         media: None,
@@ -70,7 +71,13 @@ fn phone(tenant: &str, extension: &str) -> Origin {
 /// `tenant/extension` of who is rung, or the status.
 fn answer(origin: &Origin, user: &str) -> Result<String, u16> {
     route(&snapshot(), origin, Some(user))
-        .map(|route| format!("{}/{}", route.member.tenant, route.member.extension))
+        .map(|route| {
+            format!(
+                "{}/{}",
+                route.destination.tenant(),
+                route.destination.name()
+            )
+        })
         .map_err(|refused| refused.status)
 }
 
@@ -121,6 +128,6 @@ fn request_that_names_nobody_is_not_found() {
 fn refusal_still_knows_whom_the_call_was_for() {
     let refused = route(&snapshot(), &trunk("acme"), Some("+12025550102")).expect_err("offline");
     let route = refused.route.expect("the number has an owner");
-    assert_eq!(route.member.extension.as_str(), "102");
+    assert_eq!(route.destination.name(), "102");
     assert_eq!(refused.result, CallResult::Offline);
 }

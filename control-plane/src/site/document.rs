@@ -1,7 +1,7 @@
 //! The site file as it is written: its sections, and the rules across them.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -16,12 +16,12 @@ use trunkline_edge_api::config::{
 use trunkline_sip::offer_answer::{SrtpPolicy, Transcode};
 
 use super::{
-    Availability, Conference, Did, E164, Extension, InterfaceName, Member, Name, Route, SipUser,
-    Site, Tenant,
+    Availability, Conference, Did, E164, Extension, ForwardEvent, Forwards, Group, InterfaceName,
+    Member, Name, Route, SipUser, Site, Strategy, Tenant,
 };
 use crate::call::Pin;
 use crate::credential::Credential;
-use crate::party::{Dtmf, PartyAudio, RecordCalls};
+use crate::party::{Dtmf, EarlyMedia, PartyAudio, RecordCalls};
 use crate::trunk::MemberOutbound;
 use crate::trunk::destination::is_host;
 
@@ -120,6 +120,22 @@ static TENANT: SectionSpec = SectionSpec {
         EMERGENCY,
         CALLER_ID,
         CHANNELS_MAX,
+        KeySpec {
+            name: "early_media",
+            form: EarlyMedia::FORM,
+            default: KeyDefault::Literal("\"pass\""),
+            effect: "What callers hear before the answer: what the called side sends; ringback that \
+                     the edge plays until then; or nothing but their own phone's ringback.",
+        },
+        KeySpec {
+            name: "ringback",
+            form: "a path relative to [media] prompts_dir, without \"..\", or \"tone:...\"",
+            default: KeyDefault::Absent {
+                meaning: "\"tone:ringback\"",
+                example: "\"tone:%(2000,4000,440,480)\"",
+            },
+            effect: "What the edge plays to callers while a phone rings.",
+        },
     ],
 };
 
@@ -164,6 +180,42 @@ static MEMBER: SectionSpec = SectionSpec {
                 example: "\"+442071838751\"",
             },
             effect: "Where calls may go when the phone cannot take them.",
+        },
+        KeySpec {
+            name: "forward_always",
+            form: Forwards::TARGET_FORM,
+            default: KeyDefault::Absent {
+                meaning: "nowhere",
+                example: "\"102\"",
+            },
+            effect: "Where every call goes, without ringing the phone. This and the three below are what the member starts with; `member set` changes them.",
+        },
+        KeySpec {
+            name: "forward_busy",
+            form: Forwards::TARGET_FORM,
+            default: KeyDefault::Absent {
+                meaning: "nowhere",
+                example: "\"102\"",
+            },
+            effect: "Where calls go while the phone or the member is busy.",
+        },
+        KeySpec {
+            name: "forward_no_answer",
+            form: Forwards::TARGET_FORM,
+            default: KeyDefault::Absent {
+                meaning: "nowhere",
+                example: "\"102\"",
+            },
+            effect: "Where calls go that nobody answers in time.",
+        },
+        KeySpec {
+            name: "forward_offline",
+            form: Forwards::TARGET_FORM,
+            default: KeyDefault::Absent {
+                meaning: "nowhere",
+                example: "\"+442071838751\"",
+            },
+            effect: "Where calls go while no phone is registered.",
         },
         KeySpec {
             name: "availability",
@@ -211,6 +263,15 @@ static DID: SectionSpec = SectionSpec {
         },
         RECORD,
         CHANNELS_MAX,
+        KeySpec {
+            name: "early_media",
+            form: EarlyMedia::FORM,
+            default: KeyDefault::Absent {
+                meaning: "its tenant's",
+                example: "\"ringback\"",
+            },
+            effect: "What its callers hear before the answer.",
+        },
     ],
 };
 
@@ -260,6 +321,66 @@ static CONFERENCE: SectionSpec = SectionSpec {
     ],
 };
 
+static GROUP: SectionSpec = SectionSpec {
+    name: "group",
+    effect: "Members that ring for one number.",
+    keys: &[
+        KeySpec {
+            name: "name",
+            form: Name::FORM,
+            default: KeyDefault::Required {
+                example: "\"sales\"",
+            },
+            effect: "Its name within the tenant.",
+        },
+        TENANT_REFERENCE,
+        KeySpec {
+            name: "extension",
+            form: Extension::FORM,
+            default: KeyDefault::Absent {
+                meaning: "none",
+                example: "\"600\"",
+            },
+            effect: "What members of the tenant dial.",
+        },
+        KeySpec {
+            name: "dids",
+            form: "a list of 1 to 64 E.164 numbers",
+            default: KeyDefault::Absent {
+                meaning: "none",
+                example: "[\"+442071838770\"]",
+            },
+            effect: "Numbers that carriers deliver and that ring the group.",
+        },
+        KeySpec {
+            name: "members",
+            form: "a list of 1 to 64 extensions of members of the tenant",
+            default: KeyDefault::Required {
+                example: "[\"101\", \"102\"]",
+            },
+            effect: "Who rings, in this order. Members without a registered phone are left out.",
+        },
+        KeySpec {
+            name: "strategy",
+            form: Strategy::FORM,
+            default: KeyDefault::Literal("\"simultaneous\""),
+            effect: "All at once, one after the other, or each call beginning with the next member.",
+        },
+        KeySpec {
+            name: "ring_secs",
+            form: "1 to 600",
+            default: KeyDefault::Literal("20"),
+            effect: "How long each member rings, or all of them together.",
+        },
+        KeySpec {
+            name: "skip_busy",
+            form: "true or false",
+            default: KeyDefault::Literal("true"),
+            effect: "Whether members who are in a call are left out.",
+        },
+    ],
+};
+
 /// What a file under `prompts_dir` may be called.
 const FILE_FORM: &str = "a path relative to [media] prompts_dir, without \"..\"";
 
@@ -272,6 +393,7 @@ pub struct SiteDocument {
     dids: Vec<Did>,
     conferences: Vec<Conference>,
     routes: Vec<Route>,
+    groups: Vec<Group>,
     mentions: Vec<Mention>,
 }
 
@@ -305,6 +427,7 @@ struct MemberDocument {
     name: String,
     sip_user: SipUser,
     forward_number: Option<E164>,
+    forwards: Forwards,
     availability: Availability,
     srtp: SrtpPolicy,
     media: Option<InterfaceName>,
@@ -363,6 +486,7 @@ impl SiteDocument {
                 sip_user: member.sip_user,
                 credential,
                 forward_number: member.forward_number,
+                forwards: member.forwards,
                 availability: member.availability,
                 srtp: member.srtp,
                 media: member.media,
@@ -377,13 +501,14 @@ impl SiteDocument {
             dids: self.dids,
             conferences: self.conferences,
             routes: self.routes,
+            groups: self.groups,
         })
     }
 }
 
 impl Document for SiteDocument {
     const SECTIONS: &'static [&'static SectionSpec] =
-        &[&TENANT, &TRUNK, &MEMBER, &DID, &CONFERENCE, &ROUTE];
+        &[&TENANT, &TRUNK, &MEMBER, &DID, &CONFERENCE, &GROUP, &ROUTE];
 
     fn read(reader: &Reader<'_>) -> Option<Self> {
         let mut names = Names::default();
@@ -406,6 +531,8 @@ impl Document for SiteDocument {
                 outbound::check_caller_ids(section, "caller_ids", &names);
             }
         }
+        let groups = read_each(&reader.sections(&GROUP), |s| read_group(s, &mut names));
+        check_forwards(&member_sections, members.as_deref(), &names);
         Some(Self {
             tenants: tenants?,
             trunks: trunks?,
@@ -413,6 +540,7 @@ impl Document for SiteDocument {
             dids: dids?,
             conferences: conferences?,
             routes: routes?,
+            groups: groups?,
             mentions: names.mentions,
         })
     }
@@ -437,6 +565,9 @@ struct Names {
     /// Whose each trunk is, and whether calls can go out through it.
     outbound_trunks: HashMap<Name, (Name, bool)>,
     routes: HashMap<(Name, String), usize>,
+    groups: HashMap<(Name, Name), usize>,
+    /// Extensions of members; those of groups are in `extensions` beside them.
+    members: HashSet<(Name, Extension)>,
 }
 
 fn read_each<T>(
@@ -458,10 +589,14 @@ fn read_tenant(section: &Section<'_>, names: &mut Names) -> Option<Tenant> {
     names
         .emergency
         .insert(name.clone(), outbound.emergency.clone());
+    let early_media = section.value("early_media", parsed::<EarlyMedia>);
+    let ringback = section.optional("ringback", sound);
     Some(Tenant {
         name,
         hold_music: hold_music?,
         outbound,
+        early_media: early_media?,
+        ringback: ringback?,
     })
 }
 
@@ -472,6 +607,7 @@ fn read_member(section: &Section<'_>, names: &mut Names) -> Option<MemberDocumen
     let sip_user = section.value("sip_user", parsed::<SipUser>);
     let password_file = section.value("password_file", trunk::path);
     let forward_number = section.optional("forward_number", parsed::<E164>);
+    let forwards = forwards(section);
     let availability = section.value("availability", parsed::<Availability>);
     let srtp = section.value("srtp", parsed::<SrtpPolicy>);
     let own_media = interface(section, MEMBER.name, names);
@@ -479,7 +615,8 @@ fn read_member(section: &Section<'_>, names: &mut Names) -> Option<MemberDocumen
     let outbound = read_member_outbound(section);
     if let (Some(tenant), Some(extension)) = (&tenant, &extension) {
         let key = (tenant.clone(), extension.clone());
-        take(section, "extension", &mut names.extensions, key);
+        take(section, "extension", &mut names.extensions, key.clone());
+        names.members.insert(key);
         let emergency = names.emergency.get(tenant);
         if emergency.is_some_and(|numbers| numbers.iter().any(|n| n == extension.as_str())) {
             section.reject("extension", "this is what the tenant dials for help");
@@ -502,6 +639,7 @@ fn read_member(section: &Section<'_>, names: &mut Names) -> Option<MemberDocumen
         name: name?,
         sip_user: sip_user?,
         forward_number: forward_number?,
+        forwards: forwards?,
         availability: availability?,
         srtp: srtp?,
         media: media?,
@@ -542,6 +680,7 @@ fn read_did(section: &Section<'_>, names: &mut Names) -> Option<Did> {
     let member = section.value("member", parsed::<Extension>);
     let record = section.value("record", parsed::<RecordCalls>);
     let channels_max = outbound::channels_max(section);
+    let early_media = section.optional("early_media", parsed::<EarlyMedia>);
     if let Some(number) = &number {
         take(section, "number", &mut names.numbers, number.clone());
         if let Some(tenant) = &tenant {
@@ -550,7 +689,7 @@ fn read_did(section: &Section<'_>, names: &mut Names) -> Option<Did> {
     }
     if let (Some(tenant), Some(member)) = (&tenant, &member) {
         let key = (tenant.clone(), member.clone());
-        if names.tenants.contains_key(tenant) && !names.extensions.contains_key(&key) {
+        if names.tenants.contains_key(tenant) && !names.members.contains(&key) {
             let problem = format!("tenant \"{tenant}\" has no [[member]] with this extension");
             section.reject("member", &problem);
         }
@@ -561,7 +700,99 @@ fn read_did(section: &Section<'_>, names: &mut Names) -> Option<Did> {
         member: member?,
         record: record?,
         channels_max: channels_max?,
+        early_media: early_media?,
     })
+}
+
+fn read_group(section: &Section<'_>, names: &mut Names) -> Option<Group> {
+    let name = section.value("name", parsed::<Name>);
+    let tenant = tenant_reference(section, names);
+    let extension = section.optional("extension", parsed::<Extension>);
+    let dids = section.optional("dids", |value| list::<E164>(value, Group::DIDS_MAX));
+    let members = section.value("members", |value| {
+        list::<Extension>(value, Group::MEMBERS_MAX)
+    });
+    let strategy = section.value("strategy", parsed::<Strategy>);
+    let ring_secs = section.value("ring_secs", |value| value.as_number(1..=600));
+    let skip_busy = section.value("skip_busy", |value| value.as_bool());
+    let tenant = tenant?;
+    if let Some(name) = &name {
+        let key = (tenant.clone(), name.clone());
+        take(section, "name", &mut names.groups, key);
+    }
+    if let Some(Some(extension)) = &extension {
+        let key = (tenant.clone(), extension.clone());
+        take(section, "extension", &mut names.extensions, key);
+    }
+    for did in dids.iter().flatten().flatten() {
+        take(section, "dids", &mut names.numbers, did.clone());
+    }
+    for member in members.iter().flatten() {
+        let key = (tenant.clone(), member.clone());
+        if names.tenants.contains_key(&tenant) && !names.members.contains(&key) {
+            let problem = format!("tenant \"{tenant}\" has no [[member]] {member}");
+            section.reject("members", &problem);
+        }
+    }
+    Some(Group {
+        tenant,
+        name: name?,
+        extension: extension?,
+        dids: dids?.unwrap_or_default(),
+        members: members?,
+        strategy: strategy?,
+        ring_secs: ring_secs?,
+        skip_busy: skip_busy?,
+    })
+}
+
+fn forwards(section: &Section<'_>) -> Option<Forwards> {
+    let mut forwards = Forwards::default();
+    let mut is_sound = true;
+    for event in ForwardEvent::ALL {
+        let target = section.optional(event.key(), |value| {
+            let text = value.as_str()?;
+            Forwards::is_target(text).then(|| text.to_owned())
+        });
+        match target {
+            Some(target) => forwards.set(event, target),
+            None => is_sound = false,
+        }
+    }
+    is_sound.then_some(forwards)
+}
+
+/// An extension that calls are forwarded to must exist; it may stand further down in the file.
+fn check_forwards(sections: &[Section<'_>], members: Option<&[MemberDocument]>, names: &Names) {
+    for (section, member) in sections.iter().zip(members.unwrap_or_default()) {
+        for event in ForwardEvent::ALL {
+            let target = member.forwards.target(event);
+            let extension = target.and_then(|target| target.parse::<Extension>().ok());
+            let Some(extension) = extension else { continue };
+            let key = (member.tenant.clone(), extension);
+            if names.tenants.contains_key(&member.tenant) && !names.extensions.contains_key(&key) {
+                let problem = format!("tenant \"{}\" has no such extension", member.tenant);
+                section.reject(event.key(), &problem);
+            }
+        }
+    }
+}
+
+/// A list of 1 to `len_max` different items.
+fn list<T: FromStr + PartialEq>(value: Value<'_>, len_max: usize) -> Option<Vec<T>> {
+    let items = value.as_list()?.map(parsed::<T>);
+    let items = items.collect::<Option<Vec<T>>>()?;
+    let is_new = |(at, item): (usize, &T)| !items[..at].contains(item);
+    let fits = (1..=len_max).contains(&items.len()) && items.iter().enumerate().all(is_new);
+    fits.then_some(items)
+}
+
+/// A file, or a tone that can be played.
+fn sound(value: Value<'_>) -> Option<String> {
+    match value.as_str()?.strip_prefix("tone:") {
+        Some(tone) => crate::tones::named(tone).map(|_| format!("tone:{tone}")),
+        None => file_name(value),
+    }
 }
 
 fn read_conference(section: &Section<'_>, names: &mut Names) -> Option<Conference> {

@@ -153,7 +153,7 @@ fn problems_name_line_key_and_what_is_allowed() {
     let table = [
         (
             "[[trunck]]\n",
-            "site.toml:1: unknown section \"trunck\"; allowed sections: tenant, trunk, member, did, conference, route",
+            "site.toml:1: unknown section \"trunck\"; allowed sections: tenant, trunk, member, did, conference, group, route",
         ),
         (
             "[[tenant]]\nname = \"acme\"\nnane = \"x\"\n",

@@ -61,6 +61,11 @@ fn migrator() -> Migrator {
             include_str!("../../migrations/0010_trunks_out.sql"),
         ),
         simple(
+            15,
+            "call routing",
+            include_str!("../../migrations/0015_call_routing.sql"),
+        ),
+        simple(
             20,
             "digest_sha512_256",
             include_str!("../../migrations/0020_digest_sha512_256.sql"),

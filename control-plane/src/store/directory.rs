@@ -1,6 +1,7 @@
 //! Tenants, trunks, members and DIDs: reading them, and carrying out a plan.
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
 
 use ipnet::IpNet;
 use serde::Serialize;
@@ -12,14 +13,14 @@ use super::plan::{
     self, Action, Fields, ObjectKey, ObjectKind, Origin, Plan, Stored, StoredObject,
 };
 use super::records::{column, named, optional_named};
-use super::snapshot::{ConferenceRoute, MemberRoute, RoutingSnapshot, TrunkRoute};
+use super::snapshot::{ConferenceRoute, MemberRoute, RoutingSnapshot, TenantSounds, TrunkRoute};
 use super::{ApplyOptions, StoreError};
 use crate::call::Pin;
 use crate::credential::Credential;
-use crate::party::{PartyAudio, RecordCalls};
+use crate::party::{EarlyMedia, PartyAudio, RecordCalls};
 use crate::site::{
-    Availability, Conference, Did, E164, Extension, InterfaceName, Member, Name, Route, Site,
-    Tenant, Trunk,
+    Availability, Conference, Did, E164, Extension, ForwardEvent, Forwards, Group, InterfaceName,
+    Member, Name, Route, Site, Tenant, Trunk,
 };
 use crate::trunk::settings::{from_json, to_json};
 
@@ -84,7 +85,7 @@ pub struct TrunkRow {
     pub dtmf: String,
 }
 
-const SELECT_TENANTS: &str = "SELECT name, hold_music, outbound, origin FROM tenants ORDER BY name";
+const SELECT_TENANTS: &str = "SELECT * FROM tenants ORDER BY name";
 
 const SELECT_ROUTES: &str = "SELECT routes.*, tenants.name AS tenant FROM routes \
      JOIN tenants ON tenants.id = tenant_id ORDER BY tenant, prefix";
@@ -98,7 +99,15 @@ const SELECT_MEMBERS: &str = "SELECT members.*, tenants.name AS tenant FROM memb
 const SELECT_CONFERENCES: &str = "SELECT conferences.*, tenants.name AS tenant FROM conferences \
      JOIN tenants ON tenants.id = tenant_id ORDER BY tenant, conferences.name";
 
-const SELECT_DIDS: &str = "SELECT dids.number, dids.record, dids.channels_max, dids.origin, tenants.name AS tenant, \
+const SELECT_GROUPS: &str = "SELECT ring_groups.*, tenants.name AS tenant FROM ring_groups \
+     JOIN tenants ON tenants.id = tenant_id ORDER BY tenant, ring_groups.name";
+
+/// What members have chosen themselves.
+const SELECT_FORWARDS: &str = "SELECT event, target, tenants.name AS tenant, extension \
+     FROM member_forwards JOIN members ON members.id = member_id \
+     JOIN tenants ON tenants.id = tenant_id";
+
+const SELECT_DIDS: &str = "SELECT dids.number, dids.record, dids.early_media, dids.channels_max, dids.origin, tenants.name AS tenant, \
      members.extension AS member FROM dids JOIN tenants ON tenants.id = dids.tenant_id \
      JOIN members ON members.id = member_id ORDER BY number";
 
@@ -179,6 +188,8 @@ pub(super) async fn snapshot(
     let conferences = rows(&mut transaction, SELECT_CONFERENCES).await?;
     let tenants = rows(&mut transaction, SELECT_TENANTS).await?;
     let routes = rows(&mut transaction, SELECT_ROUTES).await?;
+    let groups = rows(&mut transaction, SELECT_GROUPS).await?;
+    let forwards = rows(&mut transaction, SELECT_FORWARDS).await?;
     transaction.rollback().await.map_err(translate)?;
     let trunks = trunks.iter().map(|row| {
         Ok(TrunkRoute {
@@ -212,11 +223,34 @@ pub(super) async fn snapshot(
             recorded.push(named::<E164>(row, "number")?);
         }
     }
-    let hold_music = tenants.iter().filter_map(|row| {
-        let file: Result<Option<String>, StoreError> = column(row, "hold_music");
-        let file = file.transpose()?;
-        Some(file.and_then(|file| Ok((named::<Name>(row, "name")?, file))))
+    let sounds = tenants.iter().map(|row| {
+        let sounds = TenantSounds {
+            hold_music: column(row, "hold_music")?,
+            early_media: named(row, "early_media")?,
+            ringback: column(row, "ringback")?,
+        };
+        Ok((named::<Name>(row, "name")?, sounds))
     });
+    let mut early_media = Vec::new();
+    for row in &dids {
+        if let Some(choice) = optional_named::<EarlyMedia>(row, "early_media")? {
+            early_media.push((named::<E164>(row, "number")?, choice));
+        }
+    }
+    let mut members = members
+        .iter()
+        .map(member_route)
+        .collect::<Result<Vec<_>, StoreError>>()?;
+    for row in &forwards {
+        let (tenant, extension): (Name, Extension) =
+            (named(row, "tenant")?, named(row, "extension")?);
+        let is_theirs =
+            |member: &&mut MemberRoute| member.tenant == tenant && member.extension == extension;
+        if let Some(member) = members.iter_mut().find(is_theirs) {
+            let event = named::<ForwardEvent>(row, "event")?;
+            member.forwards.set(event, column(row, "target")?);
+        }
+    }
     let dids = dids.iter().map(|row| {
         Ok((
             named::<E164>(row, "number")?,
@@ -226,10 +260,7 @@ pub(super) async fn snapshot(
     });
     let snapshot = RoutingSnapshot::new(
         trunks.collect::<Result<_, StoreError>>()?,
-        members
-            .iter()
-            .map(member_route)
-            .collect::<Result<_, StoreError>>()?,
+        members,
         dids.collect::<Result<_, StoreError>>()?,
     )
     .with_conferences(
@@ -238,12 +269,46 @@ pub(super) async fn snapshot(
             .map(conference_route)
             .collect::<Result<_, StoreError>>()?,
     )
-    .with_hold_music(hold_music.collect::<Result<_, StoreError>>()?)
+    .with_groups(
+        groups
+            .iter()
+            .map(group)
+            .collect::<Result<_, StoreError>>()?,
+    )
+    .with_sounds(sounds.collect::<Result<_, StoreError>>()?)
     .with_outbound(outbound, routes)
     .with_channels(channels);
-    Ok(recorded
+    let snapshot = recorded
         .iter()
-        .fold(snapshot, RoutingSnapshot::with_recorded))
+        .fold(snapshot, RoutingSnapshot::with_recorded);
+    Ok(early_media
+        .iter()
+        .fold(snapshot, |snapshot, (number, choice)| {
+            snapshot.with_early_media(number, *choice)
+        }))
+}
+
+fn group(row: &SqliteRow) -> Result<Group, StoreError> {
+    fn items<T: FromStr>(row: &SqliteRow, name: &'static str) -> Result<Vec<T>, StoreError> {
+        let text: &str = column(row, name)?;
+        let parse = |item: &str| {
+            let corrupt = || StoreError::Corrupt(format!("{name} {item:?} of a group"));
+            item.parse().map_err(|_| corrupt())
+        };
+        text.split_whitespace().map(parse).collect()
+    }
+    let ring_secs: i64 = column(row, "ring_secs")?;
+    Ok(Group {
+        tenant: named(row, "tenant")?,
+        name: named(row, "name")?,
+        extension: optional_named(row, "extension")?,
+        dids: items(row, "dids")?,
+        members: items(row, "members")?,
+        strategy: named(row, "strategy")?,
+        ring_secs: u16::try_from(ring_secs)
+            .map_err(|_| StoreError::Corrupt(format!("ring_secs {ring_secs} of a group")))?,
+        skip_busy: column(row, "skip_busy")?,
+    })
 }
 
 fn route(row: &SqliteRow) -> Result<Route, StoreError> {
@@ -306,6 +371,7 @@ fn member_route(row: &SqliteRow) -> Result<MemberRoute, StoreError> {
         sip_user: named(row, "sip_user")?,
         credential: credential(row)?,
         forward_number: optional_named(row, "forward_number")?,
+        forwards: forwards(row)?,
         availability: named(row, "availability")?,
         srtp: named(row, "srtp")?,
         media: optional_named(row, "media")?,
@@ -313,6 +379,14 @@ fn member_route(row: &SqliteRow) -> Result<MemberRoute, StoreError> {
         outbound: settings(row, "outbound")?,
         numbers: Vec::new(),
     })
+}
+
+fn forwards(row: &SqliteRow) -> Result<Forwards, StoreError> {
+    let mut forwards = Forwards::default();
+    for event in ForwardEvent::ALL {
+        forwards.set(event, column(row, event.key())?);
+    }
+    Ok(forwards)
 }
 
 fn credential(row: &SqliteRow) -> Result<Credential, StoreError> {
@@ -337,6 +411,50 @@ pub(super) async fn set_availability(
         .begin_with("BEGIN IMMEDIATE")
         .await
         .map_err(translate)?;
+    let (member, tenant) = find_member(&mut transaction, tenant, extension).await?;
+    sqlx::query("UPDATE members SET availability = ?, availability_set_by = 'member' WHERE id = ?")
+        .bind(availability.as_str())
+        .bind(member)
+        .execute(&mut *transaction)
+        .await
+        .map_err(translate)?;
+    transaction.commit().await.map_err(translate)?;
+    Ok(tenant)
+}
+
+pub(super) async fn set_forwards(
+    connection: &mut SqliteConnection,
+    tenant: Option<&Name>,
+    extension: &Extension,
+    forwards: &[(ForwardEvent, Option<String>)],
+) -> Result<String, StoreError> {
+    let mut transaction = connection
+        .begin_with("BEGIN IMMEDIATE")
+        .await
+        .map_err(translate)?;
+    let (member, tenant) = find_member(&mut transaction, tenant, extension).await?;
+    for (event, target) in forwards {
+        sqlx::query(
+            "INSERT INTO member_forwards (member_id, event, target) VALUES (?, ?, ?) \
+             ON CONFLICT (member_id, event) DO UPDATE SET target = excluded.target",
+        )
+        .bind(member)
+        .bind(event.as_str())
+        .bind(target.as_deref())
+        .execute(&mut *transaction)
+        .await
+        .map_err(translate)?;
+    }
+    transaction.commit().await.map_err(translate)?;
+    Ok(tenant)
+}
+
+/// A member's row and tenant.
+async fn find_member(
+    connection: &mut SqliteConnection,
+    tenant: Option<&Name>,
+    extension: &Extension,
+) -> Result<(i64, String), StoreError> {
     let found = sqlx::query(
         "SELECT members.id, tenants.name AS tenant FROM members \
          JOIN tenants ON tenants.id = tenant_id \
@@ -344,31 +462,21 @@ pub(super) async fn set_availability(
     )
     .bind(extension.as_str())
     .bind(tenant.map(Name::as_str))
-    .fetch_all(&mut *transaction)
+    .fetch_all(connection)
     .await
     .map_err(translate)?;
     let tenants: Vec<String> = found
         .iter()
         .map(|row| column(row, "tenant"))
         .collect::<Result<_, _>>()?;
-    let (row, tenant) = match (found.as_slice(), tenants.as_slice()) {
-        ([], _) | (_, []) => return Err(StoreError::NoSuchMember(extension.to_string())),
-        ([row], [tenant]) => (row, tenant.clone()),
-        _ => {
-            return Err(StoreError::AmbiguousMember {
-                extension: extension.to_string(),
-                tenants: tenants.join(", "),
-            });
-        }
-    };
-    sqlx::query("UPDATE members SET availability = ?, availability_set_by = 'member' WHERE id = ?")
-        .bind(availability.as_str())
-        .bind(column::<i64>(row, "id")?)
-        .execute(&mut *transaction)
-        .await
-        .map_err(translate)?;
-    transaction.commit().await.map_err(translate)?;
-    Ok(tenant)
+    match (found.as_slice(), tenants.as_slice()) {
+        ([], _) | (_, []) => Err(StoreError::NoSuchMember(extension.to_string())),
+        ([row], [tenant]) => Ok((column(row, "id")?, tenant.clone())),
+        _ => Err(StoreError::AmbiguousMember {
+            extension: extension.to_string(),
+            tenants: tenants.join(", "),
+        }),
+    }
 }
 
 /// Plans and, unless it is a dry run, carries out, in one transaction.
@@ -412,9 +520,11 @@ async fn stored(connection: &mut SqliteConnection) -> Result<Stored, StoreError>
     };
     for row in rows(connection, SELECT_TENANTS).await? {
         let key = column(&row, "name")?;
-        let hold_music: Option<String> = column(&row, "hold_music")?;
-        let fields = hold_music.map(|file| (plan::HOLD_MUSIC, file));
-        let mut fields = fields.into_iter().collect();
+        let mut fields = plan::tenant_base_fields(
+            column(&row, "hold_music")?,
+            named(&row, "early_media")?,
+            column(&row, "ringback")?,
+        );
         plan::put_tenant_outbound(&mut fields, &settings(&row, "outbound")?);
         add(ObjectKind::Tenant, key, &row, fields, false)?;
     }
@@ -460,6 +570,7 @@ async fn stored(connection: &mut SqliteConnection) -> Result<Stored, StoreError>
         if let Some(media) = column(&row, "media")? {
             fields.insert(plan::MEDIA, media);
         }
+        plan::put_forwards(&mut fields, &forwards(&row)?);
         plan::put_audio(&mut fields, party_audio(&row)?);
         plan::put_member_outbound(&mut fields, &settings(&row, "outbound")?);
         let tenant: &str = column(&row, "tenant")?;
@@ -478,6 +589,9 @@ async fn stored(connection: &mut SqliteConnection) -> Result<Stored, StoreError>
             fields.insert(plan::RECORD, record.to_string());
         }
         plan::put_channels(&mut fields, column(&row, "channels_max")?);
+        if let Some(early_media) = column(&row, "early_media")? {
+            fields.insert(plan::EARLY_MEDIA, early_media);
+        }
         add(
             ObjectKind::Did,
             column(&row, "number")?,
@@ -501,6 +615,11 @@ async fn stored(connection: &mut SqliteConnection) -> Result<Stored, StoreError>
         let route = route(&row)?;
         let (kind, key) = plan::route_key(&route);
         add(kind, key, &row, plan::route_fields(&route), false)?;
+    }
+    for row in rows(connection, SELECT_GROUPS).await? {
+        let group = group(&row)?;
+        let (kind, key) = plan::group_key(&group);
+        add(kind, key, &row, plan::group_fields(&group), false)?;
     }
     Ok(stored)
 }
@@ -571,6 +690,21 @@ async fn carry_out(
             put_conference(connection, conference).await?;
         }
     }
+    for key in deleted(ObjectKind::Group) {
+        let (tenant, name) = member_key_parts(key);
+        let delete = "DELETE FROM ring_groups WHERE name = ?2 \
+             AND tenant_id = (SELECT id FROM tenants WHERE name = ?1)";
+        execute(connection, delete, &[tenant, name]).await?;
+    }
+    // Extensions may change hands between groups.
+    for ((kind, key), action) in &actions {
+        if *kind == ObjectKind::Group && *action == Action::Update {
+            let (tenant, name) = member_key_parts(key);
+            let park = "UPDATE ring_groups SET extension = NULL WHERE name = ?2 \
+                 AND tenant_id = (SELECT id FROM tenants WHERE name = ?1)";
+            execute(connection, park, &[tenant, name]).await?;
+        }
+    }
     for key in deleted(ObjectKind::Route) {
         let (tenant, prefix) = member_key_parts(key);
         let delete = "DELETE FROM routes WHERE prefix = ?2 \
@@ -580,6 +714,11 @@ async fn carry_out(
     for route in &site.routes {
         if actions.contains_key(&plan::route_key(route)) {
             put_route(connection, route).await?;
+        }
+    }
+    for group in &site.groups {
+        if actions.contains_key(&plan::group_key(group)) {
+            put_group(connection, group).await?;
         }
     }
     for key in deleted(ObjectKind::Member) {
@@ -617,12 +756,15 @@ async fn execute(
 
 async fn put_tenant(connection: &mut SqliteConnection, tenant: &Tenant) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO tenants (name, hold_music, outbound, origin) VALUES (?, ?, ?, 'site') \
-         ON CONFLICT (name) DO UPDATE SET hold_music = excluded.hold_music, \
-         outbound = excluded.outbound",
+        "INSERT INTO tenants (name, hold_music, early_media, ringback, outbound, origin) \
+         VALUES (?, ?, ?, ?, ?, 'site') ON CONFLICT (name) DO UPDATE SET \
+         hold_music = excluded.hold_music, early_media = excluded.early_media, \
+         ringback = excluded.ringback, outbound = excluded.outbound",
     )
     .bind(tenant.name.as_str())
     .bind(tenant.hold_music.as_deref())
+    .bind(tenant.early_media.as_str())
+    .bind(tenant.ringback.as_deref())
     .bind(to_json(&tenant.outbound))
     .execute(connection)
     .await
@@ -667,6 +809,29 @@ async fn put_conference(
     Ok(())
 }
 
+async fn put_group(connection: &mut SqliteConnection, group: &Group) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO ring_groups (tenant_id, name, extension, dids, members, strategy, ring_secs, \
+         skip_busy, origin) \
+         VALUES ((SELECT id FROM tenants WHERE name = ?), ?, ?, ?, ?, ?, ?, ?, 'site') \
+         ON CONFLICT (tenant_id, name) DO UPDATE SET extension = excluded.extension, \
+         dids = excluded.dids, members = excluded.members, strategy = excluded.strategy, \
+         ring_secs = excluded.ring_secs, skip_busy = excluded.skip_busy",
+    )
+    .bind(group.tenant.as_str())
+    .bind(group.name.as_str())
+    .bind(group.extension.as_ref().map(Extension::as_str))
+    .bind(plan::dids_text(&group.dids))
+    .bind(plan::list_text(&group.members))
+    .bind(group.strategy.as_str())
+    .bind(i64::from(group.ring_secs))
+    .bind(group.skip_busy)
+    .execute(connection)
+    .await
+    .map_err(translate)?;
+    Ok(())
+}
+
 async fn put_trunk(connection: &mut SqliteConnection, trunk: &Trunk) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO trunks (tenant_id, name, sources, srtp, media_from, media, transcode, dtmf, \
@@ -705,15 +870,19 @@ async fn put_member(connection: &mut SqliteConnection, member: &Member) -> Resul
     sqlx::query(
         "INSERT INTO members (tenant_id, extension, name, sip_user, realm, ha1_md5, ha1_sha256, \
          ha1_sha512_256, forward_number, availability, srtp, media, transcode, dtmf, outbound, \
-         availability_set_by, origin) \
+         forward_always, forward_busy, forward_no_answer, forward_offline, availability_set_by, \
+         origin) \
          VALUES ((SELECT id FROM tenants WHERE name = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, \
-         ?, 'site', 'site') \
+         ?, ?, ?, ?, ?, 'site', 'site') \
          ON CONFLICT (tenant_id, extension) DO UPDATE SET name = excluded.name, \
          sip_user = excluded.sip_user, realm = excluded.realm, ha1_md5 = excluded.ha1_md5, \
          ha1_sha256 = excluded.ha1_sha256, ha1_sha512_256 = excluded.ha1_sha512_256, \
          forward_number = excluded.forward_number, \
          srtp = excluded.srtp, media = excluded.media, transcode = excluded.transcode, \
          dtmf = excluded.dtmf, outbound = excluded.outbound, \
+         forward_always = excluded.forward_always, \
+         forward_busy = excluded.forward_busy, forward_no_answer = excluded.forward_no_answer, \
+         forward_offline = excluded.forward_offline, \
          availability = CASE availability_set_by WHEN 'member' THEN availability \
          ELSE excluded.availability END",
     )
@@ -732,6 +901,10 @@ async fn put_member(connection: &mut SqliteConnection, member: &Member) -> Resul
     .bind(member.audio.transcode.as_str())
     .bind(member.audio.dtmf.as_str())
     .bind(to_json(&member.outbound))
+    .bind(member.forwards.target(ForwardEvent::Always))
+    .bind(member.forwards.target(ForwardEvent::Busy))
+    .bind(member.forwards.target(ForwardEvent::NoAnswer))
+    .bind(member.forwards.target(ForwardEvent::Offline))
     .execute(connection)
     .await
     .map_err(translate)?;
@@ -740,18 +913,19 @@ async fn put_member(connection: &mut SqliteConnection, member: &Member) -> Resul
 
 async fn put_did(connection: &mut SqliteConnection, did: &Did) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO dids (number, tenant_id, member_id, record, channels_max, origin) \
-         SELECT ?1, tenants.id, members.id, ?4, ?5, 'site' FROM members \
+        "INSERT INTO dids (number, tenant_id, member_id, record, channels_max, early_media, origin) \
+         SELECT ?1, tenants.id, members.id, ?4, ?5, ?6, 'site' FROM members \
          JOIN tenants ON tenants.id = tenant_id WHERE tenants.name = ?2 AND extension = ?3 \
          ON CONFLICT (number) DO UPDATE SET tenant_id = excluded.tenant_id, \
          member_id = excluded.member_id, record = excluded.record, \
-         channels_max = excluded.channels_max",
+         channels_max = excluded.channels_max, early_media = excluded.early_media",
     )
     .bind(did.number.as_str())
     .bind(did.tenant.as_str())
     .bind(did.member.as_str())
     .bind(did.record.as_str())
     .bind(did.channels_max)
+    .bind(did.early_media.map(EarlyMedia::as_str))
     .execute(connection)
     .await
     .map_err(translate)?;

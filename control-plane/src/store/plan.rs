@@ -5,8 +5,11 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::party::{Dtmf, PartyAudio, RecordCalls};
-use crate::site::{Availability, Conference, Did, Member, Route, Site, Tenant, Trunk};
+use crate::party::{Dtmf, EarlyMedia, PartyAudio, RecordCalls};
+use crate::site::{
+    Availability, Conference, Did, E164, Extension, ForwardEvent, Forwards, Group, Member, Route,
+    Site, Tenant, Trunk,
+};
 use crate::trunk::settings::differing;
 use crate::trunk::{MemberOutbound, TenantOutbound, TrunkSettings};
 
@@ -84,6 +87,8 @@ pub enum ObjectKind {
     Conference,
     /// `[[route]]`
     Route,
+    /// `[[group]]`
+    Group,
 }
 
 impl ObjectKind {
@@ -95,6 +100,7 @@ impl ObjectKind {
             ObjectKind::Did => "did",
             ObjectKind::Conference => "conference",
             ObjectKind::Route => "route",
+            ObjectKind::Group => "group",
         }
     }
 }
@@ -130,6 +136,8 @@ pub(super) const MEDIA_FROM: &str = "media_from";
 pub(super) const MEDIA: &str = "media";
 pub(super) const HOLD_MUSIC: &str = "hold_music";
 pub(super) const RECORD: &str = "record";
+pub(super) const EARLY_MEDIA: &str = "early_media";
+const RINGBACK: &str = "ringback";
 const TRANSCODE: &str = "transcode";
 const DTMF: &str = "dtmf";
 const PIN: &str = "pin";
@@ -228,7 +236,7 @@ fn kept<'a>(
 fn refers_to((kind, key): &ObjectKey, fields: &Fields) -> Vec<ObjectKey> {
     let tenant = match kind {
         ObjectKind::Tenant => None,
-        ObjectKind::Member | ObjectKind::Conference | ObjectKind::Route => {
+        ObjectKind::Member | ObjectKind::Conference | ObjectKind::Group | ObjectKind::Route => {
             key.split_once('/').map(|(tenant, _)| tenant)
         }
         ObjectKind::Trunk | ObjectKind::Did => fields.get("tenant").map(String::as_str),
@@ -257,6 +265,7 @@ fn conflicts(
             ObjectKind::Member => "sip_user",
             ObjectKind::Trunk => "sources",
             ObjectKind::Conference => "did",
+            ObjectKind::Group => "dids",
             ObjectKind::Tenant | ObjectKind::Did | ObjectKind::Route => return Vec::new(),
         };
         let value = fields.get(field).map(String::as_str).unwrap_or_default();
@@ -332,9 +341,14 @@ fn stated(site: &Site) -> BTreeMap<ObjectKey, Fields> {
         .routes
         .iter()
         .map(|route| (route_key(route), route_fields(route)));
+    let groups = site
+        .groups
+        .iter()
+        .map(|group| (group_key(group), group_fields(group)));
     people
         .chain(dids)
         .chain(conferences)
+        .chain(groups)
         .chain(routes)
         .collect()
 }
@@ -361,6 +375,63 @@ pub(super) fn conference_key(conference: &Conference) -> ObjectKey {
     (ObjectKind::Conference, key)
 }
 
+pub(super) fn group_key(group: &Group) -> ObjectKey {
+    let key = format!("{}/{}", group.tenant, group.name);
+    (ObjectKind::Group, key)
+}
+
+pub(super) fn tenant_base_fields(
+    hold_music: Option<String>,
+    early_media: EarlyMedia,
+    ringback: Option<String>,
+) -> Fields {
+    let early_media = (early_media != EarlyMedia::default()).then(|| early_media.to_string());
+    let fields = [
+        (HOLD_MUSIC, hold_music),
+        (EARLY_MEDIA, early_media),
+        (RINGBACK, ringback),
+    ];
+    let stated = |(name, value): (&'static str, Option<String>)| Some((name, value?));
+    fields.into_iter().filter_map(stated).collect()
+}
+
+/// What is nowhere is not named.
+pub(super) fn put_forwards(fields: &mut Fields, forwards: &Forwards) {
+    for event in ForwardEvent::ALL {
+        if let Some(target) = forwards.target(event) {
+            fields.insert(event.key(), target.to_owned());
+        }
+    }
+}
+
+pub(super) fn group_fields(group: &Group) -> Fields {
+    let mut fields = Fields::from([
+        ("members", list_text(&group.members)),
+        ("strategy", group.strategy.to_string()),
+        ("ring_secs", group.ring_secs.to_string()),
+        ("skip_busy", group.skip_busy.to_string()),
+    ]);
+    if let Some(extension) = &group.extension {
+        fields.insert("extension", extension.to_string());
+    }
+    if !group.dids.is_empty() {
+        fields.insert("dids", dids_text(&group.dids));
+    }
+    fields
+}
+
+/// The form in which extensions are stored and compared.
+pub(super) fn list_text(extensions: &[Extension]) -> String {
+    let items: Vec<_> = extensions.iter().map(Extension::as_str).collect();
+    items.join(" ")
+}
+
+/// The form in which numbers are stored and compared.
+pub(super) fn dids_text(dids: &[E164]) -> String {
+    let items: Vec<_> = dids.iter().map(E164::as_str).collect();
+    items.join(" ")
+}
+
 pub(super) fn route_key(route: &Route) -> ObjectKey {
     let key = format!("{}/{}", route.tenant, route.prefix);
     (ObjectKind::Route, key)
@@ -377,8 +448,11 @@ pub(super) fn names_text(names: &[crate::site::Name]) -> String {
 }
 
 fn tenant_fields(tenant: &Tenant) -> Fields {
-    let hold_music = tenant.hold_music.iter();
-    let mut fields: Fields = hold_music.map(|file| (HOLD_MUSIC, file.clone())).collect();
+    let mut fields = tenant_base_fields(
+        tenant.hold_music.clone(),
+        tenant.early_media,
+        tenant.ringback.clone(),
+    );
     put_tenant_outbound(&mut fields, &tenant.outbound);
     fields
 }
@@ -527,6 +601,7 @@ pub(super) fn member_fields(member: &Member) -> Fields {
     if let Some(media) = &member.media {
         fields.insert(MEDIA, media.to_string());
     }
+    put_forwards(&mut fields, &member.forwards);
     put_audio(&mut fields, member.audio);
     put_member_outbound(&mut fields, &member.outbound);
     fields
@@ -555,6 +630,9 @@ pub(super) fn did_fields(did: &Did) -> Fields {
         fields.insert(RECORD, did.record.to_string());
     }
     put_channels(&mut fields, did.channels_max);
+    if let Some(early_media) = did.early_media {
+        fields.insert(EARLY_MEDIA, early_media.to_string());
+    }
     fields
 }
 

@@ -10,8 +10,10 @@ use trunkline_sip::offer_answer::SrtpPolicy;
 
 use crate::call::Pin;
 use crate::credential::Credential;
-use crate::party::{PartyAudio, RecordCalls};
-use crate::site::{Availability, E164, Extension, InterfaceName, Name, Route, SipUser};
+use crate::party::{EarlyMedia, PartyAudio, RecordCalls};
+use crate::site::{
+    Availability, E164, Extension, Forwards, Group, InterfaceName, Name, Route, SipUser, Strategy,
+};
 use crate::trunk::policy::Dialled;
 use crate::trunk::{MemberOutbound, TenantOutbound, TrunkSettings};
 
@@ -25,8 +27,10 @@ pub struct RoutingSnapshot {
     members: HashMap<(Name, Extension), Arc<MemberRoute>>,
     sip_users: HashMap<SipUser, Arc<MemberRoute>>,
     conferences: HashMap<E164, Arc<ConferenceRoute>>,
+    groups: HashMap<(Name, Extension), Arc<GroupRoute>>,
+    group_dids: HashMap<E164, Arc<GroupRoute>>,
     /// By tenant.
-    hold_music: HashMap<Name, String>,
+    sounds: HashMap<Name, TenantSounds>,
     trunks: BTreeMap<Name, Arc<TrunkRoute>>,
     /// What each tenant's members may call.
     outbound: HashMap<Name, Arc<TenantOutbound>>,
@@ -78,6 +82,8 @@ pub struct MemberRoute {
     pub credential: Credential,
     /// Where calls may go when the phone cannot take them.
     pub forward_number: Option<E164>,
+    /// Where they go instead, as the member chose it or else the site file.
+    pub forwards: Forwards,
     /// Whether calls ring the phone.
     pub availability: Availability,
     /// Whether the phone's media is protected.
@@ -105,6 +111,36 @@ pub struct DidRoute {
     pub record: RecordCalls,
     /// Its calls at one time.
     pub channels_max: Option<u32>,
+    /// What its callers hear before the answer; `None`: as the tenant says.
+    pub early_media: Option<EarlyMedia>,
+}
+
+/// Members that ring for one number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupRoute {
+    /// Whose it is.
+    pub tenant: Name,
+    /// Its name within the tenant.
+    pub name: Name,
+    /// In the order in which they are rung.
+    pub members: Vec<Arc<MemberRoute>>,
+    /// Who rings when.
+    pub strategy: Strategy,
+    /// How long each round rings, seconds.
+    pub ring_secs: u16,
+    /// Whether a member in a call is left out.
+    pub skip_busy: bool,
+}
+
+/// What a tenant's callers hear while nobody speaks to them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TenantSounds {
+    /// While they are held: a file under `[media] prompts_dir`.
+    pub hold_music: Option<String>,
+    /// Before the answer.
+    pub early_media: EarlyMedia,
+    /// What that is where the edge plays it: a file, or `tone:…`.
+    pub ringback: Option<String>,
 }
 
 /// A conference.
@@ -167,6 +203,7 @@ impl RoutingSnapshot {
                     member: Arc::clone(member),
                     record: RecordCalls::Never,
                     channels_max: None,
+                    early_media: None,
                 };
                 snapshot.dids.insert(number, route);
             }
@@ -182,10 +219,46 @@ impl RoutingSnapshot {
         self
     }
 
-    /// Adds what tenants play to who is held.
+    /// Adds groups, each under its extension and numbers. A member that is missing is left out.
     #[must_use]
-    pub fn with_hold_music(mut self, hold_music: HashMap<Name, String>) -> Self {
-        self.hold_music = hold_music;
+    pub fn with_groups(mut self, groups: Vec<Group>) -> Self {
+        for group in groups {
+            let members = group.members.iter().filter_map(|extension| {
+                let member = self.member(&group.tenant, extension)?;
+                Some(Arc::clone(member))
+            });
+            let route = Arc::new(GroupRoute {
+                members: members.collect(),
+                tenant: group.tenant.clone(),
+                name: group.name,
+                strategy: group.strategy,
+                ring_secs: group.ring_secs,
+                skip_busy: group.skip_busy,
+            });
+            if let Some(extension) = group.extension {
+                let key = (group.tenant, extension);
+                self.groups.insert(key, Arc::clone(&route));
+            }
+            for did in group.dids {
+                self.group_dids.insert(did, Arc::clone(&route));
+            }
+        }
+        self
+    }
+
+    /// Adds what tenants have their callers hear.
+    #[must_use]
+    pub fn with_sounds(mut self, sounds: HashMap<Name, TenantSounds>) -> Self {
+        self.sounds = sounds;
+        self
+    }
+
+    /// Has the callers of `number` hear this before the answer.
+    #[must_use]
+    pub fn with_early_media(mut self, number: &E164, early_media: EarlyMedia) -> Self {
+        if let Some(did) = self.dids.get_mut(number) {
+            did.early_media = Some(early_media);
+        }
         self
     }
 
@@ -320,10 +393,22 @@ impl RoutingSnapshot {
         self.conferences.get(number)
     }
 
-    /// What a tenant plays to who is held, where it says so.
+    /// The group that `number` rings.
     #[must_use]
-    pub fn hold_music(&self, tenant: &Name) -> Option<&str> {
-        self.hold_music.get(tenant).map(String::as_str)
+    pub fn group_did(&self, number: &E164) -> Option<&Arc<GroupRoute>> {
+        self.group_dids.get(number)
+    }
+
+    /// The group with this extension.
+    #[must_use]
+    pub fn group(&self, tenant: &Name, extension: &Extension) -> Option<&Arc<GroupRoute>> {
+        self.groups.get(&(tenant.clone(), extension.clone()))
+    }
+
+    /// What a tenant's callers hear, where it says so.
+    #[must_use]
+    pub fn sounds(&self, tenant: &Name) -> Option<&TenantSounds> {
+        self.sounds.get(tenant)
     }
 
     /// The member with this digest user name.

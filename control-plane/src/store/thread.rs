@@ -14,7 +14,7 @@ use super::{
     ApplyOptions, REQUESTS_QUEUE_LEN, StoreError, StoreHandle, StoreOptions, connection, recordings,
 };
 use crate::cdr::{DetailRecord, RecordingRecord, StoredCall};
-use crate::site::{Availability, Extension, Name, Site};
+use crate::site::{Availability, Extension, ForwardEvent, Name, Site};
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
@@ -29,6 +29,12 @@ pub(super) enum Request {
         tenant: Option<Name>,
         extension: Extension,
         availability: Availability,
+        reply: Reply<String>,
+    },
+    SetForwards {
+        tenant: Option<Name>,
+        extension: Extension,
+        forwards: Vec<(ForwardEvent, Option<String>)>,
         reply: Reply<String>,
     },
     Reload {
@@ -167,6 +173,17 @@ impl Service {
                     .await;
                 let _ = reply.send(result);
             }
+            Request::SetForwards {
+                tenant,
+                extension,
+                forwards,
+                reply,
+            } => {
+                let result = self
+                    .set_forwards(tenant.as_ref(), &extension, &forwards)
+                    .await;
+                let _ = reply.send(result);
+            }
             Request::Reload { reply } => {
                 let _ = reply.send(self.reload().await);
             }
@@ -211,6 +228,18 @@ impl Service {
         let tenant =
             directory::set_availability(&mut self.connection, tenant, extension, availability)
                 .await?;
+        self.reload().await?;
+        Ok(tenant)
+    }
+
+    async fn set_forwards(
+        &mut self,
+        tenant: Option<&Name>,
+        extension: &Extension,
+        forwards: &[(ForwardEvent, Option<String>)],
+    ) -> Result<String, StoreError> {
+        let connection = &mut self.connection;
+        let tenant = directory::set_forwards(connection, tenant, extension, forwards).await?;
         self.reload().await?;
         Ok(tenant)
     }

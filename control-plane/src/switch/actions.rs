@@ -4,25 +4,17 @@
 
 use std::net::SocketAddr;
 use std::path::{Component, Path, PathBuf};
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use trunkline_edge_api::{
     AudioCodec, Digit, DigitMethod, DigitString, FilePath, LegFunctions, LegIndex, LiveLevel,
-    MediaFork, MonoTime, PlaybackMode, RecordingFormat, RecordingTracks, SessionId, Ssrc, Tone,
+    MediaFork, MonoTime, PlaybackMode, RecordingFormat, RecordingTracks, SessionId, Ssrc,
 };
 
 use super::Switch;
 use super::calls::CallKey;
 use crate::edge::{FunctionError, Piece, PlayList, PromptFile, RecordingPlan, Ticket};
-
-/// Tones that have a name; cadences of the United Kingdom and of ITU-T E.180.
-const NAMED_TONES: [(&str, &str); 4] = [
-    ("ringback", "%(400,200,400,450)%(400,2000,400,450)"),
-    ("busy", "%(500,500,425)"),
-    ("congestion", "%(250,250,425)"),
-    ("sit", "%(330,0,950)%(330,0,1400)%(330,1000,1800)"),
-];
+use crate::tones;
 
 /// Where files are, and what the edge can make of audio.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -410,15 +402,12 @@ impl Switch {
 
 /// What a caller hears while somewhere a phone rings, where its tenant says nothing.
 pub(super) fn default_ringback() -> Piece {
-    let tone = Tone::from_str(NAMED_TONES[0].1).expect("a playable tone");
-    Piece::Tone(tone)
+    Piece::Tone(tones::ringback())
 }
 
-fn piece(prompts_dir: &Path, source: &str) -> Result<Piece, ActionError> {
+pub(super) fn piece(prompts_dir: &Path, source: &str) -> Result<Piece, ActionError> {
     if let Some(tone) = source.strip_prefix("tone:") {
-        let named = NAMED_TONES.iter().find(|(name, _)| *name == tone);
-        let cadence = named.map_or(tone, |(_, cadence)| cadence);
-        let tone = Tone::from_str(cadence).map_err(|_| ActionError::Tone(tone.to_owned()))?;
+        let tone = tones::named(tone).ok_or_else(|| ActionError::Tone(tone.to_owned()))?;
         return Ok(Piece::Tone(tone));
     }
     if let Some(millis) = source.strip_prefix("silence:") {
@@ -484,7 +473,7 @@ mod tests {
     fn sources_are_files_tones_and_silence() {
         let directory = Path::new("/prompts");
         let is_tone = |source: &str| matches!(piece(directory, source), Ok(Piece::Tone(_)));
-        for (name, _) in NAMED_TONES {
+        for (name, _) in tones::NAMED {
             assert!(is_tone(&format!("tone:{name}")), "{name}");
         }
         assert!(is_tone("tone:%(1000,4000,425)"));

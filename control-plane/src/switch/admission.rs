@@ -21,17 +21,17 @@ use trunkline_sip::identity::{self, Caller};
 use trunkline_sip::offer_answer::{KeySource, MediaNegotiation, OfferAnswerError};
 
 use super::Switch;
-use super::actions::{default_ringback, file_below};
+use super::actions::{default_ringback, file_below, piece};
 use super::calls::{CallKey, Entry, Seat, retry_after};
 use super::locating::{FarSide, transcoding_policy};
 use crate::call::{Call, CallSetup, Machine};
 use crate::cdr::{CallRecord, CallResult, EndedBySide, LegMedia};
-use crate::edge::{PromptFile, RecordingOf};
+use crate::edge::{Piece, PromptFile, RecordingOf};
 use crate::logging::call_span;
-use crate::party::{EarlyMedia, RecordCalls};
+use crate::party::RecordCalls;
 use crate::routing::{self, Origin, Plan, Route};
 use crate::site::Name;
-use crate::store::MemberRoute;
+use crate::store::{MemberRoute, TenantSounds};
 
 /// Methods we understand (RFC 3261 §20.5).
 const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, REGISTER, UPDATE, INFO";
@@ -227,15 +227,20 @@ impl Switch {
             }
         };
         describe_route(&mut record, Some(&route));
+        let snapshot = Arc::clone(&self.snapshot);
         let mut far_side = FarSide {
-            plan: Plan::of_member(Arc::clone(&route.member)),
+            plan: Plan::new(&snapshot, &mut self.turns, route.destination.clone()),
             caller,
             max_forwards: identity::max_forwards(request).saturating_sub(1),
         };
-        let Some(first_round) = self.next_round(now, &mut far_side, None) else {
-            record.result = CallResult::Offline;
-            self.refuse(now, leg, record, Denial::plain(480));
-            return;
+        let first_round = match self.next_round(now, &mut far_side, None) {
+            Ok(round) => round,
+            Err(cause) => {
+                let (result, status) = cause.caller_sees();
+                record.result = result;
+                self.refuse(now, leg, record, Denial::plain(status));
+                return;
+            }
         };
         let Some(first) = first_round.callees.first() else {
             return;
@@ -283,6 +288,8 @@ impl Switch {
             .settle_addresses([source_ip, callee_ip])
             .map(|entry| entry.address);
         let hold_music = self.hold_music(origin.tenant());
+        let sounds = snapshot.sounds(origin.tenant());
+        let sounds = sounds.cloned().unwrap_or_default();
         let recording = match route.record {
             RecordCalls::Never => None,
             RecordCalls::Always => {
@@ -298,7 +305,7 @@ impl Switch {
             record,
             started_at: now,
             first_round,
-            early_media: EarlyMedia::default(),
+            early_media: route.early_media.unwrap_or(sounds.early_media),
             media_timeouts: self.config.media_timeouts,
             // A trunk says where its media is, and is believed; a phone behind NAT cannot know.
             nat: match origin {
@@ -322,7 +329,7 @@ impl Switch {
                 far_side: Some(far_side),
                 seat: None,
                 hold_music,
-                ringback: default_ringback(),
+                ringback: self.ringback(&sounds),
                 recording,
                 switches: Default::default(),
                 digit_counts: [0; 2],
@@ -335,7 +342,8 @@ impl Switch {
 
     /// What a tenant's people hear while they are held.
     fn hold_music(&self, tenant: &Name) -> Option<PromptFile> {
-        let file = self.snapshot.hold_music(tenant);
+        let sounds = self.snapshot.sounds(tenant);
+        let file = sounds.and_then(|sounds| sounds.hold_music.as_deref());
         let file = file.or(self.config.media.hold_music.as_deref())?;
         match file_below(&self.config.media.prompts_dir, file) {
             Ok(path) => Some(PromptFile::new(path)),
@@ -344,6 +352,17 @@ impl Switch {
                 None
             }
         }
+    }
+
+    /// What a tenant's callers hear while a phone rings and the edge plays it.
+    fn ringback(&self, sounds: &TenantSounds) -> Piece {
+        let Some(source) = &sounds.ringback else {
+            return default_ringback();
+        };
+        piece(&self.config.media.prompts_dir, source).unwrap_or_else(|error| {
+            tracing::error!(%error, "no such ringback; the usual one is played");
+            default_ringback()
+        })
     }
 
     /// Refuses an admitted caller, and writes that down.
@@ -395,7 +414,7 @@ fn describe_route(record: &mut CallRecord, route: Option<&Route>) {
     record.did = route
         .and_then(|route| route.did.as_ref())
         .map(|did| did.as_str().to_owned());
-    record.callee = route.map(|route| route.member.extension.to_string());
+    record.callee = route.map(|route| route.destination.name().to_owned());
 }
 
 /// Headers of a 200 to OPTIONS (RFC 3261 §11.2).

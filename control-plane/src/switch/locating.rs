@@ -1,7 +1,10 @@
 //! From a plan to phones: where those who are to be rung can be reached now, and how the call is
 //! shown to them.
 
-use sipx_sip::Uri;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sipx_sip::{Header, HeaderName, Uri};
 use trunkline_edge_api::MonoTime;
 use trunkline_sip::agent::{InviteRequest, NameAddr};
 use trunkline_sip::flow::Flow;
@@ -11,6 +14,7 @@ use trunkline_sip::offer_answer::TranscodingPolicy;
 use super::Switch;
 use super::calls::CallKey;
 use crate::call::{Callee, CalleeMedia, Cause, Input, Round};
+use crate::cdr::CallDirection;
 use crate::party::PartyAudio;
 use crate::routing::{Plan, Target};
 use crate::store::MemberRoute;
@@ -35,7 +39,7 @@ impl Switch {
         let input = match far_side {
             None => Input::NobodyLeft,
             Some(mut far_side) => {
-                let round = self.next_round(now, &mut far_side, Some(last));
+                let round = self.next_round(now, &mut far_side, Some(last)).ok();
                 if let Some(entry) = self.calls.get_mut(&key) {
                     entry.far_side = Some(far_side);
                 }
@@ -46,16 +50,25 @@ impl Switch {
     }
 
     /// The next round of which somebody can be reached.
+    ///
+    /// # Errors
+    /// Why nobody can.
     pub(super) fn next_round(
         &mut self,
         now: MonoTime,
         far_side: &mut FarSide,
         mut last: Option<Cause>,
-    ) -> Option<Round> {
-        while let Some(planned) = far_side.plan.next(last) {
+    ) -> Result<Round, Cause> {
+        let snapshot = Arc::clone(&self.snapshot);
+        let mut cause = Cause::Offline;
+        while let Some(planned) = far_side.plan.next(&snapshot, &mut self.turns, last) {
             let mut callees = Vec::new();
+            let mut missed = Cause::Offline;
             for target in &planned.targets {
                 match target {
+                    Target::Member(member) if planned.skip_busy && self.is_in_call(member) => {
+                        missed = Cause::Busy;
+                    }
                     Target::Member(member) => {
                         callees.extend(self.phones(now, member, far_side));
                     }
@@ -63,14 +76,30 @@ impl Switch {
             }
             if !callees.is_empty() {
                 let ring_timeout_secs = planned.ring_timeout_secs;
-                return Some(Round {
+                return Ok(Round {
                     callees,
                     ring_timeout_secs: ring_timeout_secs.unwrap_or(self.config.ring_timeout_secs),
                 });
             }
-            last = Some(Cause::Offline);
+            last = Some(missed);
+            cause = cause.max(missed);
         }
-        None
+        Err(far_side.plan.cause().unwrap_or(cause))
+    }
+
+    /// Whether a member is in a call that somebody has answered.
+    fn is_in_call(&self, member: &MemberRoute) -> bool {
+        let mut calls = self.calls.values();
+        calls.any(|entry| {
+            let record = entry.call.record();
+            let extension = member.extension.as_str();
+            let is_caller =
+                record.direction == CallDirection::Internal && record.caller == extension;
+            let is_callee = record.callee.as_deref() == Some(extension);
+            record.answer_unix_ms.is_some()
+                && record.tenant.as_deref() == Some(member.tenant.as_str())
+                && (is_caller || is_callee)
+        })
     }
 
     /// Every phone that a member has registered.
@@ -84,7 +113,7 @@ impl Switch {
             Some(Callee {
                 name: member.extension.to_string(),
                 trunk: None,
-                request: invite_request(target, flow, &far_side.caller, to, far_side.max_forwards)?,
+                request: invite_request(target, flow, far_side, to)?,
                 media: CalleeMedia {
                     srtp: member.srtp,
                     transcoding: transcoding_policy(&self.config.media.codecs, member.audio),
@@ -111,14 +140,9 @@ pub(super) fn transcoding_policy(
 }
 
 /// How the call is shown: our own addresses, the caller's number and name.
-fn invite_request(
-    target: Uri,
-    flow: Flow,
-    caller: &Caller,
-    to: &str,
-    max_forwards: u8,
-) -> Option<InviteRequest> {
+fn invite_request(target: Uri, flow: Flow, far_side: &FarSide, to: &str) -> Option<InviteRequest> {
     let host = flow.local.ip().to_string();
+    let caller = &far_side.caller;
     let from = if caller.is_withheld {
         // RFC 3323 §4.1.
         NameAddr {
@@ -140,9 +164,42 @@ fn invite_request(
         flow,
         from,
         to,
-        max_forwards,
-        headers: Vec::new(),
+        max_forwards: far_side.max_forwards,
+        headers: diversion_headers(far_side, &host),
         offer: bytes::Bytes::new(),
         credentials: None,
     })
+}
+
+/// Who forwarded the call: `Diversion` (RFC 5806), the last one first, and `History-Info`
+/// (RFC 7044), the first one first.
+fn diversion_headers(far_side: &FarSide, host: &str) -> Vec<Header> {
+    let diversions = far_side.plan.diversions();
+    if diversions.is_empty() {
+        return Vec::new();
+    }
+    let uri = |user: &str| Some(identity::user_at(user, host)?.to_string());
+    let mut headers = Vec::new();
+    let diversion = HeaderName::Other(Bytes::from_static(b"Diversion"));
+    for diverted in diversions.iter().rev() {
+        let Some(uri) = uri(&diverted.from) else {
+            continue;
+        };
+        let reason = diverted.event.diversion_reason();
+        let value = format!("<{uri}>;reason={reason};counter=1");
+        headers.extend(Header::build(diversion.clone(), value));
+    }
+    let mut index = "1".to_owned();
+    let mut history = Vec::new();
+    for diverted in diversions {
+        if let Some(uri) = uri(&diverted.from) {
+            let status = diverted.event.status();
+            history.push(format!(
+                "<{uri}?Reason=SIP%3Bcause%3D{status}>;index={index}"
+            ));
+        }
+        index.push_str(".1");
+    }
+    headers.extend(Header::build(HeaderName::HistoryInfo, history.join(", ")));
+    headers
 }

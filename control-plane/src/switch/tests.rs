@@ -45,6 +45,7 @@ fn members() -> Vec<MemberRoute> {
         sip_user: sip_user.parse().expect("a SIP user"),
         credential: Credential::new(sip_user, REALM, "secret"),
         forward_number: None,
+        forwards: Default::default(),
         availability,
         srtp: SrtpPolicy::Off,
         media: None,

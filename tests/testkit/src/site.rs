@@ -198,6 +198,8 @@ pub struct Site {
     pub trunk_media: Option<&'static str>,
     /// `media` of the tenant, where it has one.
     pub tenant_media: Option<&'static str>,
+    /// Further lines of the tenant's section.
+    pub tenant_more: String,
     /// Its members, each with a DID.
     pub members: Vec<Member>,
     /// Whole sections more, as they are to stand in the file.
@@ -214,6 +216,7 @@ impl Site {
             trunk_srtp: "off",
             trunk_media: None,
             tenant_media: None,
+            tenant_more: String::new(),
             members,
             more: String::new(),
         }
@@ -231,10 +234,11 @@ impl Site {
         let tenant = &self.tenant;
         let media = |name: Option<_>| name.map_or(String::new(), |n| format!("media = \"{n}\"\n"));
         let mut site = format!(
-            "[[tenant]]\nname = \"{tenant}\"\n{}\n\
+            "[[tenant]]\nname = \"{tenant}\"\n{}{}\n\
              [[trunk]]\nname = \"carrier\"\ntenant = \"{tenant}\"\nsources = [{}]\n\
              srtp = \"{}\"\n{}",
             media(self.tenant_media),
+            self.tenant_more,
             sources.join(", "),
             self.trunk_srtp,
             media(self.trunk_media),

@@ -119,6 +119,7 @@ impl DemoDirectory {
             trunk_srtp: "off",
             trunk_media: None,
             tenant_media: None,
+            tenant_more: String::new(),
             members: members.to_vec(),
             more: String::new(),
         };

@@ -165,10 +165,7 @@ fn hand_over(
             media.take_digits(digits);
             return Verdict::Consumed;
         }
-        (_, Some(route)) => {
-            media.leave_out(header);
-            route
-        }
+        (_, Some(route)) => route,
         (Kind::Event(_) | Kind::ComfortNoise(_), None) => {
             media.pass_over(header);
             return Verdict::Consumed;
@@ -225,16 +222,11 @@ impl LegMedia {
         packet: &mut [u8],
     ) -> Option<(Change, PayloadType)> {
         let to = self.audio.as_ref()?.send.payload_type;
-        let mut change = None;
-        for live in &mut self.live {
-            if live.payload_type() == header.payload_type {
-                change = Some((live.handle_packet(header, packet), to));
-            } else {
-                // The peer went over to another of its formats: nothing is missing in this one.
-                live.handle_replaced(header);
-            }
-        }
-        change
+        let live = self
+            .live
+            .iter_mut()
+            .find(|live| live.payload_type() == header.payload_type)?;
+        Some((live.handle_packet(header, packet), to))
     }
 }
 
