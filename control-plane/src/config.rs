@@ -118,13 +118,15 @@ pub static MEDIA: SectionSpec = SectionSpec {
             name: "prompts_dir",
             form: "an absolute path, or \"\" for prompts in [node] state_dir",
             default: KeyDefault::Literal("\"\""),
-            effect: "Directory of the files that may be played. The edge must be able to read it.",
+            effect: "Directory of the files that may be played. The edge must be able to read it. \
+                     Control makes it if it is missing (0750).",
         },
         KeySpec {
             name: "recordings_dir",
             form: "an absolute path, or \"\" for recordings in [node] state_dir",
             default: KeyDefault::Literal("\"\""),
-            effect: "Directory of recordings. It must exist, and the edge must be able to write there.",
+            effect: "Directory of recordings. The edge must be able to write there. Control makes it if \
+                     it is missing (0770: the edge may be another user of its group).",
         },
         KeySpec {
             name: "hold_music",

@@ -37,6 +37,7 @@ use crate::switch::{Switch, SwitchConfig};
 use crate::transport::{Inbound, Transport, TransportLimits};
 
 mod answers;
+mod directories;
 
 use answers::{ActionsAsked, CallsAsked, Followers};
 
@@ -67,6 +68,7 @@ pub fn run(config: &ControlConfig) -> anyhow::Result<()> {
         .duration_since(UNIX_EPOCH)
         .map_or(0, |t| t.as_secs());
     let epoch = epoch::take_next(state_dir, unix_secs)?;
+    directories::make(&config.media_policy);
 
     let (store, store_thread) =
         store::open(StoreOptions::new(config.store_path(), &config.sip.realm))?;

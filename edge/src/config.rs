@@ -5,6 +5,10 @@ use std::thread::available_parallelism;
 
 use trunkline_edge_api::config::{EdgeDocument, IoChoice};
 use trunkline_edge_api::{PortRange, WorkerIndex};
+use trunkline_media::prompt::PromptLimits;
+
+use crate::prompts::PromptSettings;
+use crate::recording::RecorderLimits;
 
 /// Sockets of a session: RTP and RTCP on each of two legs.
 const SOCKETS_PER_SESSION: u32 = 4;
@@ -31,6 +35,10 @@ pub struct Settings {
     pub io: IoChoice,
     /// DSCP of media sockets, 0 … 63.
     pub dscp: u8,
+    /// What prompts may take.
+    pub prompts: PromptSettings,
+    /// What each worker may use of the recorder.
+    pub recorder: RecorderLimits,
 }
 
 /// The file is sound, but this machine cannot do what it says.
@@ -76,6 +84,19 @@ impl Settings {
             orphan_timeout_secs: edge.orphan_timeout_secs,
             io: edge.io,
             dscp: edge.dscp,
+            prompts: PromptSettings {
+                limits: PromptLimits {
+                    duration_max_secs: edge.prompt_secs_max,
+                    bytes_max: mebibytes(edge.prompt_memory_mb),
+                },
+                file_bytes_max: mebibytes(edge.prompt_file_mb),
+                bytes_max: mebibytes(edge.prompt_memory_mb),
+                prompts_max: edge.prompts_max as usize,
+            },
+            recorder: RecorderLimits::of_memory(
+                edge.recordings_max,
+                mebibytes(edge.recorder_memory_mb),
+            ),
         })
     }
 
@@ -108,6 +129,10 @@ impl Settings {
         let each = u32::try_from(each).unwrap_or(u32::MAX);
         self.sockets_wanted().min(each).max(SOCKETS_PER_SESSION)
     }
+}
+
+fn mebibytes(count: u32) -> u64 {
+    u64::from(count) << 20
 }
 
 #[cfg(test)]
@@ -144,6 +169,23 @@ mod tests {
             text.contains("[edge] ports") && text.contains("[edge] workers"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn prompts_and_the_recorder_may_take_what_the_file_says() {
+        let settings = settings(
+            "[edge]\nprompts_max = 7\nprompt_memory_mb = 20\nprompt_file_mb = 3\n\
+             prompt_secs_max = 60\nrecordings_max = 9\nrecorder_memory_mb = 1",
+        )
+        .expect("fits");
+        let prompts = settings.prompts;
+        assert_eq!((prompts.prompts_max, prompts.bytes_max), (7, 20 << 20));
+        assert_eq!(prompts.file_bytes_max, 3 << 20);
+        assert_eq!(prompts.limits.duration_max_secs, 60);
+        assert_eq!(settings.recorder.recordings_max, 9);
+        // 27 KB each, and never none.
+        assert!((30..=45).contains(&settings.recorder.blocks_max));
+        assert!(RecorderLimits::of_memory(1, 0).blocks_max > 0);
     }
 
     #[test]

@@ -23,8 +23,8 @@ use trunkline_ring::{RegionError, RegionSpec, WorkerEnd, monotonic_now};
 
 use crate::config::Settings;
 use crate::panic_message;
-use crate::prompts::{PromptLoader, PromptSettings};
-use crate::recording::{Recorder, RecorderLimits};
+use crate::prompts::PromptLoader;
+use crate::recording::Recorder;
 use crate::shared::{Notice, NoticeKind, Shared};
 use crate::tier::{TierError, TierSettings};
 use crate::uring::UringError;
@@ -147,9 +147,9 @@ impl Edge {
         let shared = Arc::new(shared);
         let count = settings.slices.len() as u16;
         let helper_failed = |action| move |error| StartError::Io { action, error };
-        let (_, prompts) = PromptLoader::start(count, PromptSettings::default())
+        let (_, prompts) = PromptLoader::start(count, settings.prompts)
             .map_err(helper_failed("start the thread that loads prompts"))?;
-        let (recorder, recorders) = Recorder::start(count, &RecorderLimits::default(), settings.io)
+        let (recorder, recorders) = Recorder::start(count, &settings.recorder, settings.io)
             .map_err(helper_failed("start the recorder"))?;
         let helpers = prompts
             .into_iter()

@@ -68,6 +68,18 @@ pub struct RecorderLimits {
     pub blocks_max: u32,
 }
 
+impl RecorderLimits {
+    /// As many blocks as `bytes` hold, two at least: one to fill, one on its way.
+    #[must_use]
+    pub fn of_memory(recordings_max: u32, bytes: u64) -> Self {
+        let blocks = bytes / block::MEMORY_BYTES;
+        Self {
+            recordings_max,
+            blocks_max: u32::try_from(blocks).unwrap_or(u32::MAX).max(2),
+        }
+    }
+}
+
 impl Default for RecorderLimits {
     fn default() -> Self {
         Self {

@@ -128,6 +128,45 @@ pub static EDGE: SectionSpec = SectionSpec {
             effect: "DSCP of the media that is sent (RFC 2474). 46 is expedited forwarding, what RFC \
                      4594 wants for telephony; 0 marks nothing.",
         },
+        KeySpec {
+            name: "prompts_max",
+            form: "a number from 1 to 1000000",
+            default: KeyDefault::Literal("10000"),
+            effect: "Files for play that are loaded at once.",
+        },
+        KeySpec {
+            name: "prompt_memory_mb",
+            form: "megabytes, from 1 to 1048576",
+            default: KeyDefault::Literal("512"),
+            effect: "Memory of all of them together: their samples, and what they are encoded to. What \
+                     finds no room is refused until others are forgotten.",
+        },
+        KeySpec {
+            name: "prompt_file_mb",
+            form: "megabytes, from 1 to 4096",
+            default: KeyDefault::Literal("384"),
+            effect: "Longest file that is read, whatever it says of itself.",
+        },
+        KeySpec {
+            name: "prompt_secs_max",
+            form: "seconds, from 1 to 86400",
+            default: KeyDefault::Literal("1800"),
+            effect: "Longest prompt. One of half an hour takes 86 MB when it is wideband.",
+        },
+        KeySpec {
+            name: "recordings_max",
+            form: "a number from 1 to 65536",
+            default: KeyDefault::Literal("2000"),
+            effect: "Recordings of one worker at once.",
+        },
+        KeySpec {
+            name: "recorder_memory_mb",
+            form: "megabytes, from 1 to 65536",
+            default: KeyDefault::Literal("14"),
+            effect: "Memory of one worker for packets on their way to its recordings, taken at start. \
+                     14 hold those of 1,000 recorded G.711 calls for half a second; what finds no room \
+                     is counted and becomes silence in the file.",
+        },
     ],
 };
 
@@ -173,6 +212,18 @@ pub struct EdgeConfig {
     pub io: IoChoice,
     /// DSCP of the media that is sent, 0 … 63: RFC 2474.
     pub dscp: u8,
+    /// Prompts at once, 1 … 1,000,000.
+    pub prompts_max: u32,
+    /// Memory of all prompts, MiB, 1 … 1,048,576.
+    pub prompt_memory_mb: u32,
+    /// Longest prompt file, MiB, 1 … 4,096.
+    pub prompt_file_mb: u32,
+    /// Longest prompt, seconds, 1 … 86,400.
+    pub prompt_secs_max: u32,
+    /// Recordings of one worker at once, 1 … 65,536.
+    pub recordings_max: u32,
+    /// Memory of one worker for packets on their way to the recorder, MiB, 1 … 65,536.
+    pub recorder_memory_mb: u32,
 }
 
 /// Which I/O a worker may use.
@@ -264,6 +315,13 @@ impl EdgeConfig {
             _ => None,
         });
         let dscp = section.value("dscp", |v| v.as_number(0..=63));
+        let number = |name, most: u32| section.value(name, |v| v.as_number(1..=most));
+        let prompts_max = number("prompts_max", 1_000_000);
+        let prompt_memory_mb = number("prompt_memory_mb", 1 << 20);
+        let prompt_file_mb = number("prompt_file_mb", 4_096);
+        let prompt_secs_max = number("prompt_secs_max", 86_400);
+        let recordings_max = number("recordings_max", 65_536);
+        let recorder_memory_mb = number("recorder_memory_mb", 65_536);
         Some(Self {
             workers: workers?.unwrap_or(0),
             media_addresses: media_addresses?,
@@ -272,6 +330,12 @@ impl EdgeConfig {
             orphan_timeout_secs: orphan_timeout_secs?,
             io: io?,
             dscp: dscp?,
+            prompts_max: prompts_max?,
+            prompt_memory_mb: prompt_memory_mb?,
+            prompt_file_mb: prompt_file_mb?,
+            prompt_secs_max: prompt_secs_max?,
+            recordings_max: recordings_max?,
+            recorder_memory_mb: recorder_memory_mb?,
         })
     }
 }

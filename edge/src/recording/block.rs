@@ -11,6 +11,9 @@ pub(super) const NOTES_MAX: usize = 96;
 /// Bytes of packets in a block.
 pub(super) const BYTES_MAX: usize = 20 * 1_024;
 
+/// Memory of a block.
+pub(super) const MEMORY_BYTES: u64 = (NOTES_MAX * size_of::<Note>() + BYTES_MAX) as u64;
+
 /// Something for one recording of a worker, in the order in which it happened.
 #[derive(Debug)]
 pub(super) struct Note {

@@ -12,7 +12,8 @@ fn problems_name_file_line_key_and_what_is_allowed() {
         (
             "[edge]\nprots = 1\n",
             "trunkline.toml:2: unknown key \"prots\" in [edge]; allowed: workers, media_addresses, \
-             ports, sessions_max, orphan_timeout_secs, io, dscp",
+             ports, sessions_max, orphan_timeout_secs, io, dscp, prompts_max, \
+             prompt_memory_mb, prompt_file_mb, prompt_secs_max, recordings_max, recorder_memory_mb",
         ),
         (
             "\n[edge]\nports = \"1-\"\n",

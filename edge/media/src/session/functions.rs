@@ -86,6 +86,8 @@ pub(super) struct LegMedia {
     ears_wanted: (LegFunctions, bool),
     /// What the far leg's ears let through; `None` while all goes by them.
     filtered: Option<Box<Filtered>>,
+    /// Milliseconds made up by what is not there any more.
+    concealed_before: u64,
     /// What the leg's peer is likely to miss of what it is sent, percent.
     expected_loss: u8,
     told: Outbox<SessionEvent, EVENTS_MAX>,
@@ -103,6 +105,13 @@ impl Playing {
         match self {
             Self::Alone(player) => player.list(),
             Self::Over(overlay) => overlay.list(),
+        }
+    }
+
+    fn concealed_millis(&self) -> u64 {
+        match self {
+            Self::Alone(_) => 0,
+            Self::Over(overlay) => overlay.concealed_millis(),
         }
     }
 }
@@ -131,6 +140,7 @@ impl LegMedia {
             ears: None,
             ears_wanted: (LegFunctions::default(), false),
             filtered: None,
+            concealed_before: 0,
             expected_loss: 0,
             told: Outbox::new(),
         }
@@ -162,7 +172,7 @@ impl LegMedia {
         let is_same_format = |old: &LegAudio| Some(old.send) == audio.as_ref().map(|new| new.send);
         if !self.audio.as_ref().is_some_and(is_same_format) {
             self.stop_playing(leg, PlaybackEnd::Stopped);
-            self.live.clear();
+            self.forget_live();
         }
         self.seat = match (&self.seat, &audio) {
             (Some(_), Some(audio)) => Some(self.new_seat(audio)?),
@@ -183,19 +193,26 @@ impl LegMedia {
     /// Makes ready for what the far peer may send and no route takes here.
     pub(super) fn set_live_formats(&mut self, formats: &[AudioFormat]) -> Result<(), Refusal> {
         let Some(audio) = &self.audio else {
-            self.live.clear();
+            self.forget_live();
             return Ok(());
         };
-        let mut old = std::mem::take(&mut self.live);
+        // All that can fail comes first: one format that is refused takes no other along.
+        let mut fresh = Vec::new();
+        for format in formats {
+            if !self.live.iter().any(|live| live.is_from(format)) {
+                fresh.push(LiveFormat::new(*format, &audio.send)?);
+            }
+        }
+        let mut found = std::mem::take(&mut self.live);
+        found.append(&mut fresh);
         for format in formats {
             // One that goes on keeps its codecs' memory.
-            let kept = old.iter().position(|live| live.is_from(format));
-            let live = match kept {
-                Some(index) => old.swap_remove(index),
-                None => LiveFormat::new(*format, &audio.send)?,
-            };
-            self.live.push(live);
+            if let Some(index) = found.iter().position(|live| live.is_from(format)) {
+                self.live.push(found.swap_remove(index));
+            }
         }
+        let dropped = found.iter().map(LiveFormat::concealed_millis);
+        self.concealed_before += dropped.sum::<u64>();
         self.protect_against_loss();
         Ok(())
     }
@@ -253,6 +270,7 @@ impl LegMedia {
 
     pub(super) fn stop_playing(&mut self, leg: LegIndex, cause: PlaybackEnd) {
         if let Some(playing) = self.playing.take() {
+            self.concealed_before += playing.concealed_millis();
             let list = playing.list();
             self.tell(SessionEvent::PlaybackEnded {
                 leg,
@@ -311,7 +329,10 @@ impl LegMedia {
                 let audio = self.audio.clone().ok_or(Refusal::AudioNotConfigured)?;
                 self.seat = Some(self.new_seat(&audio)?);
             }
-            (false, Some(_)) => self.seat = None,
+            (false, Some(seat)) => {
+                self.concealed_before += seat.concealed_millis();
+                self.seat = None;
+            }
             _ => {}
         }
         Ok(())
@@ -347,6 +368,20 @@ impl LegMedia {
             .as_ref()
             .is_some_and(|sender| sender.poll_timeout().is_some())
             || self.tone_player.as_ref().is_some_and(TonePlayer::is_busy)
+    }
+
+    /// Milliseconds made up of what was said to be heard: by transcoders, in a conference, under
+    /// what is played. What the ears alone hear is not among them.
+    fn concealed_millis(&self) -> u64 {
+        let live: u64 = self.live.iter().map(LiveFormat::concealed_millis).sum();
+        let seat = self.seat.as_ref().map_or(0, Seat::concealed_millis);
+        let playing = self.playing.as_ref().map_or(0, Playing::concealed_millis);
+        self.concealed_before + live + seat + playing
+    }
+
+    fn forget_live(&mut self) {
+        let live = self.live.drain(..);
+        self.concealed_before += live.map(|live| live.concealed_millis()).sum::<u64>();
     }
 
     /// Whether there is a packet that something else than time has brought about.

@@ -165,7 +165,10 @@ fn hand_over(
             media.take_digits(digits);
             return Verdict::Consumed;
         }
-        (_, Some(route)) => route,
+        (_, Some(route)) => {
+            media.leave_out(header);
+            route
+        }
         (Kind::Event(_) | Kind::ComfortNoise(_), None) => {
             media.pass_over(header);
             return Verdict::Consumed;
@@ -222,11 +225,16 @@ impl LegMedia {
         packet: &mut [u8],
     ) -> Option<(Change, PayloadType)> {
         let to = self.audio.as_ref()?.send.payload_type;
-        let live = self
-            .live
-            .iter_mut()
-            .find(|live| live.payload_type() == header.payload_type)?;
-        Some((live.handle_packet(header, packet), to))
+        let mut change = None;
+        for live in &mut self.live {
+            if live.payload_type() == header.payload_type {
+                change = Some((live.handle_packet(header, packet), to));
+            } else {
+                // The peer went over to another of its formats: nothing is missing in this one.
+                live.handle_replaced(header);
+            }
+        }
+        change
     }
 }
 

@@ -2,16 +2,14 @@
 
 use trunkline_edge_api::{AudioFormat, LegIndex, MonoTime, PlaybackEnd, PlaybackMode, Refusal};
 
-use crate::audio::SampleRate;
-use crate::conference;
-
 use super::super::leg::Leg;
 use super::super::{MediaSession, SessionCommand, SessionEvent, TRANSMIT_LEN_MAX, Transmit, Wants};
-use super::live::LiveFormat;
 use super::overlay::{self, LiveSource};
 use super::seat::MixFrame;
 use super::tap::{Tap, Tapped};
 use super::{LegMedia, Playing};
+use crate::audio::SampleRate;
+use crate::conference;
 
 /// Samples of a conference's frame at the higher of its rates.
 const MIX_LEN_MAX: usize = SampleRate::Hz16000.samples(conference::FRAME_MILLIS);
@@ -137,8 +135,7 @@ impl MediaSession {
             .iter()
             .flatten()
             .filter_map(|leg| leg.media.as_deref());
-        let live = media.flat_map(|media| &media.live);
-        live.map(LiveFormat::concealed_millis).sum()
+        media.map(LegMedia::concealed_millis).sum()
     }
 
     /// What the peer of `leg` is sent when the edge encodes; `None` while control has not said.

@@ -142,6 +142,14 @@ impl Overlay {
         Ok(())
     }
 
+    /// Milliseconds of what the far peer said that were made up.
+    pub(super) fn concealed_millis(&self) -> u64 {
+        match &self.live {
+            Live::Packets(input) => input.stats().concealed_millis,
+            Live::Silent | Live::Filtered(_) => 0,
+        }
+    }
+
     pub(super) fn set_expected_loss(&mut self, percent: u8) {
         self.encoder.set_expected_loss(percent);
     }

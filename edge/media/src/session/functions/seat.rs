@@ -50,6 +50,11 @@ impl Seat {
         &self.format
     }
 
+    /// Milliseconds of what its peer said that were made up.
+    pub(super) fn concealed_millis(&self) -> u64 {
+        self.input.stats().concealed_millis
+    }
+
     pub(super) fn receive(&mut self, now: MonoTime, header: &RtpHeader, payload: &[u8]) {
         // What becomes of it is in the input's figures.
         let _ = self.input.receive(now, header, payload);

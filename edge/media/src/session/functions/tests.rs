@@ -10,6 +10,7 @@ use trunkline_edge_api::{ClockRateHz, DropReason, PayloadRoute, PayloadType};
 
 mod digits;
 mod formats;
+mod hostile;
 mod listening;
 mod overlay;
 mod shared_tones;

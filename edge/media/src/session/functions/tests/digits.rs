@@ -110,3 +110,102 @@ fn digits_can_be_sent_as_tones() {
     assert_one_stream(&sent, SSRC[1]);
     assert_eq!(call.events.len(), 1);
 }
+
+/// Milliseconds from the moment at which a key was let go, as its sender says it, until it is told.
+/// The packets of the key come as `late_millis` has it, and of the three ends those of `lost` do not.
+fn told_after(call: &mut Call, first: u16, late_millis: u64, lost: usize) -> u64 {
+    let timestamp = u32::from(first) * STEP;
+    let before = call.events.len();
+    let mut let_go_at = None;
+    for (n, (is_end, millis)) in (0..).zip([
+        (false, 20),
+        (false, 40),
+        (false, 60),
+        (true, 80),
+        (true, 80),
+        (true, 80),
+    ]) {
+        if is_end {
+            let_go_at.get_or_insert(call.now);
+        }
+        if !(is_end && usize::from(n) < 3 + lost) {
+            let marker = u8::from(n == 0) << 7;
+            let report = event('5', is_end, millis);
+            let packet = rtp(marker | EVENTS, first + n, timestamp, &report);
+            call.pass(late_millis);
+            let _ = call.receive(A, &packet);
+            if call.events.len() > before {
+                let told = call.now.nanos_since(let_go_at.expect("it was let go"));
+                return told / 1_000_000 - late_millis;
+            }
+            call.pass(20 - late_millis);
+        } else {
+            call.pass(20);
+        }
+    }
+    panic!("it was never told");
+}
+
+#[test]
+fn key_is_told_within_50_ms_of_its_end_whatever_else_hears_the_leg() {
+    let mut call = Call::relayed();
+    let all = LegFunctions {
+        detects_tones: true,
+        reports_activity: true,
+        ..LegFunctions::default()
+    };
+    call.command(SessionCommand::SetFunctions(A, all));
+    for (row, (late_millis, lost, most)) in
+        [(0, 0, 0), (10, 0, 0), (0, 1, 20), (0, 2, 40), (10, 2, 40)]
+            .into_iter()
+            .enumerate()
+    {
+        let first = 100 + 50 * row as u16;
+        for n in first - 30..first {
+            let _ = call.speak(A, 0, n, &[0xff; 160]);
+            call.pass(20);
+        }
+        let after = told_after(&mut call, first, late_millis, lost);
+        assert!(after <= most, "{after} ms in row {row}");
+        call.pass(400);
+    }
+}
+
+/// What the jitter buffer, a frame of the ears and the certainty of a detector take.
+#[test]
+fn tone_of_a_key_is_told_within_110_ms_of_its_end() {
+    let mut slowest = 0;
+    // The tone begins and ends anywhere in a packet.
+    for offset in [0u32, 37, 80, 123] {
+        let mut call = Call::relayed();
+        let wanted = LegFunctions {
+            detects_tones: true,
+            ..LegFunctions::default()
+        };
+        call.command(SessionCommand::SetFunctions(A, wanted));
+        let (begins, ends) = (8_000 + offset, 8_800 + offset);
+        let mut told_at = None;
+        for n in 0..80u16 {
+            // A packet leaves when its last sample was heard.
+            call.pass(20);
+            let samples = u32::from(n) * STEP..u32::from(n + 1) * STEP;
+            let payload: Vec<u8> = samples
+                .map(|n| {
+                    let of = |hz: f64| (f64::from(n) * std::f64::consts::TAU * hz / 8_000.0).sin();
+                    let is_on = (begins..ends).contains(&n);
+                    let sample = if is_on { of(770.0) + of(1_336.0) } else { 0.0 };
+                    Law::Mu.encode((4_000.0 * sample) as i16)
+                })
+                .collect();
+            let _ = call.speak(A, 0, n, &payload);
+            if !call.events.is_empty() {
+                told_at.get_or_insert(call.now);
+            }
+        }
+        let ended_at = START.plus_nanos(u64::from(ends) * 125_000);
+        let after = told_at.expect("it was heard").nanos_since(ended_at) / 1_000_000;
+        slowest = slowest.max(after);
+    }
+    eprintln!("a tone is told {slowest} ms after its end at most");
+    assert!((20..=110).contains(&slowest), "{slowest}");
+}
