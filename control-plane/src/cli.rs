@@ -30,6 +30,7 @@ mod conference;
 mod table;
 #[cfg(test)]
 mod tests;
+mod trace;
 
 /// Where packages put the configuration.
 const CONFIG_PATH: &str = "/etc/trunkline/trunkline.toml";
@@ -103,6 +104,13 @@ enum Command {
         /// Print JSON
         #[arg(long)]
         json: bool,
+    },
+    /// Show what was on the wire of a call, live or over: a ladder of its SIP messages
+    Trace {
+        /// Its id, as `calls` and `cdr` show it, or a Call-ID of SIP
+        id: String,
+        #[command(flatten)]
+        form: trace::TraceForm,
     },
     /// Do something to a conference
     Conference {
@@ -329,6 +337,7 @@ fn dispatch(
         Some(Command::Status { json }) => commands::status(&config, *json, out),
         Some(Command::Calls { limit, json }) => commands::calls(&config, *limit, *json, out),
         Some(Command::Call { id, command, json }) => call::run(&config, id, command, *json, out),
+        Some(Command::Trace { id, form }) => trace::run(&config, id.clone(), form, out),
         Some(Command::Conferences { json }) => conference::list(&config, *json, out),
         Some(Command::Conference {
             name,

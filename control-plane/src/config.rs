@@ -21,12 +21,15 @@ mod registrar;
 mod sip;
 #[cfg(test)]
 mod tests;
+mod trace;
 
 use registrar::REGISTRAR;
 pub use sip::{
     Advertised, DnsConfig, KeyPairFiles, SIP_DNS, SIP_LIMITS, SIP_TLS, SIP_WEBSOCKET, SipListen,
     TlsFiles, VerifyClients, WebSocketConfig,
 };
+use trace::TRACE;
+pub use trace::TraceConfig;
 
 /// Name of the store's file in `state_dir` where `[store] path` does not say otherwise.
 const STORE_FILE_NAME: &str = "trunkline.db";
@@ -188,6 +191,8 @@ pub struct ControlConfig {
     pub http: HttpConfig,
     /// `[store]`.
     pub store: StoreConfig,
+    /// `[trace]`.
+    pub trace: TraceConfig,
 }
 
 /// `[sip]`: SIP signalling.
@@ -281,6 +286,7 @@ impl Document for ControlConfig {
         &MEDIA,
         &HTTP,
         &STORE,
+        &TRACE,
     ];
 
     fn read(reader: &Reader<'_>) -> Option<Self> {
@@ -296,6 +302,7 @@ impl Document for ControlConfig {
             "" => Some(None),
             _ => v.as_absolute_path().map(Some),
         });
+        let trace = trace::read(&reader.section(&TRACE));
         Some(Self {
             node: node?,
             edge: edge?,
@@ -305,6 +312,7 @@ impl Document for ControlConfig {
             media_policy: media_policy?,
             http: HttpConfig { listen: http? },
             store: StoreConfig { path: path? },
+            trace: trace?,
         })
     }
 }

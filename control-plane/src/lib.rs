@@ -22,5 +22,6 @@ pub mod site;
 pub mod store;
 pub mod switch;
 pub mod tones;
+pub mod trace;
 pub mod transport;
 pub mod trunk;

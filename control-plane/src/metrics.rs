@@ -19,6 +19,7 @@ use trunkline_sip::AgentCounters;
 
 use crate::cdr::{CallDirection, CallRecord, CallResult, CdrStatus};
 use crate::edge::proxy::{CommandCounts, ProxyCounters};
+use crate::trace::exporter::ExportCounters;
 use crate::transport::TransportCounters;
 
 mod edge;
@@ -26,11 +27,13 @@ mod scrape;
 mod sip;
 #[cfg(test)]
 mod tests;
+mod trace;
 mod transport;
 
 use edge::EdgeMetrics;
 pub use scrape::{WorkerCounters, WorkerPage};
 use sip::SipMetrics;
+use trace::TraceMetrics;
 use transport::TransportMetrics;
 
 /// Trunks that get a label value of their own. Names of a site's whole history stay in the
@@ -186,6 +189,7 @@ pub struct CallMetrics {
     call_duration: Histogram,
     sip: SipMetrics,
     transport: TransportMetrics,
+    trace: TraceMetrics,
     registrations_active: Gauge,
     edge: EdgeMetrics,
     /// To make counters for trunks that appear later.
@@ -218,6 +222,7 @@ impl CallMetrics {
             )?,
             sip: SipMetrics::new(metrics),
             transport: TransportMetrics::new(metrics),
+            trace: TraceMetrics::new(metrics),
             registrations_active: metrics.gauge(
                 "trunkline_registrations_active",
                 "Registered contacts.",
@@ -263,6 +268,11 @@ impl CallMetrics {
     /// Follows the SIP sockets' counters. Called a few times a second.
     pub fn publish_transport(&mut self, counters: &TransportCounters) {
         self.transport.publish(counters);
+    }
+
+    /// Follows the memory of SIP messages and, where they go to a capture server, its counters.
+    pub fn publish_trace(&mut self, bytes: usize, exported: Option<&ExportCounters>) {
+        self.trace.publish(bytes, exported);
     }
 
     /// Registered contacts.

@@ -15,6 +15,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Interval, MissedTickBehavior};
@@ -34,6 +35,7 @@ use crate::metrics::{CallMetrics, Metrics, WorkerPage};
 use crate::operator::{self, OperatorRequest, OperatorSources};
 use crate::store::{self, RoutingSnapshot, StoreOptions};
 use crate::switch::{Switch, SwitchConfig};
+use crate::trace::exporter::Exporter;
 use crate::transport::{Inbound, Transport, TransportLimits};
 
 mod answers;
@@ -98,6 +100,14 @@ pub fn run(config: &ControlConfig) -> anyhow::Result<()> {
     };
     let operator = operator::spawn(&config.node.control_socket(), operator_sources)?;
 
+    let exporter = match config.trace.hep {
+        Some(server) => Some(
+            Exporter::spawn(server, config.trace.hep_id)
+                .with_context(|| format!("[trace] hep = \"{server}\""))?,
+        ),
+        None => None,
+    };
+
     let result = runtime.block_on(async {
         let mut call_thread = CallThread {
             switch: new_switch(config, epoch)?,
@@ -113,6 +123,7 @@ pub fn run(config: &ControlConfig) -> anyhow::Result<()> {
             actions_asked: ActionsAsked::default(),
             followers: Followers::default(),
             cdr,
+            exporter,
             call_metrics: metrics.call_metrics()?,
             workers: metrics.workers(),
             health,
@@ -153,6 +164,8 @@ fn new_switch(config: &ControlConfig, epoch: Epoch) -> anyhow::Result<Switch> {
         transactions_max: config.sip.transactions_max as usize,
         registrar: config.registrar.clone(),
         media_addresses,
+        trace_bytes_max: config.trace.bytes_max,
+        is_trace_exported: config.trace.hep.is_some(),
         epoch,
     };
     Ok(Switch::new(
@@ -205,6 +218,8 @@ struct CallThread {
     actions_asked: ActionsAsked,
     followers: Followers,
     cdr: CdrWriter,
+    /// To the capture server, if there is one.
+    exporter: Option<Exporter>,
     call_metrics: CallMetrics,
     workers: Arc<WorkerPage>,
     health: Arc<Health>,
@@ -361,6 +376,11 @@ impl CallThread {
                 }
             }
         }
+        while let Some(traced) = self.switch.poll_traced() {
+            if let Some(exporter) = &self.exporter {
+                exporter.submit(traced);
+            }
+        }
         if let EdgeState::Linked(link) = &mut self.edge {
             link.send(self.switch.proxy_mut());
         }
@@ -391,6 +411,9 @@ impl CallThread {
             .set_registrations_active(self.switch.registration_count());
         self.call_metrics
             .publish_transport(self.transport.counters());
+        let exported = self.exporter.as_ref().map(Exporter::counters);
+        self.call_metrics
+            .publish_trace(self.switch.traced_bytes(), exported);
         let proxy = self.switch.proxy();
         self.call_metrics
             .publish_proxy(&proxy.counters(), proxy.command_counts());

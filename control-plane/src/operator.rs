@@ -33,6 +33,7 @@ pub use server::{OperatorServer, OperatorSources, spawn};
 use crate::switch::{
     CallAction, CallEvent, CallView, ConferenceAction, ConferenceView, EventsReport,
 };
+use crate::trace::{Traced, TracedMessage};
 
 /// Longest request line, bytes.
 const REQUEST_LEN_MAX: u64 = 4096;
@@ -73,6 +74,13 @@ pub enum OperatorRequest {
     },
     /// Conferences with members.
     Conferences(oneshot::Sender<Vec<ConferenceView>>),
+    /// SIP messages of a call.
+    Trace {
+        /// Its id, or the `Call-ID` of a dialog.
+        id: String,
+        /// Where the answer goes; empty when nothing is remembered.
+        reply: oneshot::Sender<Vec<Traced>>,
+    },
     /// Do something to a conference.
     Confer {
         /// Whose it is; `None` where one tenant alone has it.
@@ -247,6 +255,11 @@ pub enum Request {
     },
     /// Conferences with members.
     Conferences,
+    /// SIP messages of a call.
+    Trace {
+        /// Its id, or the `Call-ID` of a dialog.
+        id: String,
+    },
     /// Do something to a conference.
     Confer {
         /// Whose it is; may be left out where one tenant alone has it.
@@ -282,6 +295,11 @@ pub enum Reply {
     Conferences {
         /// By tenant and name.
         conferences: Vec<ConferenceView>,
+    },
+    /// To [`Request::Trace`]: masked; empty when nothing is remembered.
+    Trace {
+        /// The oldest first.
+        messages: Vec<TracedMessage>,
     },
     /// To [`Request::Events`].
     Events(EventsReport),

@@ -32,6 +32,7 @@ use crate::cdr::{CallDirection, CallRecord, LegMedia, RecordingRecord};
 use crate::edge::{EdgeProxy, MediaEvent, WorkerInfo};
 use crate::routing::Turns;
 use crate::store::RoutingSnapshot;
+use crate::trace::Trace;
 
 mod actions;
 mod admission;
@@ -41,6 +42,7 @@ mod events;
 mod functions;
 mod locating;
 mod rooms;
+mod trace;
 
 pub use actions::{ActionError, CallAction, Ear, MediaPolicy, RecordingForm, Side};
 pub use events::{
@@ -78,6 +80,10 @@ pub struct SwitchConfig {
     pub media_addresses: MediaAddresses,
     /// Where files are, and what may be converted.
     pub media: MediaPolicy,
+    /// Bytes of SIP messages that are remembered.
+    pub trace_bytes_max: usize,
+    /// Whether [`Switch::poll_traced`] is drained.
+    pub is_trace_exported: bool,
     /// This life of control; higher than any before.
     pub epoch: trunkline_edge_api::Epoch,
 }
@@ -144,6 +150,7 @@ pub struct Switch {
     unix_ms: i64,
     call_serial_next: u64,
     is_draining: bool,
+    trace: Trace,
 }
 
 impl Switch {
@@ -190,6 +197,10 @@ impl Switch {
             unix_ms: 0,
             call_serial_next: 0,
             is_draining: false,
+            trace: match config.is_trace_exported {
+                true => Trace::new(config.trace_bytes_max).with_export(),
+                false => Trace::new(config.trace_bytes_max),
+            },
             config,
         })
     }
@@ -197,6 +208,7 @@ impl Switch {
     /// Takes a message that the transport received. `unix_ms` is the wall clock here and below;
     /// call records need it.
     pub fn handle_message(&mut self, now: MonoTime, unix_ms: i64, flow: Flow, message: Message) {
+        self.trace_received(unix_ms, &flow, &message);
         self.agent.handle_message(now, flow, message);
         self.turn(now, unix_ms);
     }
@@ -307,7 +319,9 @@ impl Switch {
 
     /// The next message to send.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
-        self.agent.poll_transmit()
+        let transmit = self.agent.poll_transmit()?;
+        self.trace_sent(&transmit);
+        Some(transmit)
     }
 
     /// The next call record to write.

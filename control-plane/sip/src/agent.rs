@@ -318,6 +318,12 @@ impl Agent {
         &self.core.counters
     }
 
+    /// The `Call-ID` of the leg's dialog; `None` when the leg has ended.
+    #[must_use]
+    pub fn call_id(&self, leg: SipLegId) -> Option<Bytes> {
+        self.legs.get(&leg).map(|leg| leg.dialog().call_id.clone())
+    }
+
     /// Legs that have not ended.
     #[must_use]
     pub fn legs_len(&self) -> usize {

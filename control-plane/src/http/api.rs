@@ -5,6 +5,7 @@
 //! | `GET /api/v1/calls?limit=N` | 200, the calls as `trunkline-control calls --json` has them |
 //! | `POST /api/v1/calls/{id}/actions` | 204 when the edge does it; 404 no such call; 409 it cannot be done, with the reason; 422 not an action |
 //! | `GET /api/v1/calls/{id}/events` | 200, what has happened in its media; with `Accept: text/event-stream` also what happens from now on ([`super::events`]) |
+//! | `GET /api/v1/calls/{id}/trace` | 200, the SIP messages of a call, live or over; text with `Accept: text/plain`, a capture file with `application/vnd.tcpdump.pcap`; 404 nothing is remembered |
 //! | `GET /api/v1/conferences` | 200, conferences with members |
 //! | `POST /api/v1/conferences/{name}/actions?tenant=T` | as for calls; the tenant may be left out where one alone has the name |
 //! | `GET /api/v1/recordings?limit=N` | 200, recordings that are over, the newest first |
@@ -17,7 +18,7 @@ use std::time::Duration;
 
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, Query, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -29,9 +30,13 @@ use super::listener::ConnectionLife;
 use crate::operator::{ActFailed, OperatorRequest};
 use crate::store::RecordQuery;
 use crate::switch::{CallAction, ConferenceAction};
+use crate::trace::{TracedMessage, ladder, pcap};
 
 /// How long the call thread and the edge are waited for: a long file takes a while to be read.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Type of a capture file.
+const CAPTURE: &str = "application/vnd.tcpdump.pcap";
 
 /// Calls in one answer.
 const LIMIT_MAX: usize = 10_000;
@@ -44,6 +49,7 @@ pub(super) fn routes() -> Router<HttpSources> {
         .route("/api/v1/calls", get(calls))
         .route("/api/v1/calls/{id}/actions", post(act))
         .route("/api/v1/calls/{id}/events", get(events))
+        .route("/api/v1/calls/{id}/trace", get(trace))
         .route("/api/v1/conferences", get(conferences))
         .route("/api/v1/conferences/{name}/actions", post(confer))
         .route("/api/v1/recordings", get(recordings))
@@ -118,6 +124,34 @@ async fn events(
         Some(Ok(report)) => Json(report).into_response(),
         Some(Err(failed)) => done(Err(failed)),
         None => busy(),
+    }
+}
+
+/// As JSON, or as text or a capture file where `Accept` asks for that.
+async fn trace(
+    State(sources): State<HttpSources>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    let Some(traced) = ask(&sources, |reply| OperatorRequest::Trace { id, reply }).await else {
+        return busy();
+    };
+    if traced.is_empty() {
+        return problem(StatusCode::NOT_FOUND, "nothing is remembered of that call");
+    }
+    let messages: Vec<TracedMessage> = traced.iter().map(TracedMessage::from).collect();
+    let accepts = |kind: &str| {
+        let accept = headers
+            .get(header::ACCEPT)
+            .and_then(|accept| accept.to_str().ok());
+        accept.is_some_and(|accept| accept.contains(kind))
+    };
+    if accepts(CAPTURE) {
+        ([(header::CONTENT_TYPE, CAPTURE)], pcap::write(&messages)).into_response()
+    } else if accepts("text/plain") {
+        ladder::write(&messages, true).into_response()
+    } else {
+        Json(messages).into_response()
     }
 }
 

@@ -129,6 +129,9 @@ impl CallThread {
                     self.actions_asked.answer(ticket, Err(failed(&error)));
                 }
             }
+            OperatorRequest::Trace { id, reply } => {
+                let _ = reply.send(self.switch.traced(&id));
+            }
             OperatorRequest::Conferences(reply) => {
                 let _ = reply.send(self.switch.conferences(now));
             }

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::cdr::CdrStatus;
 use crate::store::StoreHandle;
+use crate::trace::TracedMessage;
 
 /// Connections at one time; the next waits.
 const CONNECTION_COUNT_MAX: usize = 16;
@@ -240,6 +241,14 @@ async fn answer(request: Request, sources: &OperatorSources) -> Reply {
                 reply,
             });
             done(asked.await)
+        }
+        Request::Trace { id } => {
+            match ask_call_thread(sources, |reply| OperatorRequest::Trace { id, reply }).await {
+                Some(traced) => Reply::Trace {
+                    messages: traced.iter().map(TracedMessage::from).collect(),
+                },
+                None => no_answer(),
+            }
         }
         Request::Conferences => {
             match ask_call_thread(sources, OperatorRequest::Conferences).await {

@@ -2,13 +2,17 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::sync::mpsc;
+use trunkline_sip::flow::Flow;
 
 use super::*;
 use crate::cdr;
 use crate::site::tests::{SMALL_SITE, site};
 use crate::store::{self, ApplyOptions, StoreHandle, StoreOptions};
+use crate::trace::Direction;
 
 struct Fixture {
     dir: tempfile::TempDir,
@@ -106,6 +110,22 @@ pub(crate) fn answer_about_events_and_conferences(request: OperatorRequest) {
     };
     let no_such_call = |id| ActFailed::NotFound(format!("no call {id}"));
     match request {
+        OperatorRequest::Trace { id, reply } => {
+            let traced = Traced {
+                unix_ms: 5,
+                direction: Direction::Received,
+                flow: Flow::udp(peer(), peer()),
+                dialog: Arc::from(id.as_bytes()),
+                bytes: Bytes::from_static(
+                    b"OPTIONS sip:a SIP/2.0\r\nAuthorization: Digest x\r\n\r\n",
+                ),
+            };
+            let _ = reply.send(if id == "1-0" {
+                vec![traced]
+            } else {
+                Vec::new()
+            });
+        }
         OperatorRequest::Conferences(reply) => {
             let _ = reply.send(vec![ConferenceView {
                 tenant: "acme".to_owned(),
@@ -175,6 +195,28 @@ fn who_follows_a_call_is_told_what_was_and_what_is_until_it_is_over() {
         line.starts_with("{\"reply\":\"events\",\"call_id\":\"1-0\""),
         "{line}"
     );
+}
+
+fn peer() -> std::net::SocketAddr {
+    "192.0.2.1:5060".parse().expect("an address")
+}
+
+#[test]
+fn trace_leaves_the_daemon_masked() {
+    let fixture = Fixture::answering();
+    let trace = |id: &str| {
+        let request = Request::Trace { id: id.to_owned() };
+        match ask(&fixture.path(), request) {
+            Ok(Reply::Trace { messages }) => messages,
+            other => panic!("{other:?}"),
+        }
+    };
+    let messages = trace("1-0");
+    assert_eq!(
+        messages[0].text,
+        "OPTIONS sip:a SIP/2.0\r\nAuthorization: xxxxxx x\r\n\r\n"
+    );
+    assert!(trace("2-0").is_empty());
 }
 
 #[test]

@@ -317,7 +317,6 @@ impl Switch {
             sdp_session_ids: [self.entropy.next_u64(), self.entropy.next_u64()],
             negotiation,
         });
-        self.by_leg.insert(leg, (key, Seat::Leg(LegIndex::A)));
         self.calls.insert(
             key,
             Entry {
@@ -337,6 +336,7 @@ impl Switch {
                 deadline: None,
             },
         );
+        self.seat_leg(leg, key, Seat::Leg(LegIndex::A));
         self.perform_outputs(now, key);
     }
 
@@ -374,6 +374,7 @@ impl Switch {
         denial: Denial,
     ) {
         record.sip_status = Some(denial.status);
+        self.trace_leg(leg, &record.call_id);
         self.deny(now, leg, denial);
         self.write_record(record);
     }

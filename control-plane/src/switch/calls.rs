@@ -385,7 +385,7 @@ impl Switch {
         match self.agent.invite(now, request) {
             Ok(leg) => {
                 entry.forks.push((fork, leg));
-                self.by_leg.insert(leg, (key, Seat::Fork(fork)));
+                self.seat_leg(leg, key, Seat::Fork(fork));
             }
             Err(error) => {
                 tracing::warn!(%fork, %error, "not invited");
@@ -415,7 +415,7 @@ impl Switch {
         };
         if let Some(id) = entry.take_fork(fork) {
             entry.legs[leg.as_usize()] = Some(id);
-            self.by_leg.insert(id, (key, Seat::Leg(leg)));
+            self.seat_leg(id, key, Seat::Leg(leg));
         }
     }
 

@@ -111,8 +111,8 @@ impl Switch {
             media_ips,
             deadline: None,
         };
-        self.by_leg.insert(leg, (key, Seat::Leg(LegIndex::A)));
         self.calls.insert(key, entry);
+        self.seat_leg(leg, key, Seat::Leg(LegIndex::A));
         self.perform_outputs(now, key);
     }
 

@@ -95,6 +95,8 @@ impl Bench {
                 bindings_max: 10,
                 ..RegistrarConfig::default()
             },
+            trace_bytes_max: 1 << 20,
+            is_trace_exported: false,
             media_addresses: MediaAddresses::new(&[address.into()]).expect("one address"),
             media: MediaPolicy {
                 prompts_dir: "/prompts".into(),

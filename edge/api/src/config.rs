@@ -30,7 +30,7 @@ pub use media_address::{MEDIA_ADDRESSES_MAX, MediaAddress, bound_addresses};
 pub const CONFIG_FILE_SIZE_MAX: u64 = 1 << 20;
 
 /// Sections that belong to control alone. The edge skips them unread.
-pub const CONTROL_SECTIONS: &[&str] = &["sip", "registrar", "media", "http", "store"];
+pub const CONTROL_SECTIONS: &[&str] = &["sip", "registrar", "media", "http", "store", "trace"];
 
 /// `[node]`.
 pub static NODE: SectionSpec = SectionSpec {

@@ -40,11 +40,11 @@ pub(crate) const SIPP: Needed = Needed {
     what_for: "SIP scenarios under tests/sipp",
 };
 
-/// For `bench setup`.
+/// For the system tests and `bench setup`.
 pub(crate) const TCPDUMP: Needed = Needed {
     program: "tcpdump",
     package: "tcpdump",
-    what_for: "setup times from the wire",
+    what_for: "reading captures, and setup times from the wire",
 };
 
 /// For `bench relay`.

@@ -151,7 +151,7 @@ pub(crate) fn test(arguments: &TestArguments) -> Result<ExitCode> {
 fn run_step(step: &Step) -> steps::Outcome {
     let prepared = match step.name {
         "fmt" => Ok(()),
-        "system" => packages::ensure(&[packages::SIPP]),
+        "system" => packages::ensure(&[packages::SIPP, packages::TCPDUMP]),
         _ => packages::ensure(&packages::LIBOPUS),
     };
     prepared

@@ -30,11 +30,11 @@ fn problems_name_file_line_key_and_what_is_allowed() {
         ),
         (
             "[edgy]\n",
-            "trunkline.toml:1: unknown section \"edgy\"; allowed sections: node, edge, sip, registrar, media, http, store",
+            "trunkline.toml:1: unknown section \"edgy\"; allowed sections: node, edge, sip, registrar, media, http, store, trace",
         ),
         (
             "workers = 1\n",
-            "trunkline.toml:1: unknown key \"workers\"; allowed sections: node, edge, sip, registrar, media, http, store",
+            "trunkline.toml:1: unknown key \"workers\"; allowed sections: node, edge, sip, registrar, media, http, store, trace",
         ),
         (
             "edge = 1\n",
