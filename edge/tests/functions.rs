@@ -294,7 +294,23 @@ fn file_that_cannot_be_played_is_refused_when_it_is_loaded(tier: IoTier) {
     let mut control = edge.connect(1);
     let call = pcmu_call(&mut control);
     let missing = dir.path().join("missing.wav");
+    // A header that is right in everything but what it claims of itself: rates, channels and
+    // lengths that no file can have.
+    let liars: Vec<_> = [(22, 0u8), (24, 0), (34, 7)]
+        .into_iter()
+        .map(|(at, value)| {
+            let file = dir.path().join(format!("liar-{at}.wav"));
+            write_tone(&file, 100);
+            let mut bytes = std::fs::read(&file).expect("written");
+            bytes[at..at + 2].copy_from_slice(&[value, 0]);
+            std::fs::write(&file, bytes).expect("writable");
+            file
+        })
+        .collect();
     let rows = [
+        (liars[0].as_path(), Refusal::PromptUnsupported),
+        (liars[1].as_path(), Refusal::PromptUnsupported),
+        (liars[2].as_path(), Refusal::PromptUnsupported),
         (missing.as_path(), Refusal::PromptUnreadable),
         (garbage.as_path(), Refusal::PromptUnsupported),
         (dir.path(), Refusal::PromptUnreadable),
