@@ -96,7 +96,7 @@ pub(super) struct LegMedia {
 /// A playback, by what becomes of the far peer's audio.
 #[derive(Debug)]
 enum Playing {
-    Alone(Player),
+    Alone(Box<Player>),
     Over(Box<Overlay>),
 }
 
@@ -255,7 +255,9 @@ impl LegMedia {
         let audio = self.audio.as_ref().ok_or(Refusal::AudioNotConfigured)?;
         let id = prepared.playback.id;
         let playing = match prepared.playback.mode {
-            PlaybackMode::Replace => Playing::Alone(Player::new(now, prepared, &audio.send)?),
+            PlaybackMode::Replace => {
+                Playing::Alone(Box::new(Player::new(now, prepared, &audio.send)?))
+            }
             PlaybackMode::Into(live) => {
                 let overlay = Overlay::new(now, prepared, &audio.send, live, source)?;
                 Playing::Over(Box::new(overlay))

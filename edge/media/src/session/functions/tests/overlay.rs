@@ -228,7 +228,7 @@ fn clocks_that_drift_for_two_hours_neither_add_delay_nor_break_the_voice() {
             while sent_at(n) <= tick * 10 {
                 // Words of 0.8 s, pauses of 0.4 s.
                 let payload = word.get((n % 60) as usize).unwrap_or(&pause);
-                if n % 60 == 0 {
+                if n.is_multiple_of(60) {
                     onsets.push(tick * 10);
                 }
                 let timestamp = (n as u32).wrapping_mul(STEP);
