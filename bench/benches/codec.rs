@@ -15,7 +15,9 @@ use trunkline_edge_api::audio::{AudioCodec, AudioFormat, OpusOptions, PacketTime
 use trunkline_edge_api::{ClockRateHz, PayloadType};
 use trunkline_media::SampleRate;
 use trunkline_media::codec::g711::{self, Law};
-use trunkline_media::codec::{DECODED_LEN_MAX, Decoder, ENCODED_LEN_MAX, Encoder, Transcoder};
+use trunkline_media::codec::{
+    DECODED_LEN_MAX, Decoder, ENCODED_LEN_MAX, Encoder, SHARED_LOSS_PERCENT, Transcoder,
+};
 use trunkline_media::resample::Resampler;
 use trunkline_testkit::speech;
 
@@ -111,10 +113,17 @@ fn decode(format: AudioFormat, rate: SampleRate) -> Case {
     })
 }
 
-fn encode(format: AudioFormat, rate: SampleRate, with: &str) -> Case {
+/// `loss_percent`: what the encoder is told to expect.
+fn encode(format: AudioFormat, rate: SampleRate, loss_percent: u8) -> Case {
     let pcm = pcm(rate);
     let mut encoder = Encoder::new(&format, rate).expect("a format of this build");
+    encoder.set_expected_loss(loss_percent);
     let mut out = [0; ENCODED_LEN_MAX];
+    let with = if loss_percent > 0 {
+        ", in-band FEC"
+    } else {
+        ""
+    };
     let name = format!(
         "{} encode at {} kHz{with}",
         name(&format),
@@ -134,6 +143,19 @@ fn transcode(from: AudioFormat, to: AudioFormat) -> Case {
     Case::new(format!("{} to {}", name(&from), name(&to)), move |index| {
         let payload = &payloads[index % payloads.len()];
         transcoder.handle_packet(index as u16, units.wrapping_mul(index as u32), payload);
+        assert!(black_box(transcoder.poll_packet(&mut out)).is_some());
+    })
+}
+
+/// From an Opus peer that codes 48 kHz, as one does that was not asked for less.
+fn transcode_fullband(from: AudioFormat, to: AudioFormat) -> Case {
+    let mut transcoder = Transcoder::new(&from, &to).expect("formats of this build");
+    let payloads = payloads(&from, SampleRate::Hz48000);
+    let mut out = [0; ENCODED_LEN_MAX];
+    let name = format!("{} at 48 kHz to {}", name(&from), name(&to));
+    Case::new(name, move |index| {
+        let payload = &payloads[index % payloads.len()];
+        transcoder.handle_packet(index as u16, (index as u32).wrapping_mul(960), payload);
         assert!(black_box(transcoder.poll_packet(&mut out)).is_some());
     })
 }
@@ -193,16 +215,17 @@ fn cases() -> Vec<Case> {
         cases.push(transcode(a, b));
         cases.push(transcode(b, a));
     }
+    cases.push(transcode_fullband(opus, pcmu));
     cases.extend([
         decode(pcmu, narrow),
-        encode(pcmu, narrow, ""),
+        encode(pcmu, narrow, 0),
         decode(g722, wide),
-        encode(g722, wide, ""),
+        encode(g722, wide, 0),
     ]);
     for rate in [narrow, wide, full] {
         cases.push(decode(opus, rate));
-        cases.push(encode(opus, rate, ""));
-        cases.push(encode(opus_fec, rate, ", in-band FEC"));
+        cases.push(encode(opus, rate, 0));
+        cases.push(encode(opus_fec, rate, SHARED_LOSS_PERCENT));
     }
     cases.push(conceal(narrow));
     cases.push(conceal(full));

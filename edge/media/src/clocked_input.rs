@@ -11,16 +11,15 @@
 use trunkline_edge_api::{AudioCodec, ClockRateHz, LegAudio, MonoTime, PayloadType};
 
 use crate::audio::SampleRate;
+use crate::codec::comfort_noise::NoiseGenerator;
 use crate::codec::{Decoder, UnsupportedFormat};
 use crate::jitter_buffer::{
     Adjustment, Inserted, JitterBuffer, JitterStats, PACKET_MAX_MILLIS, PacketKind, Pulled,
 };
 use crate::rtp::RtpHeader;
 
-mod noise;
 mod samples;
 
-use noise::ComfortNoise;
 use samples::Samples;
 
 /// The longest frame that can be read at once, milliseconds.
@@ -80,7 +79,7 @@ pub struct ClockedInput {
     comfort_noise: PayloadType,
     rate: SampleRate,
     samples: Samples,
-    noise: ComfortNoise,
+    noise: NoiseGenerator,
     silence: Silence,
     last_kind: ReadKind,
     /// Milliseconds since playout was moved last.
@@ -161,7 +160,7 @@ impl ClockedInput {
             comfort_noise: audio.comfort_noise.unwrap_or(PayloadType::CN),
             rate,
             samples: Samples::new(rate, ROOM_MILLIS),
-            noise: ComfortNoise::new(),
+            noise: NoiseGenerator::new(rate),
             silence: Silence::Noise,
             last_kind: ReadKind::Silence,
             unmoved_millis: 0,

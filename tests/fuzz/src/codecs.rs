@@ -70,10 +70,14 @@ pub fn transcode(input: &[u8]) {
     let (Some(from), Some(to)) = (script.byte(), script.byte()) else {
         return;
     };
+    let takes_noise = to & 0x40 != 0;
     let (from, to) = (any_format(from), any_format(to));
     let Ok(mut transcoder) = Transcoder::new(&from, &to) else {
         return;
     };
+    if takes_noise {
+        transcoder = transcoder.with_comfort_noise();
+    }
     let rate = transcoder.rate();
     let samples = Encoder::new(&to, rate).expect("just made").packet_samples() as u64;
     let step = (samples * u64::from(to.clock_rate.get()) / u64::from(rate.hz())) as u32;
@@ -96,7 +100,16 @@ pub fn transcode(input: &[u8]) {
         });
         match order >> 5 {
             7 => transcoder.handle_source_change(),
-            6 => transcoder.handle_other_packet(sequence, timestamp),
+            6 => {
+                transcoder.handle_other_packet(sequence, timestamp);
+                transcoder.set_expected_loss(time);
+            }
+            5 => {
+                let Some(chunk) = script.chunk() else {
+                    break;
+                };
+                transcoder.handle_comfort_noise(sequence, timestamp, chunk);
+            }
             _ => {
                 let Some(chunk) = script.chunk() else {
                     break;
@@ -110,9 +123,13 @@ pub fn transcode(input: &[u8]) {
         let mut made = 0;
         while let Some(packet) = transcoder.poll_packet(&mut out) {
             assert!((1..=ENCODED_LEN_MAX).contains(&packet.len));
+            made += 1;
+            if packet.is_comfort_noise {
+                assert!(takes_noise && packet.len <= 11 && !packet.marker);
+                continue;
+            }
             assert!(packet.marker || expected.is_none_or(|at| at == packet.timestamp));
             expected = Some(packet.timestamp.wrapping_add(step));
-            made += 1;
         }
         assert!(made <= 30, "a packet, a gap and a remainder at most");
     }

@@ -22,6 +22,7 @@
 //! | a number that was passed already | dropped: its time was concealed, or it came before |
 //! | a number far off, or two in a row from another time | the sender restarted: audio goes on |
 //! | a bad payload | counted; its time is concealed when the next packet tells how long it was |
+//! | comfort noise, or the mark of Opus that silence follows | told to the receiver, see [`noise`]; then as above |
 //! | a packet that is to be skipped | its time passes, and so does what waited for the rest of a packet |
 
 use trunkline_edge_api::audio::{AudioCodec, AudioFormat};
@@ -29,8 +30,11 @@ use trunkline_edge_api::audio::{AudioCodec, AudioFormat};
 use super::{Decoder, Encoder, PACKET_MILLIS_MAX, UnsupportedFormat};
 use crate::audio::SampleRate;
 
+mod noise;
 #[cfg(test)]
 mod tests;
+
+use noise::Silence;
 
 /// Longest stretch that is made up for lost packets: what concealment can do before it is silent.
 pub const CONCEALED_MILLIS_MAX: u32 = 60;
@@ -56,6 +60,8 @@ pub struct EncodedPacket {
     pub timestamp: u32,
     /// The first packet, or the first after time that was not sent (RFC 3551 §4.1).
     pub marker: bool,
+    /// It describes silence (RFC 3389) and is no audio of the target's format.
+    pub is_comfort_noise: bool,
 }
 
 /// What a transcoder met, since it was made.
@@ -86,8 +92,10 @@ pub struct Transcoder {
     decoder: Decoder,
     encoder: Encoder,
     rate: SampleRate,
+    source_codec: AudioCodec,
     source_clock_hz: u32,
     target_clock_hz: u32,
+    silence: Silence,
     /// Samples that no packet has taken yet, oldest first.
     pending: Box<[i16]>,
     pending_len: usize,
@@ -170,7 +178,9 @@ impl Transcoder {
             decoder,
             encoder,
             rate,
+            source_codec: from.codec,
             source_clock_hz: from.clock_rate.get(),
+            silence: Silence::heard_at(rate),
             target_clock_hz: to.clock_rate.get(),
             pending: vec![0; rate.samples(millis)].into_boxed_slice(),
             pending_len: 0,
@@ -206,6 +216,7 @@ impl Transcoder {
     /// The format is not one of this build; the old one stays.
     pub fn replace_source_format(&mut self, from: &AudioFormat) -> Result<(), UnsupportedFormat> {
         self.decoder = Decoder::new(from, self.rate)?;
+        self.source_codec = from.codec;
         if from.clock_rate.get() != self.source_clock_hz {
             self.source_clock_hz = from.clock_rate.get();
             self.handle_source_change();
@@ -219,8 +230,7 @@ impl Transcoder {
         self.source = None;
     }
 
-    /// A packet of the stream that carries no audio to decode: a telephone event, comfort noise.
-    /// Its number is not missed afterwards, and the time up to the next audio is silence.
+    /// A packet of the stream that carries nothing to decode: a telephone event. Its number is not missed afterwards, and the time up to the next audio is silence.
     pub fn handle_other_packet(&mut self, sequence: u16, timestamp: u32) {
         if let Some(source) = &mut self.source {
             match source.order(sequence, timestamp, self.source_clock_hz) {
@@ -290,7 +300,12 @@ impl Transcoder {
             source.loss = true;
         } else {
             self.go_to(&mut source, timestamp, payload);
-            source.loss = !self.decode(payload);
+            let is_good = if self.is_described_pause(payload) {
+                self.describe_pause(payload)
+            } else {
+                self.decode(payload)
+            };
+            source.loss = !is_good;
         }
         self.source = Some(source);
     }
@@ -315,12 +330,13 @@ impl Transcoder {
                         len,
                         timestamp,
                         marker,
+                        is_comfort_noise: false,
                     });
                 }
             }
             self.apply_jump();
         }
-        None
+        self.poll_comfort_noise(out)
     }
 
     /// Where a timestamp of the sender lies in the target's clock: for what goes beside the audio,
@@ -436,6 +452,7 @@ impl Transcoder {
 
     /// A caller that does not poll loses packets, not memory.
     fn drop_complete_packets(&mut self) {
+        self.forget_comfort_noise();
         while self.pending_len >= self.encoder.packet_samples() {
             self.consume_packet();
             self.apply_jump();

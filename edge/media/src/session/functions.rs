@@ -13,7 +13,8 @@
 
 use trunkline_edge_api::{
     AudioFormat, DigitMethod, DigitSource, DigitString, DigitsId, DigitsToSend, LegAudio,
-    LegFunctions, LegIndex, MediaFork, MonoTime, PlaybackEnd, PlaybackId, PlaybackMode, Refusal,
+    LegFunctions, LegIndex, MediaFork, MonoTime, PayloadType, PlaybackEnd, PlaybackId,
+    PlaybackMode, Refusal,
 };
 
 use super::SessionEvent;
@@ -69,6 +70,8 @@ pub(super) struct LegMedia {
     detector: EventDetector,
     /// The far peer's formats that no route takes here, in the far leg's order.
     live: Vec<LiveFormat>,
+    /// The one that the far peer used last; `None` while it uses none of them.
+    live_in_use: Option<PayloadType>,
     playing: Option<Playing>,
     newest_playback: Option<PlaybackId>,
     event_sender: Option<EventSender>,
@@ -126,6 +129,7 @@ impl LegMedia {
             switches: LegFunctions::default(),
             detector: EventDetector::new(),
             live: Vec::new(),
+            live_in_use: None,
             playing: None,
             newest_playback: None,
             event_sender: None,
@@ -174,6 +178,10 @@ impl LegMedia {
             self.stop_playing(leg, PlaybackEnd::Stopped);
             self.forget_live();
         }
+        let comfort_noise = |audio: &Option<LegAudio>| audio.as_ref()?.comfort_noise;
+        if comfort_noise(&self.audio) != comfort_noise(&audio) {
+            self.forget_live();
+        }
         self.seat = match (&self.seat, &audio) {
             (Some(_), Some(audio)) => Some(self.new_seat(audio)?),
             _ => None,
@@ -200,7 +208,7 @@ impl LegMedia {
         let mut fresh = Vec::new();
         for format in formats {
             if !self.live.iter().any(|live| live.is_from(format)) {
-                fresh.push(LiveFormat::new(*format, &audio.send)?);
+                fresh.push(LiveFormat::new(*format, audio)?);
             }
         }
         let mut found = std::mem::take(&mut self.live);

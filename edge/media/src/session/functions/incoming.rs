@@ -2,7 +2,9 @@
 
 use std::net::SocketAddr;
 
-use trunkline_edge_api::{ClockRateHz, DropReason, LegIndex, MonoTime, PayloadRoute, PayloadType};
+use trunkline_edge_api::{
+    ClockRateHz, DropReason, LegIndex, MonoTime, PayloadRoute, PayloadType, Ssrc,
+};
 
 use super::super::Verdict;
 use super::super::leg::Leg;
@@ -165,7 +167,18 @@ fn hand_over(
             media.take_digits(digits);
             return Verdict::Consumed;
         }
+        (Kind::ComfortNoise(_), _) if media.encodes(header.ssrc) => {
+            if media.is_replaced() {
+                media.leave_out(header);
+                return Verdict::Drop(DropReason::MediaReplaced);
+            }
+            media.take_noise(header, payload_of(header, packet));
+            return Verdict::Consumed;
+        }
         (_, Some(route)) => {
+            if let Kind::Audio(_) = kind {
+                media.live_in_use = None;
+            }
             media.leave_out(header);
             route
         }
@@ -211,6 +224,23 @@ impl LegMedia {
         }
     }
 
+    /// Whether what `source` said last was encoded anew.
+    fn encodes(&self, source: Ssrc) -> bool {
+        let mut live = self.live.iter();
+        live.any(|live| Some(live.payload_type()) == self.live_in_use && live.encodes(source))
+    }
+
+    /// Comfort noise of the far peer: of the format that it spoke in last.
+    fn take_noise(&mut self, header: &RtpHeader, payload: &[u8]) {
+        for live in &mut self.live {
+            if Some(live.payload_type()) == self.live_in_use {
+                live.handle_comfort_noise(header, payload);
+            } else {
+                live.handle_replaced(header);
+            }
+        }
+    }
+
     /// A packet of the far peer in whose time something else is sent.
     fn leave_out(&mut self, header: &RtpHeader) {
         for live in &mut self.live {
@@ -233,6 +263,9 @@ impl LegMedia {
                 // The peer went over to another of its formats: nothing is missing in this one.
                 live.handle_replaced(header);
             }
+        }
+        if change.is_some() {
+            self.live_in_use = Some(header.payload_type);
         }
         change
     }

@@ -1,6 +1,8 @@
 //! The far peer's audio for a leg that takes it in another format.
 
-use trunkline_edge_api::{AudioCodec, AudioFormat, PayloadType, Refusal, Ssrc};
+use trunkline_edge_api::{
+    AudioCodec, AudioFormat, ClockRateHz, LegAudio, PayloadType, Refusal, Ssrc,
+};
 
 use super::made::{Feed, Made};
 use crate::codec::{Transcoder, g711};
@@ -44,15 +46,22 @@ pub(super) enum Change {
 
 impl LiveFormat {
     /// From what the far peer sends to what this leg's peer is sent.
-    pub(super) fn new(from: AudioFormat, to: &AudioFormat) -> Result<Self, Refusal> {
-        let way = match table(&from, to) {
+    pub(super) fn new(from: AudioFormat, to: &LegAudio) -> Result<Self, Refusal> {
+        let way = match table(&from, &to.send) {
             Some(translate) => Way::Table(translate),
-            None => Way::Encoded(Box::new(Encoded {
-                transcoder: Transcoder::new(&from, to).map_err(|_| Refusal::FormatUnsupported)?,
-                source: None,
-                sequence: 0,
-                has_output: false,
-            })),
+            None => {
+                let transcoder = Transcoder::new(&from, &to.send);
+                let transcoder = transcoder.map_err(|_| Refusal::FormatUnsupported)?;
+                Way::Encoded(Box::new(Encoded {
+                    transcoder: match comfort_noise(to) {
+                        Some(_) => transcoder.with_comfort_noise(),
+                        None => transcoder,
+                    },
+                    source: None,
+                    sequence: 0,
+                    has_output: false,
+                }))
+            }
         };
         Ok(Self { from, way })
     }
@@ -92,7 +101,22 @@ impl LiveFormat {
         }
     }
 
-    /// A packet of the far peer that carries nothing to encode: an event, comfort noise.
+    /// Whether packets of `source` are encoded anew here.
+    pub(super) fn encodes(&self, source: Ssrc) -> bool {
+        matches!(&self.way, Way::Encoded(encoded) if encoded.source == Some(source))
+    }
+
+    /// Comfort noise of the far peer.
+    pub(super) fn handle_comfort_noise(&mut self, header: &RtpHeader, payload: &[u8]) {
+        if let Way::Encoded(encoded) = &mut self.way {
+            encoded
+                .transcoder
+                .handle_comfort_noise(header.sequence, header.timestamp, payload);
+            encoded.has_output = true;
+        }
+    }
+
+    /// A packet of the far peer that carries nothing to encode: an event.
     pub(super) fn handle_other(&mut self, header: &RtpHeader) {
         if let Way::Encoded(encoded) = &mut self.way
             && encoded.source == Some(header.ssrc)
@@ -134,12 +158,7 @@ impl LiveFormat {
     }
 
     /// The next packet for the leg's peer, written behind the room for its header.
-    pub(super) fn poll_packet(
-        &mut self,
-        index: u8,
-        to: &AudioFormat,
-        out: &mut [u8],
-    ) -> Option<Made> {
+    pub(super) fn poll_packet(&mut self, index: u8, to: &LegAudio, out: &mut [u8]) -> Option<Made> {
         let Way::Encoded(encoded) = &mut self.way else {
             return None;
         };
@@ -160,11 +179,21 @@ impl LiveFormat {
                 timestamp: packet.timestamp,
             },
             marker: packet.marker,
-            payload_type: to.payload_type,
-            clock_rate: to.clock_rate,
+            payload_type: match comfort_noise(to) {
+                Some(number) if packet.is_comfort_noise => number,
+                _ => to.send.payload_type,
+            },
+            clock_rate: to.send.clock_rate,
             payload_len: packet.len,
         })
     }
+}
+
+/// How comfort noise goes to a peer. Its payload describes noise sampled at 8 kHz, and at that
+/// clock its number is the same for both sides.
+fn comfort_noise(to: &LegAudio) -> Option<PayloadType> {
+    to.comfort_noise
+        .filter(|_| to.send.clock_rate == ClockRateHz::NARROWBAND)
 }
 
 /// The table that makes one G.711 of the other, where no packet has to be longer or shorter.

@@ -104,7 +104,7 @@ impl LegMedia {
                 return Some(made.map_or(Next::Again, Next::Made));
             }
         }
-        let to = &self.audio.as_ref()?.send;
+        let to = self.audio.as_ref()?;
         self.live
             .iter_mut()
             .zip(0u8..)

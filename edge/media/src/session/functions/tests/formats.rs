@@ -124,6 +124,61 @@ fn every_codec_and_packet_time_becomes_every_other_in_one_stream_of_the_same_sou
     }
 }
 
+/// -40 dB, and a coefficient.
+const NOISE: [u8; 2] = [40, 70];
+
+/// A's peer speaks, sends comfort noise, and speaks again a second later.
+fn speech_noise_speech(call: &mut Call, from: &AudioFormat) -> Vec<Out> {
+    let pcm = speech(SampleRate::Hz16000, 200);
+    let payloads = payloads(from, &pcm, 0);
+    let number = from.payload_type.get();
+    let mut sequence = 0;
+    let mut timestamp = 0;
+    for second in [0, 1] {
+        for payload in &payloads {
+            say(call, &rtp(number, sequence, timestamp, payload));
+            sequence += 1;
+            timestamp += step(from);
+        }
+        if second == 0 {
+            say(call, &rtp(13, sequence, timestamp, &NOISE));
+            sequence += 1;
+            timestamp += 8_000;
+        }
+    }
+    call.take_sent(B)
+}
+
+#[test]
+fn comfort_noise_crosses_every_pair_of_formats_at_8_khz_in_their_one_stream() {
+    let at_8_khz = |codec: &AudioCodec| format(*codec, 20).clock_rate == ClockRateHz::NARROWBAND;
+    for from in codecs().filter(at_8_khz) {
+        for to in codecs().filter(at_8_khz).filter(|to| *to != from) {
+            let (from, to) = (format(from, 20), format(to, 20));
+            let name = format!("{:?} to {:?}", from.codec, to.codec);
+            // Both sides have agreed on comfort noise, so it has a route.
+            let mut call = Call::new(&[13], [audio(from, false), audio(to, false)]);
+            let sent = speech_noise_speech(&mut call, &from);
+            assert_one_stream(&sent, SSRC[1]);
+            assert_eq!(sent.len(), 21, "{name}");
+            let base = sent[0].header.timestamp;
+            for (n, out) in sent.iter().enumerate() {
+                let expected = match n {
+                    0..=10 => n as u32 * STEP,
+                    _ => (n as u32 - 1) * STEP + 8_000,
+                };
+                let since = out.header.timestamp.wrapping_sub(base);
+                assert_eq!(since, expected, "{name} {n}");
+                let is_noise = out.header.payload_type == PayloadType::CN;
+                assert_eq!(is_noise, n == 10, "{name} {n}");
+            }
+            let noise = &sent[10];
+            assert_eq!(noise.payload, NOISE, "{name}");
+            assert!(!noise.header.marker, "{name}");
+        }
+    }
+}
+
 #[cfg(feature = "opus")]
 mod opus {
     use opusic_c::{Application, Channels};
@@ -239,5 +294,47 @@ mod opus {
                 "channel {speaking}: {difference:.2} dB"
             );
         }
+    }
+
+    #[test]
+    fn comfort_noise_sounds_in_opus_and_is_no_loss() {
+        let (pcmu, opus) = (format(AudioCodec::Pcmu, 20), format(AudioCodec::Opus, 20));
+        let mut call = converting(pcmu, opus);
+        let sent = speech_noise_speech(&mut call, &pcmu);
+        assert_one_stream(&sent, SSRC[1]);
+        assert_eq!(sent.len(), 21);
+        assert!(
+            sent.iter()
+                .all(|out| out.header.payload_type == opus.payload_type)
+        );
+        assert_eq!(call.session.concealed_millis(), 0);
+        let since = |n: usize| {
+            let [first, this] = [0, n].map(|n| sent[n].header.timestamp);
+            this.wrapping_sub(first)
+        };
+        assert_eq!([since(10), since(11)], [10 * 960, 10 * 960 + 48_000]);
+        assert!(sent[11].header.marker);
+    }
+
+    #[test]
+    fn pause_of_an_opus_peer_is_comfort_noise_for_one_that_takes_it() {
+        let (opus, pcmu) = (format(AudioCodec::Opus, 20), format(AudioCodec::Pcmu, 20));
+        let mut call = converting(opus, pcmu);
+        let spoken = payloads(&opus, &speech(SampleRate::Hz16000, 200), 0);
+        for (n, payload) in spoken.iter().enumerate() {
+            say(&mut call, &rtp(111, n as u16, n as u32 * 960, payload));
+        }
+        // What libopus marks a pause with, and again 400 ms later.
+        for (n, at) in [(10, 10), (11, 30)] {
+            say(&mut call, &rtp(111, n, at * 960, &[0x48]));
+        }
+        let sent = call.take_sent(B);
+        assert_one_stream(&sent, SSRC[1]);
+        let noise: Vec<u32> = sent
+            .iter()
+            .filter(|out| out.header.payload_type == PayloadType::CN)
+            .map(|out| out.header.timestamp.wrapping_sub(sent[0].header.timestamp))
+            .collect();
+        assert_eq!((sent.len(), noise), (12, vec![10 * STEP, 30 * STEP]));
     }
 }
