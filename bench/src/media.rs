@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::allocation_counter::CountingAllocator;
@@ -60,7 +60,13 @@ pub fn measure(arguments: &MediaArguments, allocator: &CountingAllocator) -> Res
     );
     report.machine = machine;
     if !arguments.through_edge {
-        frames::measure(arguments, allocator, &mut report)?;
+        // On a thread of its own: it is pinned to another core than what follows.
+        std::thread::scope(|scope| {
+            let frames = scope.spawn(|| frames::measure(arguments, allocator, &mut report));
+            frames
+                .join()
+                .unwrap_or_else(|_| bail!("the thread of the sessions in memory panicked"))
+        })?;
     }
     if !arguments.in_memory {
         through_edge::measure(

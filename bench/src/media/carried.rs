@@ -30,11 +30,11 @@ const PRIORITY: i32 = -10;
 /// A generator that sends less than this share of what it should is at its own end.
 const GENERATOR_SHARE: f64 = 0.98;
 /// The search ends when what was lost is at most this many times what was carried.
-const RESOLUTION: f64 = 1.04;
+const RESOLUTION: f64 = 1.05;
 /// How far the search goes up at once, at most.
 const LEAP_MAX: f64 = 1.6;
 /// Steps of a search at most.
-const STEPS_MAX: usize = 9;
+const STEPS_MAX: usize = 6;
 /// A step during which others used more of a core than this says nothing of what was lost.
 const FOREIGN_MAX: f64 = 0.03;
 /// How often a step is done again for that.

@@ -31,7 +31,7 @@ const LEGS: usize = 40;
 /// Calls that are relayed meanwhile in the second run: a third of what a core carries.
 const CALLS_BESIDE: u32 = 500;
 /// How long keys are pressed.
-const LENGTH: Duration = Duration::from_secs(8);
+const LENGTH: Duration = Duration::from_secs(6);
 const PACKET: Duration = Duration::from_millis(20);
 const PACKET_SAMPLES: u16 = 160;
 /// A key is pressed every so many packets, and held for so many.

@@ -97,26 +97,26 @@ const fn kind(name: &'static str, doing: Doing, first: [u32; 2]) -> Kind {
 }
 
 const KINDS: [Kind; 11] = [
-    kind(RELAY, Doing::Talk([Pcmu, Pcmu]), [1_600, 800]),
-    kind(LAWS, Doing::Talk([Pcmu, Pcma]), [1_500, 400]),
+    kind(RELAY, Doing::Talk([Pcmu, Pcmu]), [1_700, 840]),
+    kind(LAWS, Doing::Talk([Pcmu, Pcma]), [1_420, 340]),
     Kind {
         wanted: Some(500),
-        ..kind(WIDE, Doing::Talk([G722, Pcmu]), [700, 250])
+        ..kind(WIDE, Doing::Talk([G722, Pcmu]), [400, 195])
     },
     Kind {
         wanted: Some(250),
-        ..kind(OPUS, Doing::Talk([Opus, Pcmu]), [180, 60])
+        ..kind(OPUS, Doing::Talk([Opus, Pcmu]), [148, 37])
     },
     Kind {
         opus_rate: SampleRate::Hz8000,
         ..kind(
             "Opus ↔ PCMU, peer sends narrowband",
             Doing::Talk([Opus, Pcmu]),
-            [220, 70],
+            [190, 37],
         )
     },
-    kind("Opus ↔ G.722", Doing::Talk([Opus, G722]), [100, 50]),
-    kind(RECORDED, Doing::Record(Pcmu), [1_000, 0]),
+    kind("Opus ↔ G.722", Doing::Talk([Opus, G722]), [91, 28]),
+    kind(RECORDED, Doing::Record(Pcmu), [1_020, 0]),
     kind("plays a prompt to PCMU", Doing::Play(Pcmu), [2_500, 0]),
     kind("plays a prompt to Opus", Doing::Play(Opus), [2_500, 0]),
     Kind {
@@ -127,7 +127,7 @@ const KINDS: [Kind; 11] = [
                 codec: Pcmu,
                 members: 3,
             },
-            [2_000, 0],
+            [2_400, 0],
         )
     },
     Kind {
@@ -138,7 +138,7 @@ const KINDS: [Kind; 11] = [
                 codec: Pcmu,
                 members: 600,
             },
-            [1_800, 0],
+            [2_400, 0],
         )
     },
 ];
@@ -450,7 +450,7 @@ fn method(length: Duration, peer_version: &str) -> Vec<String> {
             "Through the edge: one worker on io_uring, all threads of its process and all that the kernel does for it on core {RELAY_CORE}; rtpengine, all of its threads, the same (taskset; receive steered by rps_cpus). Both have nice −10, for the machine is shared. A veth pair between network namespaces; the generator has core {GENERATOR_CORE}, its far end is an XDP program that counts RTP and drops it in the driver."
         ),
         format!(
-            "All sessions of a step are opened on a fresh process before any media flows; then every leg's peer sends 50 packets a second of recorded speech, spread evenly, no two legs the same at the same time; {} s pass before the {} s that count. Carried: at most 0.1 % of the packets stayed away, or were still under way 5 ms after the end, and no recording lost any; more are tried until more are lost, then in between, to 4 %. A step that lost packets while other processes used more than 3 % of a core is done again.",
+            "All sessions of a step are opened on a fresh process before any media flows; then every leg's peer sends 50 packets a second of recorded speech, spread evenly, no two legs the same at the same time; {} s pass before the {} s that count. Carried: at most 0.1 % of the packets stayed away, or were still under way 5 ms after the end, and no recording lost any; more are tried until more are lost, then in between, to 5 %. A step that lost packets while other processes used more than 3 % of a core is done again.",
             WARM_UP.as_secs(),
             length.as_secs()
         ),

@@ -7,7 +7,7 @@ use serde::Serialize;
 use trunkline_edge_api::SrtpSuite;
 
 use crate::rig::generator::suite_name;
-use crate::rig::peer::{CallMedia, MediaLeg, Relay, resident_bytes, set_priority};
+use crate::rig::peer::{CallMedia, MediaLeg, Realtime, Relay, resident_bytes, set_priority};
 use crate::rig::window::{Manner, ONE_BY_ONE, Rig, Step};
 use crate::rig::wire::Wire;
 
@@ -48,6 +48,8 @@ pub(super) struct Round {
     pub(super) overload: Vec<Step>,
     /// At 80 % of what is sustained.
     pub(super) at_80_percent: Option<Step>,
+    /// The same while the relay goes before everything else on its core.
+    pub(super) at_80_percent_realtime: Option<Step>,
     /// At a tenth of what is sustained, without and with ten times as much from an attacker.
     pub(super) spray: Option<[Step; 2]>,
     /// Resident bytes per call, from the difference between few calls and all of them.
@@ -81,6 +83,7 @@ impl Bench {
             sustained: 0.0,
             overload: Vec::new(),
             at_80_percent: None,
+            at_80_percent_realtime: None,
             spray: None,
             bytes_per_call: self.open_calls(relay.as_mut(), suite)?,
             figures: Vec::new(),
@@ -181,7 +184,12 @@ impl Bench {
             reads_latency: true,
             ..Manner::default()
         };
-        round.at_80_percent = Some(self.median_window(relay, 0.8 * round.sustained, quiet)?);
+        let rate = 0.8 * round.sustained;
+        round.at_80_percent = Some(self.median_window(relay, rate, quiet)?);
+        let realtime = Realtime::of(relay.process_id())?;
+        round.at_80_percent_realtime = Some(self.median_window(relay, rate, quiet)?);
+        drop(realtime);
+        set_priority(relay.process_id(), LATENCY_PRIORITY)?;
         // What an attacker sends to a protected leg cannot be told apart at the far end.
         if suite.is_none() {
             let sprayed = Manner {

@@ -62,6 +62,8 @@ pub(super) fn report(
             "p50 µs",
             "p99 µs",
             "p99.9 µs",
+            "p99 µs, realtime",
+            "p99.9 µs, realtime",
             "KiB/call",
         ],
     );
@@ -69,6 +71,12 @@ pub(super) fn report(
     for summary in &summaries {
         let latency = |pick: fn(&crate::quantiles::Quantiles) -> f64| {
             summary.at_80_percent(|step| step.latency_us.as_ref().map(pick))
+        };
+        let realtime = |pick: fn(&crate::quantiles::Quantiles) -> f64| {
+            summary.mean(|round| {
+                let step = round.at_80_percent_realtime.as_ref()?;
+                step.latency_us.as_ref().map(pick)
+            })
         };
         report.rows.push(vec![
             json!(summary.relay),
@@ -82,6 +90,8 @@ pub(super) fn report(
             json!(latency(|latency| latency.p50)),
             json!(latency(|latency| latency.p99)),
             json!(latency(|latency| latency.p999)),
+            json!(realtime(|latency| latency.p99)),
+            json!(realtime(|latency| latency.p999)),
             json!(summary.mean(|round| Some(round.bytes_per_call / 1024.0))),
         ]);
     }
@@ -89,6 +99,7 @@ pub(super) fn report(
     for summary in &summaries {
         tell_spray(summary, &mut report);
     }
+    tell_preemptions(&summaries, &mut report);
     tell_noise(results, &mut report);
     report.details = serde_json::to_value(results)?;
     report.method = vec![
@@ -100,7 +111,7 @@ pub(super) fn report(
         format!(
             "Peer: rtpengine {peer_version} (Debian), `--table=-1 --num-threads=1`, offer and answer over ng."
         ),
-        "Peak: highest forwarded rate on a ladder of steps of 1.2; sustained: highest with at most 0.1 % lost or still under way 5 ms after the end; at 2× and 3× peak: forwarded as a share of the peak. Latency, of a fresh process: from the generator's send call to the far end's driver at 80 % of sustained, packets sent one by one, nine windows of half a second of which the one with the median p99 is told, relay and generator at nice −10 because the machine is shared; for SRTP of packets that the relay decrypts. Core time is everything core 1 did, from /proc/stat. A step during which other processes used more than 3 % of a core is done again. Figures are means over the rounds, of which protected paths have one; all rounds are in the JSON.".to_owned(),
+        "Peak: highest forwarded rate on a ladder of steps of 1.2; sustained: highest with at most 0.1 % lost or still under way 5 ms after the end; at 2× and 3× peak: forwarded as a share of the peak. Latency, of a fresh process: from the generator's send call to the far end's driver at 80 % of sustained, packets sent one by one, nine windows of half a second of which the one with the median p99 is told, relay and generator at nice −10 because the machine is shared; then the same with all of the relay's threads under SCHED_FIFO (realtime), where no other process gets the core before them; for SRTP of packets that the relay decrypts. Core time is everything core 1 did, from /proc/stat. A step during which other processes used more than 3 % of a core is done again. Figures are means over the rounds, of which protected paths have one; all rounds are in the JSON.".to_owned(),
         "KiB/call: growth of resident memory from 100 calls to all of them, media flowing, over the calls added.".to_owned(),
     ];
     Ok(report)
@@ -179,12 +190,31 @@ fn tell_spray(summary: &Summary<'_>, report: &mut Report) {
     }
 }
 
+/// Whether it was others who made packets wait.
+fn tell_preemptions(summaries: &[Summary<'_>], report: &mut Report) {
+    for summary in summaries {
+        let preempted = |pick: fn(&Round) -> Option<&Step>| {
+            summary.mean(|round| Some(pick(round)?.preempted as f64))
+        };
+        let shared = preempted(|round| round.at_80_percent.as_ref());
+        let realtime = preempted(|round| round.at_80_percent_realtime.as_ref());
+        if let (Some(shared), Some(realtime)) = (shared, realtime) {
+            report.findings.push(format!(
+                "{} {}: in the half second of which latency is told at 80 %, other processes took the core from it {shared:.0} times at nice −10, {realtime:.0} times as realtime",
+                summary.relay, summary.path
+            ));
+        }
+    }
+}
+
 /// What else the machine did meanwhile.
 fn tell_noise(results: &[Round], report: &mut Report) {
     let steps = || {
         results.iter().flat_map(|round| {
             let latency = round.at_80_percent.iter();
-            round.steps.iter().chain(&round.overload).chain(latency)
+            let realtime = round.at_80_percent_realtime.iter();
+            let ladder = round.steps.iter().chain(&round.overload);
+            ladder.chain(latency).chain(realtime)
         })
     };
     let stolen = steps().map(|step| step.stolen).fold(0.0, f64::max);

@@ -33,6 +33,10 @@ const BATCH_LEN_MAX: usize = 16;
 
 /// Packets of each flow by which it is checked.
 const CHECK_ROUNDS: usize = 3;
+/// Packets that are taken at most before the next is sent.
+const CHECK_LOOKS_MAX: usize = 16;
+/// How long what is checked may still be under way.
+const CHECK_GRACE: Duration = Duration::from_secs(1);
 
 /// Who sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,13 +151,21 @@ impl Generator {
                 self.send_one(step)?;
                 std::thread::sleep(Duration::from_micros(50));
                 self.socket.set_nonblocking(true)?;
-                while let Some(index) = self.receive()? {
+                for _ in 0..CHECK_LOOKS_MAX {
+                    let Some(index) = self.receive()? else {
+                        break;
+                    };
                     has_passed[index] = true;
                 }
             }
         }
         self.socket.set_nonblocking(false)?;
-        while let Some(index) = self.receive()? {
+        // What is still under way; a relay that sends on its own would never fall silent.
+        let deadline = Instant::now() + CHECK_GRACE;
+        while Instant::now() < deadline {
+            let Some(index) = self.receive()? else {
+                break;
+            };
             has_passed[index] = true;
         }
         let missing = has_passed.iter().filter(|passed| !**passed).count();

@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Pid, setpriority_process};
 use trunkline_edge_api::{AudioCodec, SrtpKey, SrtpSuite};
 
@@ -91,6 +92,64 @@ pub(crate) fn set_priority(process_id: u32, priority: i32) -> Result<()> {
         setpriority_process(Pid::from_raw(thread), priority)?;
     }
     Ok(())
+}
+
+/// How often the threads of a process had to leave their core to others although they had work to
+/// do, since they began.
+pub(crate) fn preemptions(process_id: u32) -> Result<u64> {
+    let mut count = 0;
+    for task in fs::read_dir(format!("/proc/{process_id}/task"))? {
+        let status = fs::read_to_string(task?.path().join("status"))?;
+        count += status
+            .lines()
+            .find_map(|line| line.strip_prefix("nonvoluntary_ctxt_switches:"))
+            .and_then(|rest| rest.trim().parse::<u64>().ok())
+            .context("/proc/<pid>/task/<tid>/status tells no switches")?;
+    }
+    Ok(count)
+}
+
+/// How long realtime threads may have a core to themselves, microseconds of each second; -1: for
+/// ever.
+const REALTIME_SYSCTL: &str = "/proc/sys/kernel/sched_rt_runtime_us";
+
+/// While this lives, all threads of a process go before every other on their core (`SCHED_FIFO`),
+/// as one would have a relay run whose machine has other work, too.
+pub(crate) struct Realtime {
+    process_id: u32,
+    limit_before: String,
+}
+
+impl Realtime {
+    /// Needs root and chrt(1).
+    pub(crate) fn of(process_id: u32) -> Result<Self> {
+        let limit_before = fs::read_to_string(REALTIME_SYSCTL)?;
+        fs::write(REALTIME_SYSCTL, "-1")?;
+        let realtime = Self {
+            process_id,
+            limit_before,
+        };
+        realtime.schedule(&["--fifo", "--all-tasks", "--pid", "1"])?;
+        Ok(realtime)
+    }
+
+    fn schedule(&self, arguments: &[&str]) -> Result<()> {
+        let status = Command::new("chrt")
+            .args(arguments)
+            .arg(self.process_id.to_string())
+            .status()
+            .context("chrt does not start (Debian package util-linux)")?;
+        ensure!(status.success(), "chrt says {status}");
+        Ok(())
+    }
+}
+
+impl Drop for Realtime {
+    fn drop(&mut self) {
+        // The process may be gone; of the rest nothing can be done about what cannot be put back.
+        let _ = self.schedule(&["--other", "--all-tasks", "--pid", "0"]);
+        let _ = fs::write(REALTIME_SYSCTL, &self.limit_before);
+    }
 }
 
 /// Resident memory of a process, bytes.

@@ -10,7 +10,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::far_end::{Arrived, FarEnd};
 use super::generator::Generator;
-use super::peer::{CoreTicks, Relay, cpu_time, user_seconds_of_all};
+use super::peer::{CoreTicks, Relay, cpu_time, preemptions, user_seconds_of_all};
 use super::wire::{ATTACKER_IP, Drops, GENERATOR_CORE, GENERATOR_IP, Wire};
 use crate::quantiles::Quantiles;
 
@@ -40,6 +40,8 @@ pub(crate) struct Step {
     pub(crate) stolen: f64,
     /// User time of processes that are neither relay nor generator, in cores.
     pub(crate) foreign: f64,
+    /// How often the relay had to leave its core to others although it had work to do.
+    pub(crate) preempted: u64,
     /// Time of the relay's core per packet that was forwarded, microseconds: all of it, softirq
     /// too.
     pub(crate) core_us_per_packet: f64,
@@ -152,6 +154,7 @@ impl Rig {
         let process_id = relay.process_id().to_string();
         let (cpu, own_cpu) = (cpu_time(&process_id)?, cpu_time("self")?);
         let all_user = user_seconds_of_all()?;
+        let preempted = preemptions(relay.process_id())?;
         let ticks = CoreTicks::now()?;
         let sent = self.generator.offer(
             rate,
@@ -161,6 +164,7 @@ impl Rig {
             batch_len_max,
         )?;
         let (idle, stolen) = CoreTicks::now()?.shares_since(&ticks);
+        let preempted = preemptions(relay.process_id())? - preempted;
         let all_user = user_seconds_of_all()? - all_user;
         let (cpu_after, own_after) = (cpu_time(&process_id)?, cpu_time("self")?);
         let cpu_spent = cpu_after.user + cpu_after.system - cpu.user - cpu.system;
@@ -183,6 +187,7 @@ impl Rig {
             loss: (1.0 - forwarded / offered.max(1.0)).max(0.0),
             idle,
             stolen,
+            preempted,
             foreign: (all_user - known_user).max(0.0) / seconds,
             core_us_per_packet: (1.0 - idle) * seconds * 1e6 / forwarded.max(1.0),
             process_us_per_packet: cpu_spent * 1e6 / forwarded.max(1.0),
@@ -231,7 +236,7 @@ impl Step {
         });
         let late = self.generator_late_us.map_or(0.0, |late| late.p999);
         eprintln!(
-            "    {:>7.0}/s offered  {:>7.0}/s forwarded  {:>7.3} % lost (backlog {}, sockets {})  core {:.0} % idle, drained after {} ms{latency}  (generator p99.9 late {late} us)",
+            "    {:>7.0}/s offered  {:>7.0}/s forwarded  {:>7.3} % lost (backlog {}, sockets {})  core {:.0} % idle, drained after {} ms{latency}  (preempted {} times, generator p99.9 late {late:.0} us)",
             self.offered,
             self.forwarded,
             self.loss * 100.0,
@@ -239,6 +244,7 @@ impl Step {
             self.lost_in_sockets,
             self.idle * 100.0,
             self.drained_after_ms,
+            self.preempted,
         );
     }
 }
