@@ -30,6 +30,10 @@ pub struct MediaArguments {
     /// Seconds for which sessions through the edge are looked at
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=60))]
     seconds: u64,
+    /// Microseconds for which the generator gathers packets, as a NIC does before it interrupts;
+    /// 0: it sends each when it is due
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(..=1_000))]
+    coalesce_us: u64,
     /// Only kinds whose name contains this; nothing is written
     #[arg(long)]
     only: Option<String>,

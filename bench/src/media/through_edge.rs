@@ -180,6 +180,8 @@ pub(super) fn measure(
     let binaries = Binaries::find()?;
     let directory = tempfile::tempdir()?;
     let mut rig = Rig::set_up(length, CATCH_UP_MAX)?;
+    rig.generator
+        .coalesce(Duration::from_micros(arguments.coalesce_us));
     let mut found: Vec<Found> = Vec::new();
     for kind in KINDS.iter().filter(|kind| arguments.wants(kind.name)) {
         let bench = Bench {
@@ -203,7 +205,9 @@ pub(super) fn measure(
         }
     }
     compare(&found, report);
-    report.method.extend(method(length, &peer_version));
+    report
+        .method
+        .extend(method(length, arguments.coalesce_us, &peer_version));
     if arguments.wants(digits::NAME) {
         digits::measure(&mut rig, &binaries, report)?;
     }
@@ -444,13 +448,13 @@ fn file_path(path: &Path) -> Result<FilePath> {
     path.context("a path that the edge would not take")
 }
 
-fn method(length: Duration, peer_version: &str) -> Vec<String> {
+fn method(length: Duration, coalesce_us: u64, peer_version: &str) -> Vec<String> {
     vec![
         format!(
             "Through the edge: one worker on io_uring, all threads of its process and all that the kernel does for it on core {RELAY_CORE}; rtpengine, all of its threads, the same (taskset; receive steered by rps_cpus). Both have nice −10, for the machine is shared. A veth pair between network namespaces; the generator has core {GENERATOR_CORE}, its far end is an XDP program that counts RTP and drops it in the driver."
         ),
         format!(
-            "All sessions of a step are opened on a fresh process before any media flows; then every leg's peer sends 50 packets a second of recorded speech, spread evenly, no two legs the same at the same time; {} s pass before the {} s that count. Carried: at most 0.1 % of the packets stayed away, or were still under way 5 ms after the end, and no recording lost any; more are tried until more are lost, then in between, to 5 %. A step that lost packets while other processes used more than 3 % of a core is done again.",
+            "All sessions of a step are opened on a fresh process before any media flows; then every leg's peer sends 50 packets a second of recorded speech, spread evenly and handed over in groups every {coalesce_us} µs, as a NIC's interrupts would, no two legs the same at the same time; {} s pass before the {} s that count. Carried: at most 0.1 % of the packets stayed away, or were still under way 5 ms after the end, and no recording lost any; more are tried until more are lost, then in between, to 5 %. A step that lost packets while other processes used more than 3 % of a core is done again.",
             WARM_UP.as_secs(),
             length.as_secs()
         ),

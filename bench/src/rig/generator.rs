@@ -70,6 +70,9 @@ pub(crate) struct Generator {
     /// Lost time is made up for, but never more than this: an overloaded generator offers less
     /// rather than in bursts that no network would carry.
     catch_up_max: Duration,
+    /// What is due is sent at multiples of this only: nothing between a veth sender and the
+    /// receiving core waits for more, as a NIC does before it interrupts.
+    coalesces: Duration,
     interrupted: Arc<AtomicBool>,
 }
 
@@ -99,6 +102,7 @@ impl Generator {
             next_flow: [0; 2],
             packets: Box::new([[0xd5; PACKET_LEN_MAX + OVERHEAD_MAX]; BATCH_LEN_MAX]),
             catch_up_max,
+            coalesces: Duration::ZERO,
             interrupted,
         })
     }
@@ -106,6 +110,11 @@ impl Generator {
     /// The address that every leg has for its peer.
     pub(crate) fn address(&self) -> Result<SocketAddr> {
         Ok(self.socket.local_addr()?)
+    }
+
+    /// From now on packets are handed over in groups, one at every multiple of `interval`.
+    pub(crate) fn coalesce(&mut self, interval: Duration) {
+        self.coalesces = interval;
     }
 
     pub(crate) fn has_flows(&self) -> bool {
@@ -247,7 +256,11 @@ impl Generator {
                 bail!("interrupted");
             }
             let elapsed_nanos = elapsed.as_nanos() as f64;
-            let due = (elapsed_nanos / nanos_per_packet) as u64;
+            let told_nanos = match self.coalesces.as_nanos() as f64 {
+                interval if interval > 0.0 => (elapsed_nanos / interval).floor() * interval,
+                _ => elapsed_nanos,
+            };
+            let due = (told_nanos / nanos_per_packet) as u64;
             if due <= position {
                 std::hint::spin_loop();
                 continue;
