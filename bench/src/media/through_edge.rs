@@ -195,7 +195,16 @@ pub(super) fn measure(
                 continue;
             }
             eprintln!("{}: {}", by.name(), kind.name);
-            let carried = bench.search(&mut rig, by, first)?;
+            let carried = match bench.search(&mut rig, by, first) {
+                Ok(carried) => carried,
+                // The others still tell something.
+                Err(error) => {
+                    eprintln!("  {error:#}");
+                    let title = format!("{} {}: not measured: {error:#}", by.name(), kind.name);
+                    report.findings.push(title);
+                    continue;
+                }
+            };
             report.rows.push(row(kind, by, &carried));
             found.push(Found {
                 name: kind.name,

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
-use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, SocketAddrAny, sendmmsg};
+use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, SocketAddrAny, sendmmsg, sockopt};
 use trunkline_edge_api::{SrtpSuite, Ssrc};
 use trunkline_media::PacketBuf;
 use trunkline_media::srtp::{OVERHEAD_MAX, OpenContext, SealContext};
@@ -31,6 +31,8 @@ const PACKET_LEN_MAX: usize = 512;
 /// Packets that leave with one system call at most.
 const BATCH_LEN_MAX: usize = 16;
 
+/// Octets, as the kernel counts them: about 20,000 packets.
+const RECEIVE_BUFFER_LEN: usize = 16 << 20;
 /// Packets of each flow by which it is checked.
 const CHECK_ROUNDS: usize = 3;
 /// Packets that are taken at most before the next is sent.
@@ -95,6 +97,8 @@ impl Generator {
         interrupted: Arc<AtomicBool>,
     ) -> Result<Self> {
         socket.set_read_timeout(Some(Duration::from_millis(200)))?;
+        // While flows are checked, a tick of thousands of sessions arrives at once.
+        sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER_LEN)?;
         Ok(Self {
             socket,
             attacker,
