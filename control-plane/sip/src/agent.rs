@@ -62,6 +62,11 @@ pub struct AgentConfig {
     pub transactions_max: usize,
     /// Legs that may live at once.
     pub legs_max: usize,
+    /// Seconds after which a session ends that nobody refreshes (RFC 4028), 90 … 86,400, as our
+    /// INVITEs ask and as peers are answered that leave it to us; 0 asks for none.
+    pub session_expires_secs: u32,
+    /// Least interval that a peer may ask for, seconds; 90 at least, whatever is said here.
+    pub min_se_secs: u32,
     /// T1, T2 and T4 of RFC 3261 §17.
     pub timers: Timers,
 }
@@ -72,6 +77,8 @@ impl Default for AgentConfig {
             user_agent: concat!("Trunkline/", env!("CARGO_PKG_VERSION")).to_owned(),
             transactions_max: 20_000,
             legs_max: 10_000,
+            session_expires_secs: 1_800,
+            min_se_secs: 90,
             timers: Timers::default(),
         }
     }

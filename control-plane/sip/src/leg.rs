@@ -16,9 +16,6 @@
 //!
 //! RFC 3261 §13 to §15; the offers and answers inside a session are in [`offer`]. A leg is told
 //! apart from its call: it knows one peer, and nothing of the other leg reaches a message of its.
-//!
-//! Left out here, for want of a user so far: session timers (RFC 4028). A request that requires
-//! them is refused with 420, as the RFC asks.
 
 mod branch;
 mod client;
@@ -28,6 +25,7 @@ mod offer;
 mod refer;
 mod retry;
 mod server;
+mod session;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -55,6 +53,8 @@ pub(crate) use client::InviteParts;
 use early::Incoming;
 use offer::{Negotiation, OfferMethod};
 use refer::{OwnRefer, PeerRefer};
+use session::SessionTimer;
+pub(crate) use session::terms_of;
 
 /// Transactions one leg may have open at once; more are refused with 503. An ordinary call has
 /// one or two, a caller who presses digits that travel as INFO some twenty within the 32 s that a
@@ -152,6 +152,10 @@ pub(crate) struct Leg {
     credentials: Option<Arc<ClientCredentials>>,
     /// Server: how the INVITE is known that reaches us twice (RFC 3261 §8.2.2.2).
     merge_key: Option<Bytes>,
+    /// The session timer, where the peer runs one.
+    session: Option<Box<SessionTimer>>,
+    /// A hash of what the peer described last.
+    remote_hash: u64,
     /// Digits that wait for the one before to be answered.
     digits: VecDeque<InfoDigit>,
     /// An INFO of ours has no final response yet.
@@ -177,6 +181,8 @@ impl Leg {
             invite_cseq: 0,
             credentials: None,
             merge_key: None,
+            session: None,
+            remote_hash: 0,
             digits: VecDeque::new(),
             is_digit_out: false,
             peer_refer: None,
@@ -285,6 +291,7 @@ impl Leg {
                     self.state = State::Terminated(Aftermath::ByeOwed { pending, reason });
                 }
                 self.drop_refers(core, now);
+                self.stop_session(core);
                 core.notices.push(Notice::LegTerminated(self.id));
                 core.emit(AgentEvent::Ended {
                     leg: self.id,
@@ -362,6 +369,9 @@ impl Leg {
                 OfferMethod::Invite => self.wait_for_invite(core, now, invite),
                 OfferMethod::Update => Aftermath::Nothing,
             },
+            State::Confirmed(Negotiation::Refreshing { invite }) => {
+                self.wait_for_invite(core, now, invite)
+            }
             State::Confirmed(Negotiation::Glare { timer, .. }) => {
                 core.cancel_timer(timer);
                 Aftermath::Nothing
@@ -369,6 +379,7 @@ impl Leg {
         };
         self.state = State::Terminated(aftermath);
         self.drop_refers(core, now);
+        self.stop_session(core);
         core.notices.push(Notice::LegTerminated(self.id));
     }
 
@@ -575,6 +586,7 @@ impl Leg {
 
     pub(crate) fn handle_timer(&mut self, core: &mut Core, now: MonoTime, timer: LegTimer) {
         match timer {
+            LegTimer::Session => self.session_due(core, now),
             LegTimer::RepeatAnswer => self.repeat_answer(core, now),
             LegTimer::RepeatProvisional => self.repeat_provisional(core, now),
             LegTimer::RetryReinvite => self.retry_reinvite(core, now),
@@ -647,6 +659,7 @@ impl Leg {
             Purpose::Notify => self.news_arrived(core, now, Some(response.status.code())),
             Purpose::Refer => self.refer_answered(core, &response),
             Purpose::Update => self.handle_update_response(core, now, key, &response),
+            Purpose::Refresh => self.refreshed_by_update(core, now, &response),
             // A peer that does not know its own response any more will fail the INVITE.
             Purpose::Prack | Purpose::Farewell => {}
         }
@@ -669,6 +682,7 @@ impl Leg {
             Purpose::Notify => self.news_arrived(core, now, None),
             Purpose::Refer => self.end_refer_attempt(core, status, false),
             Purpose::Update => self.update_failed(core, now, key, status),
+            Purpose::Refresh => self.refresh_failed(core, now, status),
             Purpose::Prack | Purpose::Farewell => {}
         }
     }

@@ -111,7 +111,7 @@ impl Body {
 }
 
 /// Extensions of the agent, for `Supported` (RFC 3261 §20.37).
-pub(crate) const SUPPORTED: &str = "100rel, replaces, norefersub";
+pub(crate) const SUPPORTED: &str = "100rel, timer, replaces, norefersub";
 
 /// Options a request demands and the agent lacks; `None` when there are none. The value is that of `Unsupported` (RFC 3261 §8.2.2.3).
 pub(crate) fn unsupported_options(request: &Request) -> Option<String> {

@@ -39,6 +39,8 @@ pub(crate) struct ClientOwner {
     pub(crate) cseq: u32,
     /// Challenges that earlier attempts have answered.
     pub(crate) answers: AnswersGiven,
+    /// How often a 422 has had its interval raised.
+    pub(crate) raises: u8,
 }
 
 impl ClientOwner {
@@ -47,6 +49,7 @@ impl ClientOwner {
             user,
             cseq,
             answers: AnswersGiven::default(),
+            raises: 0,
         }
     }
 }
@@ -86,6 +89,8 @@ pub(crate) enum Purpose {
     Prack,
     /// An offer before the answer to the INVITE.
     Update,
+    /// Keeps the session alive.
+    Refresh,
     /// News of what came of the peer's REFER.
     Notify,
     Refer,
@@ -107,6 +112,8 @@ pub(crate) enum LegTimer {
     RepeatAnswer,
     /// Send the reliable provisional response again, or give up waiting for its PRACK.
     RepeatProvisional,
+    /// Refresh the session, or give it up.
+    Session,
     /// Try the re-INVITE again that met one of the peer's.
     RetryReinvite,
     /// The subscription of the peer's REFER has run its time.

@@ -45,6 +45,8 @@ pub enum EndedBy {
     /// No PRACK within 64·T1 of our reliable provisional response (RFC 3262 §3); the caller got
     /// 504.
     PrackTimeout,
+    /// Nobody refreshed the session in time (RFC 4028 §10); a BYE was sent.
+    SessionExpired,
     /// The peer no longer knows the dialog (481), or no longer answers in it (408 or silence).
     DialogLost,
     /// The transport could not deliver.
@@ -169,8 +171,9 @@ pub enum AgentEvent {
         /// when an offer of the peer won the glare; it follows as [`Offer`](Self::Offer).
         result: Result<Bytes, u16>,
     },
-    /// The peer re-invited without an offer, was given our current description and answered it in
-    /// its ACK with something new.
+    /// The peer answered our current description, which it was given once more, with something new:
+    /// in the ACK of a re-INVITE of its without an offer, or in the answer to one of ours that kept
+    /// the session alive.
     AnswerInAck {
         /// The leg.
         leg: SipLegId,

@@ -13,7 +13,7 @@ use super::core::ServerOwner;
 use super::{Agent, AgentEvent, EndCause, ServerRequestId, SipLegId};
 use crate::dialog::{Dialog, NoDialog};
 use crate::flow::Flow;
-use crate::leg::{LEG_TRANSACTIONS_MAX, Leg};
+use crate::leg::{LEG_TRANSACTIONS_MAX, Leg, terms_of};
 use crate::message::{ACCEPT, ALLOW, Body, LocalTag, stamp_via, unsupported_options};
 use crate::replaces::{MalformedReplaces, Replaces};
 
@@ -182,6 +182,12 @@ impl Agent {
         check_options(request)?;
         if Body::of(&request.headers, request.body()) == Body::Unsupported {
             return Err(Refusal::with(415, HeaderName::Accept, ACCEPT));
+        }
+        if let Err((status, least)) = terms_of(&self.core.config, &request.headers) {
+            return Err(match least {
+                Some(secs) => Refusal::with(status, HeaderName::MinSe, secs.to_string()),
+                None => Refusal::because(status, "Bad Session-Expires"),
+            });
         }
         let merge_key = merge_key(request);
         if self.by_merge_key.contains_key(&merge_key) {

@@ -7,6 +7,7 @@ use sipx_sip::headers::CSeq;
 use sipx_sip::{Header, HeaderName, Headers, Method, Request, Response, update};
 use trunkline_edge_api::MonoTime;
 
+use super::session::first_rows;
 use super::{
     Aftermath, Leg, Negotiation, OfferMethod, Role, SentAck, State, complete, push_reason,
 };
@@ -50,6 +51,9 @@ impl Leg {
             }
         }
         offer_in(&mut invite, &dialog, &parts.offer);
+        first_rows(&core.config)
+            .into_iter()
+            .for_each(|row| invite.headers.push(row));
         complete(core, &mut invite);
         let owner = ClientOwner::new(ClientUser::Leg(id, Purpose::Invite), cseq);
         let invite = core.send_request(now, invite, dialog.flow.clone(), owner);
@@ -122,6 +126,10 @@ impl Leg {
             .is_some_and(|(invite, _)| !invite.body().is_empty());
         let answered = self.answered_branch(core, now, response);
         self.note_methods(&response.headers);
+        self.adopt_terms(core, now, response);
+        if let Some(sdp) = &answered.sdp {
+            self.is_news(sdp);
+        }
         self.dialog.adopt(response);
         let Some(Ok(CSeq { sequence: cseq, .. })) = response.headers.typed::<CSeq>() else {
             return;
@@ -331,6 +339,8 @@ fn is_written_here(name: &HeaderName) -> bool {
             | HeaderName::Contact
             | HeaderName::Allow
             | HeaderName::Supported
+            | HeaderName::SessionExpires
+            | HeaderName::MinSe
             | HeaderName::Require
             | HeaderName::UserAgent
             | HeaderName::ContentType

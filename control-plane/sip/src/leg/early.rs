@@ -325,6 +325,7 @@ impl Leg {
                     incoming.exchange = Exchange::Settled(offer.clone());
                     self.refuse(core, now, key, 200);
                     let leg = self.id;
+                    self.is_news(&sdp);
                     core.emit(AgentEvent::AnswerInPrack { leg, sdp });
                 }
                 Exchange::Settled(local) => {
@@ -512,6 +513,9 @@ impl Leg {
         let cseq = self.dialog.next_cseq();
         let (mut update, flow) = dialog.request(Method::Update, cseq, core.random());
         super::client::offer_in(&mut update, dialog, offer);
+        self.session_rows()
+            .into_iter()
+            .for_each(|row| update.headers.push(row));
         self.send(core, now, update, flow, purpose)
     }
 

@@ -13,7 +13,7 @@ use sipx_sip::{HeaderName, Method, Request, Response};
 use trunkline_edge_api::MonoTime;
 
 use super::client::offer_in;
-use super::{Leg, PendingAck, Role, State};
+use super::{Leg, PendingAck, Role, State, terms_of};
 use crate::agent::core::{Core, Key, LegTimer, Purpose};
 use crate::agent::{AgentEvent, EndedBy, LegError};
 use crate::flow::Flow;
@@ -40,6 +40,8 @@ pub(super) enum Negotiation {
         tries: u8,
         method: OfferMethod,
     },
+    /// Our re-INVITE that only keeps the session alive waits for its final response.
+    Refreshing { invite: Key },
     /// Our INVITE had no offer, its 2xx made one, and our ACK owes the answer.
     LateOffer { invite: Key, cseq: u32 },
     /// Our re-INVITE met 491 and waits for its next try.
@@ -77,6 +79,11 @@ impl Leg {
         if body == Body::Unsupported {
             return self.reply(core, now, key, 415, Some((HeaderName::Accept, ACCEPT)));
         }
+        if let Err((status, least)) = terms_of(&core.config, &request.headers) {
+            let least = least.map(|secs| secs.to_string());
+            let extra = least.as_deref().map(|secs| (HeaderName::MinSe, secs));
+            return self.reply(core, now, key, status, extra);
+        }
         if method == OfferMethod::Update && body == Body::Empty {
             // A target refresh and nothing else.
             self.refresh(request, flow);
@@ -103,7 +110,7 @@ impl Leg {
                     _ => self.refuse(core, now, key, 491),
                 };
             }
-            State::Confirmed(Negotiation::OwnOffer { .. }) => {
+            State::Confirmed(Negotiation::OwnOffer { .. } | Negotiation::Refreshing { .. }) => {
                 return self.refuse(core, now, key, 491);
             }
             State::Confirmed(Negotiation::PeerOffer { .. } | Negotiation::LateOffer { .. }) => {
@@ -130,6 +137,7 @@ impl Leg {
                     request: key.clone(),
                     method,
                 });
+                self.is_news(&sdp);
                 core.emit(AgentEvent::Offer { leg: self.id, sdp });
             }
             Body::Empty | Body::Unsupported => {
@@ -153,10 +161,20 @@ impl Leg {
         self.reply(core, now, key, 500, Some((HeaderName::RetryAfter, &secs)));
     }
 
-    fn accept_update(&self, core: &mut Core, now: MonoTime, key: &Key, sdp: &Bytes) {
-        if let Ok(response) = self.dialog_response(core, key, 200, sdp) {
-            core.respond(now, key, response);
+    fn accept_update(&mut self, core: &mut Core, now: MonoTime, key: &Key, sdp: &Bytes) {
+        let Ok(mut response) = self.dialog_response(core, key, 200, sdp) else {
+            return;
+        };
+        // A session that nobody has answered has no timer yet.
+        if matches!(self.state, State::Answered(_) | State::Confirmed(_))
+            && let Some(request) = core.server_request(key)
+        {
+            let asked = request.headers.clone();
+            for row in self.accept_terms(core, now, &asked) {
+                response.headers.push(row);
+            }
         }
+        core.respond(now, key, response);
     }
 
     /// Answers the peer's offer.
@@ -255,16 +273,24 @@ impl Leg {
     }
 
     fn send_reinvite(&mut self, core: &mut Core, now: MonoTime, sdp: Bytes, tries: u8) {
-        let cseq = self.dialog.next_cseq();
-        let (mut invite, flow) = self.dialog.request(Method::Invite, cseq, core.random());
-        offer_in(&mut invite, &self.dialog, &sdp);
-        let invite = self.send(core, now, invite, flow, Purpose::Reinvite);
+        let invite = self.send_offer(core, now, &sdp);
         self.state = State::Confirmed(Negotiation::OwnOffer {
             invite,
             sdp,
             tries,
             method: OfferMethod::Invite,
         });
+    }
+
+    /// A re-INVITE with `sdp`.
+    pub(super) fn send_offer(&mut self, core: &mut Core, now: MonoTime, sdp: &Bytes) -> Key {
+        let cseq = self.dialog.next_cseq();
+        let (mut invite, flow) = self.dialog.request(Method::Invite, cseq, core.random());
+        offer_in(&mut invite, &self.dialog, sdp);
+        self.session_rows()
+            .into_iter()
+            .for_each(|row| invite.headers.push(row));
+        self.send(core, now, invite, flow, Purpose::Reinvite)
     }
 
     pub(super) fn retry_reinvite(&mut self, core: &mut Core, now: MonoTime) {
@@ -281,9 +307,12 @@ impl Leg {
         key: &Key,
         response: &Response,
     ) {
+        if self.refreshed_by_invite(core, now, key, response) {
+            return;
+        }
         let status = response.status;
         if status.is_success() {
-            return self.handle_reinvite_answer(core, key, response);
+            return self.handle_reinvite_answer(core, now, key, response);
         }
         let State::Confirmed(Negotiation::OwnOffer {
             invite, sdp, tries, ..
@@ -311,13 +340,16 @@ impl Leg {
         }
     }
 
-    fn handle_reinvite_answer(&mut self, core: &mut Core, key: &Key, response: &Response) {
+    fn handle_reinvite_answer(
+        &mut self,
+        core: &mut Core,
+        now: MonoTime,
+        key: &Key,
+        response: &Response,
+    ) {
         if self.acknowledge_again(core, response) {
             return;
         }
-        let Some(Ok(CSeq { sequence: cseq, .. })) = response.headers.typed::<CSeq>() else {
-            return;
-        };
         let is_open = matches!(
             &self.state,
             State::Confirmed(Negotiation::OwnOffer { invite, .. }) if invite == key
@@ -325,14 +357,11 @@ impl Leg {
         if is_open {
             self.dialog.refresh_target(&response.headers);
         }
-        // Those of earlier re-INVITEs are of no more use.
-        let first = self.invite_cseq;
-        self.acks.retain(|ack| ack.cseq == first);
-        let dialog = self.dialog.clone();
-        self.acknowledge(core, &dialog, key, cseq, &Bytes::new());
+        self.acknowledge_reinvite(core, key, response);
         if !is_open {
             return;
         }
+        self.adopt_terms(core, now, response);
         let answer = Body::sdp_of(&response.headers, response.body());
         let idle = State::Confirmed(Negotiation::Idle);
         let previous = std::mem::replace(&mut self.state, idle);
@@ -340,11 +369,26 @@ impl Leg {
         {
             self.local_sdp = sdp;
         }
+        if let Some(sdp) = &answer {
+            self.is_news(sdp);
+        }
         core.emit(AgentEvent::OfferAnswered {
             leg: self.id,
             // An offer that is accepted without an answer leaves nothing to agree on.
             result: answer.ok_or(488),
         });
+    }
+
+    /// Sends the ACK to the 2xx of a re-INVITE.
+    pub(super) fn acknowledge_reinvite(&mut self, core: &mut Core, key: &Key, response: &Response) {
+        let Some(Ok(CSeq { sequence: cseq, .. })) = response.headers.typed::<CSeq>() else {
+            return;
+        };
+        // Those of earlier re-INVITEs are of no more use.
+        let first = self.invite_cseq;
+        self.acks.retain(|ack| ack.cseq == first);
+        let dialog = self.dialog.clone();
+        self.acknowledge(core, &dialog, key, cseq, &Bytes::new());
     }
 
     /// No response to our re-INVITE.
@@ -355,6 +399,13 @@ impl Leg {
         key: &Key,
         status: u16,
     ) {
+        if matches!(
+            &self.state,
+            State::Confirmed(Negotiation::Refreshing { invite }) if invite == key
+        ) {
+            self.state = State::Confirmed(Negotiation::Idle);
+            return self.refresh_failed(core, now, status);
+        }
         if matches!(
             &self.state,
             State::Confirmed(Negotiation::OwnOffer { invite, .. }) if invite == key

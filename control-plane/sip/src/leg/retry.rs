@@ -1,5 +1,5 @@
 //! Requests of a leg that are sent again because their response asks for it: with credentials
-//! after 401 and 407 (RFC 3261 §22.2).
+//! after 401 and 407 (RFC 3261 §22.2), with a longer session interval after 422 (RFC 4028 §7.4).
 //!
 //! The new attempt has the Call-ID and tags of the one before, the next number and a branch of its
 //! own. CANCEL is never challenged (RFC 3261 §22.1): nobody could send it again.
@@ -7,9 +7,13 @@
 use sipx_sip::{Method, Request, Response};
 use trunkline_edge_api::MonoTime;
 
+use super::session::raise_interval;
 use super::{Leg, Negotiation, State};
 use crate::agent::core::{ClientOwner, ClientUser, Core, Key, Purpose};
 use crate::flow::Flow;
+
+/// How often the interval of one request is raised: by a proxy, and by the peer behind it.
+const RAISES_MAX: u8 = 3;
 
 impl Leg {
     /// Whether the request was sent again, so that `response` is not its end.
@@ -28,7 +32,7 @@ impl Leg {
         if !self.still_wants(key, purpose, &request) {
             return false;
         }
-        let mut answers = owner.answers;
+        let (mut answers, mut raises) = (owner.answers, owner.raises);
         let is_ready = match response.status.code() {
             401 | 407 => match &self.credentials {
                 Some(credentials) => {
@@ -36,6 +40,10 @@ impl Leg {
                 }
                 None => false,
             },
+            422 if raises < RAISES_MAX => {
+                raises += 1;
+                raise_interval(&mut request, response).is_some()
+            }
             _ => false,
         };
         if !is_ready {
@@ -46,6 +54,7 @@ impl Leg {
         let owner = ClientOwner {
             cseq,
             answers,
+            raises,
             ..owner
         };
         self.transactions += 1;
@@ -66,10 +75,14 @@ impl Leg {
             },
             Purpose::Reinvite => matches!(
                 &self.state,
-                State::Confirmed(Negotiation::OwnOffer { invite, .. }) if invite == key
+                State::Confirmed(
+                    Negotiation::OwnOffer { invite, .. } | Negotiation::Refreshing { invite }
+                ) if invite == key
             ),
             Purpose::Farewell => request.method == Method::Bye,
-            Purpose::Info | Purpose::Update | Purpose::Prack => !self.is_terminated(),
+            Purpose::Info | Purpose::Update | Purpose::Prack | Purpose::Refresh => {
+                !self.is_terminated()
+            }
             Purpose::Notify => self.peer_refer.is_some(),
             Purpose::Refer => self.own_refer.is_some(),
         }
@@ -82,9 +95,12 @@ impl Leg {
                 self.invite_cseq = cseq;
                 *state = State::Calling { invite: again };
             }
-            (Purpose::Reinvite, State::Confirmed(Negotiation::OwnOffer { invite, .. })) => {
-                *invite = again;
-            }
+            (
+                Purpose::Reinvite,
+                State::Confirmed(
+                    Negotiation::OwnOffer { invite, .. } | Negotiation::Refreshing { invite },
+                ),
+            ) => *invite = again,
             (Purpose::Update, State::Confirmed(Negotiation::OwnOffer { invite, .. }))
                 if invite == old =>
             {

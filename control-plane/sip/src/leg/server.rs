@@ -24,6 +24,7 @@ impl Leg {
         let incoming = Box::new(Incoming::new(invite, cseq, request));
         let mut leg = Self::new(id, Role::Server, dialog, State::Incoming(incoming));
         leg.note_methods(&request.headers);
+        leg.is_news(request.body());
         leg.transactions = 1;
         leg.merge_key = Some(merge_key);
         leg
@@ -98,12 +99,16 @@ impl Leg {
         sdp: &Bytes,
         made_offer: bool,
     ) -> Result<PendingAck, LegError> {
-        let response = self.dialog_response(core, key, 200, sdp)?;
+        let mut response = self.dialog_response(core, key, 200, sdp)?;
         let request = core.server_request(key).ok_or(LegError::WrongState)?;
         let cseq = match request.headers.typed::<CSeq>() {
             Some(Ok(cseq)) => cseq.sequence,
             _ => return Err(LegError::WrongState),
         };
+        let asked = request.headers.clone();
+        for row in self.accept_terms(core, now, &asked) {
+            response.headers.push(row);
+        }
         let (response, flow) = core
             .respond(now, key, response)
             .ok_or(LegError::WrongState)?;
@@ -166,6 +171,9 @@ impl Leg {
                 core.cancel_timer(pending.timer);
                 let sdp = sdp.filter(|_| pending.made_offer);
                 self.state = State::Confirmed(Negotiation::Idle);
+                if let Some(sdp) = &sdp {
+                    self.is_news(sdp);
+                }
                 core.emit(AgentEvent::Confirmed { leg: self.id, sdp });
             }
             State::Confirmed(Negotiation::AwaitingAck(pending)) if fits(pending) => {
@@ -173,6 +181,7 @@ impl Leg {
                 let sdp = sdp.filter(|_| pending.made_offer);
                 self.state = State::Confirmed(Negotiation::Idle);
                 if let Some(sdp) = sdp {
+                    self.is_news(&sdp);
                     core.emit(AgentEvent::AnswerInAck { leg: self.id, sdp });
                 }
             }

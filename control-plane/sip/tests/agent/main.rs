@@ -8,6 +8,7 @@ mod reliable;
 mod renegotiation;
 mod requests;
 mod routing;
+mod sessions;
 mod simulation;
 mod support;
 mod transfer;

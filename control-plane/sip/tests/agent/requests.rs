@@ -240,7 +240,7 @@ fn request_that_demands_an_option_inside_a_dialog_gets_420() {
     let mut bench = Bench::new();
     let (_, tag) = bench.incoming_confirmed();
     let update = in_dialog("UPDATE", "in-1", 2, "z9hG4bK2", &tag, OFFER);
-    bench.receive(&update.replace("Max-Forwards", "Require: timer\r\nMax-Forwards"));
+    bench.receive(&update.replace("Max-Forwards", "Require: precondition\r\nMax-Forwards"));
     assert_eq!(bench.sent_one().label(), "420 UPDATE");
     assert!(bench.events().is_empty());
 }
