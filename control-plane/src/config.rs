@@ -77,6 +77,19 @@ pub static SIP: SectionSpec = SectionSpec {
                      outside a dialog get 503.",
         },
         KeySpec {
+            name: "session_expires_secs",
+            form: "0, or a number from 90 to 86400",
+            default: KeyDefault::Literal("1800"),
+            effect: "Seconds after which a call ends whose peer knows session timers (RFC 4028) and is gone. \
+                     Half of it is the time between refreshes. 0: only where the peer asks.",
+        },
+        KeySpec {
+            name: "session_expires_min_secs",
+            form: "a number from 90 to 86400",
+            default: KeyDefault::Literal("90"),
+            effect: "Shortest such time a peer may ask for; a shorter one gets 422.",
+        },
+        KeySpec {
             name: "registrations_max",
             form: "a number from 1 to 1000000",
             default: KeyDefault::Literal("20000"),
@@ -210,6 +223,10 @@ pub struct SipConfig {
     pub calls_max: u32,
     /// SIP transactions at one time, 16 … 1,000,000.
     pub transactions_max: u32,
+    /// Seconds until a session ends that nobody refreshes: 0, or 90 … 86,400.
+    pub session_expires_secs: u32,
+    /// Shortest such interval that a peer may ask for, 90 … 86,400.
+    pub session_expires_min_secs: u32,
     /// Registered phones at one time, 1 … 1,000,000.
     pub registrations_max: u32,
     /// What peers can make the transports hold.
@@ -328,6 +345,14 @@ impl SipConfig {
         let ring_timeout_secs = section.value("ring_timeout_secs", |v| v.as_number(1..=600));
         let calls_max = section.value("calls_max", |v| v.as_number(1..=100_000));
         let transactions_max = section.value("transactions_max", |v| v.as_number(16..=1_000_000));
+        let session_expires_secs = section.value("session_expires_secs", |v| {
+            match v.as_number(0..=86_400)? {
+                secs @ (0 | 90..) => Some(secs),
+                _ => None,
+            }
+        });
+        let session_expires_min_secs =
+            section.value("session_expires_min_secs", |v| v.as_number(90..=86_400));
         let registrations_max = section.value("registrations_max", |v| v.as_number(1..=1_000_000));
         let limits = sip::limits(&reader.section(&SIP_LIMITS));
         let sockets = listen.as_deref().unwrap_or_default();
@@ -342,6 +367,8 @@ impl SipConfig {
             ring_timeout_secs: ring_timeout_secs?,
             calls_max: calls_max?,
             transactions_max: transactions_max?,
+            session_expires_secs: session_expires_secs?,
+            session_expires_min_secs: session_expires_min_secs?,
             registrations_max: registrations_max?,
             limits: limits?,
             tls: tls?,

@@ -162,6 +162,8 @@ fn new_switch(config: &ControlConfig, epoch: Epoch) -> anyhow::Result<Switch> {
         media: config.media_policy.clone(),
         calls_max: config.sip.calls_max as usize,
         transactions_max: config.sip.transactions_max as usize,
+        session_expires_secs: config.sip.session_expires_secs,
+        session_expires_min_secs: config.sip.session_expires_min_secs,
         registrar: config.registrar.clone(),
         media_addresses,
         trace_bytes_max: config.trace.bytes_max,

@@ -74,6 +74,10 @@ pub struct SwitchConfig {
     pub calls_max: usize,
     /// SIP transactions at one time.
     pub transactions_max: usize,
+    /// Seconds until a session ends that nobody refreshes; 0: only where the peer asks.
+    pub session_expires_secs: u32,
+    /// Shortest such interval that a peer may ask for, seconds.
+    pub session_expires_min_secs: u32,
     /// How phones register.
     pub registrar: RegistrarConfig,
     /// The edge's media addresses.
@@ -168,6 +172,8 @@ impl Switch {
             transactions_max: config.transactions_max,
             // Two legs a call, and as many again that are still saying goodbye.
             legs_max: config.calls_max.saturating_mul(4),
+            session_expires_secs: config.session_expires_secs,
+            min_se_secs: config.session_expires_min_secs,
             ..AgentConfig::default()
         };
         let digest_config = DigestConfig {

@@ -51,6 +51,10 @@ fn values_that_cannot_work_are_refused_with_line_key_and_form() {
         ("[sip]\nring_timeout_secs = 0\n", "ring_timeout_secs = 0"),
         ("[sip]\ncalls_max = 1.5\n", "calls_max = 1.5"),
         (
+            "[sip]\nsession_expires_secs = 60\n",
+            "session_expires_secs = 60",
+        ),
+        (
             "[http]\nlisten = \"0.0.0.0:8080\"\n",
             "listen = \"0.0.0.0:8080\"",
         ),

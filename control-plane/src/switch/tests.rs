@@ -91,6 +91,8 @@ impl Bench {
             media_timeouts: MediaTimeouts::OFF,
             calls_max: 10,
             transactions_max: 100,
+            session_expires_secs: 1_800,
+            session_expires_min_secs: 90,
             registrar: RegistrarConfig {
                 bindings_max: 10,
                 ..RegistrarConfig::default()

@@ -300,8 +300,8 @@ impl Core {
             return;
         }
         let tag = tag.unwrap_or_else(|| stateless_tag(request));
+        // What lacks a header that a response copies was counted as malformed by its form.
         let Some(mut response) = response_to(request, status, reason, Some(tag)) else {
-            self.counters.malformed += 1;
             return;
         };
         if let Some((name, value)) = extra {

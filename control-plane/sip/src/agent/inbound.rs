@@ -190,7 +190,7 @@ impl Agent {
             });
         }
         let merge_key = merge_key(request);
-        if self.by_merge_key.contains_key(&merge_key) {
+        if self.by_merge_key.contains_key(&merge_key) || self.is_own_invite(request) {
             return Err(Refusal::new(482));
         }
         if self.live_legs >= self.core.config.legs_max {
@@ -221,6 +221,21 @@ impl Agent {
             });
         }
         Ok(())
+    }
+
+    /// Whether an INVITE of ours has come back as it was: a loop (RFC 3261 §16.3). One whose target
+    /// was changed on its way is a call of its own; how often it may pass here is for
+    /// `Max-Forwards` to say.
+    fn is_own_invite(&self, request: &Request) -> bool {
+        let Some(Ok(from)) = request.headers.typed::<From>() else {
+            return false;
+        };
+        let leg = from
+            .tag()
+            .and_then(LocalTag::parse)
+            .and_then(|tag| self.by_tag.get(&tag))
+            .and_then(|id| self.legs.get(id));
+        leg.is_some_and(|leg| leg.is_calling(&self.core, request))
     }
 
     /// The leg that an INVITE would take the place of.

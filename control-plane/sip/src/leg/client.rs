@@ -91,6 +91,19 @@ impl Leg {
         }
     }
 
+    /// Whether `request` is the INVITE of this leg, which nobody has answered yet.
+    pub(crate) fn is_calling(&self, core: &Core, request: &Request) -> bool {
+        let (State::Calling { invite } | State::Proceeding { invite }) = &self.state else {
+            return false;
+        };
+        let call_id = request.headers.value(&HeaderName::CallId);
+        let is_call = call_id.is_some_and(|call_id| call_id[..] == self.dialog.call_id[..]);
+        is_call
+            && core
+                .client_request(invite)
+                .is_some_and(|(invite, _)| invite.uri.equivalent(&request.uri))
+    }
+
     /// Whether the INVITE `key` is the one that will form the dialog.
     fn is_waiting_for(&self, key: &Key) -> bool {
         match &self.state {

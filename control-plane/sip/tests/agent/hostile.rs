@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 use sipx_sip::{HeaderName, Limits, parse_datagram};
-use trunkline_sip::AgentEvent;
+use trunkline_sip::{AgentEvent, ClientCredentials};
 
 use crate::support::*;
 
@@ -138,6 +138,31 @@ fn corpus() -> Vec<String> {
         reply(&invite_out, 180, "b1", ANSWER),
         reply(&invite_out, 200, "b1", ANSWER),
         reply(&invite_out, 486, "b1", ""),
+        reply(&invite_out, 422, "b1", "").replace("Contact", "Min-SE: 3600\r\nContact"),
+        reply(&invite_out, 401, "b1", "").replace(
+            "Contact",
+            "WWW-Authenticate: Digest realm=\"r\", nonce=\"n\", qop=\"auth\"\r\nContact",
+        ),
+        reply(&invite_out, 183, "b1", ANSWER)
+            .replace("Contact", "Require: 100rel\r\nRSeq: 1\r\nContact"),
+        from_callee(&invite_out, "UPDATE", 1, "z9hG4bKv", OFFER),
+        invite("in-1", "z9hG4bKi", OFFER).replace(
+            "Contact",
+            "Supported: 100rel, timer\r\nSession-Expires: 90;refresher=uac\r\nContact",
+        ),
+        invite("in-2", "z9hG4bKj", "").replace("Contact", "Require: 100rel\r\nContact"),
+        in_dialog("PRACK", "in-1", 2, "z9hG4bKp", tag, OFFER)
+            .replace("Contact", "RAck: 1 1 INVITE\r\nContact"),
+        in_dialog("REFER", "in-1", 6, "z9hG4bKq", tag, "").replace(
+            "Contact",
+            "Refer-To: <sip:b@h?Replaces=c%3Bto-tag%3D1%3Bfrom-tag%3D2>\r\nContact",
+        ),
+        in_dialog("NOTIFY", "in-1", 7, "z9hG4bKn", tag, "SIP/2.0 200 OK").replace(
+            "Contact",
+            "Event: refer\r\nSubscription-State: active;expires=60\r\nContact",
+        ),
+        in_dialog("SUBSCRIBE", "in-1", 8, "z9hG4bKs", tag, "")
+            .replace("Contact", "Event: refer\r\nExpires: 0\r\nContact"),
         good_options(),
     ]
 }
@@ -205,14 +230,26 @@ proptest! {
         let corpus = corpus();
         let mut bench = Bench::new();
         // The same call that the corpus answers, so that its responses find their transaction.
-        let mut legs = vec![bench.outgoing().0];
+        let mut request = invite_request(bench.flow.clone());
+        let us = ClientCredentials::with_password("us", "s3cret");
+        request.credentials = Some(std::sync::Arc::new(us));
+        let mut legs = vec![bench.agent.invite(bench.now, request).expect("sends")];
+        let mut ours: Option<String> = None;
         for (index, (pick, mutations)) in picks.iter().enumerate() {
-            let base = corpus[pick % corpus.len()].clone().into_bytes();
+            let mut base = corpus[pick % corpus.len()].clone();
+            // The peer's requests name the dialog that there is.
+            if let Some(tag) = &ours {
+                base = base.replace("0123456789abcdef", tag);
+            }
+            let base = base.into_bytes();
             feed(&mut bench, &mutate(&corpus, base, mutations));
             for event in bench.events() {
                 match event {
                     AgentEvent::Invite { leg, .. } => {
                         legs.push(leg);
+                        if answers & 0x80 != 0 {
+                            bench.agent.provisional(bench.now, leg, 183, Some(body(ANSWER))).expect("new leg");
+                        }
                         if answers & 1 << (index % 8) != 0 {
                             bench.agent.answer(bench.now, leg, body(ANSWER)).expect("new leg");
                         }
@@ -220,10 +257,17 @@ proptest! {
                     AgentEvent::Offer { leg, .. } => {
                         bench.agent.accept_offer(bench.now, leg, body(ANSWER)).expect("offer");
                     }
+                    AgentEvent::Refer { leg, .. } => {
+                        bench.agent.accept_refer(bench.now, leg).expect("it waits");
+                    }
                     _ => {}
                 }
             }
-            bench.sent();
+            for sent in bench.sent() {
+                if sent.label().ends_with(" INVITE") {
+                    ours = Some(sent.tag(HeaderName::To));
+                }
+            }
             bench.advance(700);
         }
         bench.events();

@@ -1,8 +1,11 @@
 //! The user agent against scripted peers and against itself over a bad network.
 
+mod carriers;
 mod challenges;
+mod differential;
 mod digits;
 mod hostile;
+mod loops;
 mod races;
 mod reliable;
 mod renegotiation;
@@ -11,4 +14,5 @@ mod routing;
 mod sessions;
 mod simulation;
 mod support;
+mod torture;
 mod transfer;

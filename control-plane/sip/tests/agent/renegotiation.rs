@@ -490,3 +490,40 @@ fn re_invite_from_a_new_connection_moves_the_dialog_there() {
         Some(trunkline_sip::ConnectionId(2))
     );
 }
+
+#[test]
+fn update_that_crosses_our_re_invite_gets_491_and_both_go_on() {
+    let mut bench = Bench::new();
+    let (leg, invite) = bench.outgoing_confirmed();
+    bench
+        .agent
+        .reinvite(bench.now, leg, body(ANSWER))
+        .expect("stands");
+    let reinvite = bench.sent_one();
+    bench.receive(&from_callee(&invite, "UPDATE", 1, "z9hG4bKu1", OFFER));
+    assert_eq!(bench.sent_one().label(), "491 UPDATE");
+    bench.receive(&reply(&reinvite, 491, "b1", ""));
+    assert_eq!(bench.sent_one().label(), "ACK");
+    assert!(bench.events().is_empty());
+    // The peer does not own the Call-ID and comes first.
+    bench.advance(2_000);
+    bench.receive(&from_callee(&invite, "UPDATE", 2, "z9hG4bKu2", OFFER));
+    let events = bench.events();
+    let [
+        AgentEvent::OfferAnswered {
+            result: Err(491), ..
+        },
+        AgentEvent::Offer { .. },
+    ] = &events[..]
+    else {
+        panic!("{events:?}");
+    };
+    bench
+        .agent
+        .accept_offer(bench.now, leg, body(ANSWER))
+        .expect("waits");
+    assert_eq!(bench.sent_one().label(), "200 UPDATE");
+    bench.agent.hangup(bench.now, leg, None).expect("stands");
+    bench.events();
+    bench.assert_nothing_is_left();
+}

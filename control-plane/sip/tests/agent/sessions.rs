@@ -403,7 +403,7 @@ fn refresh_waits_for_an_open_offer_and_meets_glare() {
     assert_eq!(bench.sent_one().label(), "488 INVITE");
     bench.receive(&from_callee(&invite, "ACK", 1, "z9hG4bKr", ""));
     bench.advance(2_000);
-    let refresh = bench.sent_one();
+    let refresh = bench.sent().swap_remove(0);
     assert_eq!(refresh.label(), "INVITE");
     bench.receive(&from_callee(&invite, "UPDATE", 2, "z9hG4bKu", THEIRS));
     assert_eq!(bench.sent_one().label(), "491 UPDATE");

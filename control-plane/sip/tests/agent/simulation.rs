@@ -5,10 +5,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sipx_sip::{Limits, Message, parse_datagram, validate};
+use sipx_sip::{Limits, Message, Method, parse_datagram, validate};
 use trunkline_edge_api::MonoTime;
 use trunkline_sip::entropy::{Entropy, SeededEntropy};
-use trunkline_sip::{Agent, AgentConfig, AgentEvent, EndedBy, Flow, LegError, SipLegId};
+use trunkline_sip::{
+    Agent, AgentConfig, AgentEvent, EndedBy, Flow, LegError, ReferRequest, ReferTarget, SipLegId,
+};
 
 use crate::support::*;
 
@@ -17,6 +19,7 @@ const ADDRESSES: [&str; 2] = ["203.0.113.1:5060", "198.51.100.9:5060"];
 #[derive(Debug, Clone, Copy)]
 enum Action {
     Ring,
+    RingWithMedia,
     Answer,
     Reject,
     Cancel,
@@ -24,6 +27,9 @@ enum Action {
     Reinvite,
     AcceptOffer,
     RejectOffer,
+    Refer,
+    AnswerRefer,
+    TellRefer,
 }
 
 #[derive(Debug)]
@@ -57,6 +63,12 @@ struct Reached {
     refused_offers: u64,
     lost_glare: u64,
     byes: u64,
+    answered_late: u64,
+    early_offers: u64,
+    referred: u64,
+    told: u64,
+    pracks: u64,
+    updates: u64,
 }
 
 struct World {
@@ -69,6 +81,10 @@ struct World {
     serial: u64,
     alive: BTreeSet<(usize, SipLegId)>,
     ended: BTreeSet<(usize, SipLegId)>,
+    /// Legs whose INVITE had no offer.
+    late: BTreeSet<(usize, SipLegId)>,
+    /// Legs that are answered.
+    up: BTreeSet<(usize, SipLegId)>,
     reached: Reached,
 }
 
@@ -76,7 +92,12 @@ impl World {
     fn new(seed: u64, weather: Weather) -> Self {
         let party = |salt| {
             let entropy = SeededEntropy::new(seed.wrapping_mul(31).wrapping_add(salt));
-            Agent::new(AgentConfig::default(), Box::new(entropy))
+            // The least there is: sessions are refreshed before the last of them is hung up.
+            let config = AgentConfig {
+                session_expires_secs: 90,
+                ..AgentConfig::default()
+            };
+            Agent::new(config, Box::new(entropy))
         };
         Self {
             seed,
@@ -88,6 +109,8 @@ impl World {
             serial: 0,
             alive: BTreeSet::new(),
             ended: BTreeSet::new(),
+            late: BTreeSet::new(),
+            up: BTreeSet::new(),
             reached: Reached::default(),
         }
     }
@@ -113,10 +136,18 @@ impl World {
 
     fn call(&mut self, from: usize) {
         let flow = Flow::udp(address(ADDRESSES[from]), address(ADDRESSES[1 - from]));
+        let mut request = invite_request(flow);
+        let is_late = self.chance(25);
+        if is_late {
+            request.offer = bytes::Bytes::new();
+        }
         let leg = self.parties[from]
-            .invite(self.now, invite_request(flow))
+            .invite(self.now, request)
             .expect("there is room");
         self.alive.insert((from, leg));
+        if is_late {
+            self.late.insert((from, leg));
+        }
         if self.chance(30) {
             self.act_later(from, leg, 6_000, Action::Cancel);
         }
@@ -173,6 +204,7 @@ impl World {
         let agent = &mut self.parties[party];
         let result = match action {
             Action::Ring => agent.provisional(now, leg, 180, None),
+            Action::RingWithMedia => agent.provisional(now, leg, 183, Some(body(ANSWER))),
             Action::Answer => agent.answer(now, leg, body(ANSWER)),
             Action::Reject => agent.reject(now, leg, 486, None, Vec::new()),
             Action::Cancel => agent.cancel(now, leg),
@@ -180,6 +212,12 @@ impl World {
             Action::Reinvite => agent.reinvite(now, leg, body(OFFER)),
             Action::AcceptOffer => agent.accept_offer(now, leg, body(ANSWER)),
             Action::RejectOffer => agent.reject_offer(now, leg, 488),
+            Action::Refer => agent.refer(now, leg, &carol()),
+            Action::AnswerRefer if leg.to_string().ends_with('7') => {
+                agent.reject_refer(now, leg, 603)
+            }
+            Action::AnswerRefer => agent.accept_refer(now, leg),
+            Action::TellRefer => agent.notify_refer(now, leg, 200, None, true),
         };
         let known = self.alive.contains(&(party, leg));
         match result {
@@ -232,8 +270,13 @@ impl World {
         match event {
             AgentEvent::Invite { leg, .. } => {
                 self.alive.insert((party, leg));
-                if self.chance(70) {
-                    self.act_later(party, leg, 300, Action::Ring);
+                for action in [Action::Ring, Action::RingWithMedia] {
+                    if self.chance(60) {
+                        self.act_later(party, leg, 300, action);
+                    }
+                }
+                if self.chance(30) {
+                    self.act_later(party, leg, 3_000, Action::Reinvite);
                 }
                 match self.below(10) {
                     0 => {}
@@ -250,12 +293,21 @@ impl World {
                 );
             }
             AgentEvent::Answered { leg, sdp, .. } => {
-                assert!(sdp.is_some(), "seed {}: an answer", self.seed);
+                let is_late = self.late.contains(&(party, leg));
+                assert!(sdp.is_some() || is_late, "seed {}: an answer", self.seed);
                 self.reached.answered += 1;
+                self.reached.answered_late += u64::from(is_late);
+                self.up.insert((party, leg));
                 self.talk(party, leg);
             }
-            AgentEvent::Confirmed { leg, .. } => self.talk(party, leg),
+            AgentEvent::Confirmed { leg, .. } => {
+                self.up.insert((party, leg));
+                self.talk(party, leg);
+            }
             AgentEvent::Offer { leg, .. } => {
+                if !self.up.contains(&(party, leg)) {
+                    self.reached.early_offers += 1;
+                }
                 let action = if self.chance(75) {
                     Action::AcceptOffer
                 } else {
@@ -284,25 +336,32 @@ impl World {
             | AgentEvent::OfferCancelled { .. }
             | AgentEvent::AnswerInPrack { .. }
             | AgentEvent::AnswerInAck { .. } => {}
-            AgentEvent::Request { .. }
-            | AgentEvent::Refer { .. }
-            | AgentEvent::ReferAnswered { .. }
-            | AgentEvent::ReferProgress { .. }
-            | AgentEvent::Response { .. }
-            | AgentEvent::Digit { .. } => {
+            AgentEvent::Refer { leg, .. } => {
+                self.reached.referred += 1;
+                self.act_later(party, leg, 500, Action::AnswerRefer);
+                self.act_later(party, leg, 5_000, Action::TellRefer);
+            }
+            AgentEvent::ReferProgress { status, .. } => {
+                self.reached.told += u64::from(status == Some(200));
+            }
+            AgentEvent::ReferAnswered { .. } => {}
+            AgentEvent::Request { .. } | AgentEvent::Response { .. } | AgentEvent::Digit { .. } => {
                 panic!("seed {}: no such request is sent", self.seed)
             }
         }
     }
 
     fn talk(&mut self, party: usize, leg: SipLegId) {
+        if self.chance(40) {
+            self.act_later(party, leg, 4_000, Action::Refer);
+        }
         for _ in 0..2 {
             if self.chance(40) {
                 self.act_later(party, leg, 2_000, Action::Reinvite);
             }
         }
         if self.chance(60) {
-            self.act_later(party, leg, 5_000, Action::Hangup);
+            self.act_later(party, leg, 15_000, Action::Hangup);
         }
     }
 
@@ -340,6 +399,17 @@ impl World {
     }
 }
 
+fn carol() -> ReferRequest {
+    ReferRequest {
+        target: ReferTarget {
+            uri: uri("sip:carol@example.com"),
+            replaces: None,
+        },
+        referred_by: None,
+        wants_notify: true,
+    }
+}
+
 fn run_seeds(weather: Weather) -> Reached {
     let seeds = match std::env::var("TRUNKLINE_SIM_SEED") {
         Ok(seed) => vec![seed.parse().expect("TRUNKLINE_SIM_SEED is a number")],
@@ -361,6 +431,15 @@ fn run_seeds(weather: Weather) -> Reached {
         sum.refused_offers += reached.refused_offers;
         sum.lost_glare += reached.lost_glare;
         sum.byes += reached.byes;
+        sum.answered_late += reached.answered_late;
+        sum.early_offers += reached.early_offers;
+        sum.referred += reached.referred;
+        sum.told += reached.told;
+        for party in &world.parties {
+            let sent = &party.counters().requests_sent;
+            sum.pracks += sent.get(&Method::Prack);
+            sum.updates += sent.get(&Method::Update);
+        }
     }
     sum
 }
@@ -377,6 +456,12 @@ fn assert_all_reached(reached: &Reached) {
         refused_offers,
         lost_glare,
         byes,
+        answered_late,
+        early_offers,
+        referred,
+        told,
+        pracks,
+        updates,
     } = *reached;
     let counts = [
         answered,
@@ -386,6 +471,12 @@ fn assert_all_reached(reached: &Reached) {
         refused_offers,
         lost_glare,
         byes,
+        answered_late,
+        early_offers,
+        referred,
+        told,
+        pracks,
+        updates,
     ];
     assert!(counts.iter().all(|&count| count > 0), "{reached:?}");
     assert!(answered > 400, "{reached:?}");
