@@ -77,8 +77,8 @@ pub enum RecordingForm {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Ear {
-    /// Digits as tones (ITU-T Q.24). What is found goes on as telephone events where the other side
-    /// takes them.
+    /// Digits as tones (ITU-T Q.24). What is found goes on as telephone events where that side
+    /// agreed on none and the other one did.
     Tones,
     /// Whether the side speaks.
     Activity,

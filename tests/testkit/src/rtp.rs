@@ -234,10 +234,33 @@ struct Record {
 /// What an endpoint is in the middle of saying.
 struct Stream {
     remote: SocketAddr,
-    speech: Speech,
+    source: Source,
     frame_index: usize,
     frames_left: usize,
     next: PacketHeader,
+}
+
+/// Where a stream's payloads come from.
+enum Source {
+    Speech(Speech),
+    /// Payloads of 20 ms, from the first again after the last, and what the timestamp rises by.
+    Payloads(Arc<[Vec<u8>]>, u32),
+}
+
+impl Source {
+    fn payload(&self, index: usize) -> &[u8] {
+        match self {
+            Self::Speech(speech) => speech.frame(index),
+            Self::Payloads(payloads, _) => &payloads[index % payloads.len()],
+        }
+    }
+
+    fn timestamp_step(&self) -> u32 {
+        match self {
+            Self::Speech(_) => FRAME_LEN as u32,
+            Self::Payloads(_, step) => *step,
+        }
+    }
 }
 
 impl RtpEndpoint {
@@ -251,6 +274,24 @@ impl RtpEndpoint {
     /// [`PTIME`], under a random SSRC and random first sequence number and timestamp (RFC 3550
     /// §5.1). A stream already running is replaced.
     pub fn speak(&self, remote: SocketAddr, payload_type: u8, speech: Speech, frames: usize) {
+        self.begin(remote, payload_type, Source::Speech(speech), frames);
+    }
+
+    /// The same with payloads of another codec, of 20 ms each, which begin again after the last;
+    /// each raises the timestamp by `timestamp_step`.
+    pub fn send_payloads(
+        &self,
+        remote: SocketAddr,
+        payload_type: u8,
+        (payloads, timestamp_step): (&[Vec<u8>], u32),
+        frames: usize,
+    ) {
+        assert!(!payloads.is_empty(), "nothing to send");
+        let source = Source::Payloads(payloads.into(), timestamp_step);
+        self.begin(remote, payload_type, source, frames);
+    }
+
+    fn begin(&self, remote: SocketAddr, payload_type: u8, source: Source, frames: usize) {
         let mut seed = [0u8; 10];
         getrandom::fill(&mut seed).expect("the kernel has entropy");
         let header = PacketHeader {
@@ -264,7 +305,7 @@ impl RtpEndpoint {
             .stream
             .replace(Stream {
                 remote,
-                speech,
+                source,
                 frame_index: 0,
                 frames_left: frames,
                 next: header,
@@ -437,17 +478,19 @@ impl EndpointShared {
         }
         stream.frames_left -= 1;
         let header = stream.next;
-        let frame = stream.speech.frame(stream.frame_index);
+        let frame = stream.source.payload(stream.frame_index).to_vec();
         stream.frame_index += 1;
         stream.next.marker = false;
         stream.next.sequence = header.sequence.wrapping_add(1);
-        stream.next.timestamp = header.timestamp.wrapping_add(FRAME_LEN as u32);
+        stream.next.timestamp = header
+            .timestamp
+            .wrapping_add(stream.source.timestamp_step());
         let remote = stream.remote;
         let last = stream.frames_left == 0;
 
         let mut datagram = Vec::with_capacity(RTP_HEADER_LEN + frame.len());
         header.write_to(&mut datagram);
-        datagram.extend_from_slice(frame);
+        datagram.extend_from_slice(&frame);
         if let Some(protection) = &mut *lock(&self.protection) {
             datagram = protection
                 .protect(&datagram)
@@ -456,7 +499,7 @@ impl EndpointShared {
         match self.socket.send_to(&datagram, remote) {
             Ok(_) => record.sent.push(SentPacket {
                 header,
-                payload: frame.to_vec(),
+                payload: frame,
                 datagram,
                 at: Instant::now(),
             }),

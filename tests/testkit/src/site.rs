@@ -145,6 +145,8 @@ pub struct Member {
     pub srtp: &'static str,
     /// Further lines of its section.
     pub more: String,
+    /// Further lines of its DID's section.
+    pub did_more: String,
 }
 
 impl Member {
@@ -160,7 +162,15 @@ impl Member {
             availability: Availability::Online,
             srtp: "off",
             more: String::new(),
+            did_more: String::new(),
         }
+    }
+
+    /// The same with further lines in the section of its DID.
+    #[must_use]
+    pub fn with_did_more(mut self, lines: &str) -> Self {
+        self.did_more = lines.to_owned();
+        self
     }
 
     /// The same with further lines in its section of the site file.
@@ -251,7 +261,7 @@ impl Site {
                 "\n[[member]]\ntenant = \"{tenant}\"\nextension = \"{}\"\nname = \"{}\"\n\
                  sip_user = \"{}\"\npassword_file = \"{}\"\navailability = \"{}\"\n\
                  srtp = \"{}\"\n{}\n\
-                 \n[[did]]\nnumber = \"{}\"\ntenant = \"{tenant}\"\nmember = \"{}\"\n",
+                 \n[[did]]\nnumber = \"{}\"\ntenant = \"{tenant}\"\nmember = \"{}\"\n{}",
                 member.extension,
                 member.user,
                 member.user,
@@ -261,6 +271,7 @@ impl Site {
                 member.more,
                 member.did,
                 member.extension,
+                member.did_more,
             );
         }
         site.push_str(&self.more);

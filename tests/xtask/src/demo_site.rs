@@ -112,6 +112,7 @@ impl DemoDirectory {
             availability: Availability::Online,
             srtp: "off",
             more: String::new(),
+            did_more: String::new(),
         });
         let site = Site {
             tenant: "demo".to_owned(),
