@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod node;
 pub mod operator;
 pub mod party;
+pub mod pin;
 pub mod resolver;
 pub mod routing;
 pub mod site;

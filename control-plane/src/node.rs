@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `main` | the call thread: everything in `CallThread` |
 //! | `store`, `cdr`, `http`, `operator` | what may wait for a disk or a client |
+//! | `pins` | the slow hashes of conference PINs |
 //!
 //! The call thread waits in one place, `CallThread::turn`, for all its sources at once, and asks
 //! no other thread for anything it would have to wait for.
@@ -33,8 +34,9 @@ use crate::health::Health;
 use crate::http::{self, HttpSources};
 use crate::metrics::{CallMetrics, Metrics, WorkerPage};
 use crate::operator::{self, OperatorRequest, OperatorSources};
+use crate::pin::{PinChecker, PinVerdict};
 use crate::store::{self, RoutingSnapshot, StoreOptions};
-use crate::switch::{Switch, SwitchConfig};
+use crate::switch::{CallKey, Switch, SwitchConfig};
 use crate::trace::exporter::Exporter;
 use crate::transport::{Inbound, Transport, TransportLimits};
 
@@ -122,6 +124,7 @@ pub fn run(config: &ControlConfig) -> anyhow::Result<()> {
             calls_asked: VecDeque::new(),
             actions_asked: ActionsAsked::default(),
             followers: Followers::default(),
+            pins: PinChecker::spawn()?,
             cdr,
             exporter,
             call_metrics: metrics.call_metrics()?,
@@ -202,6 +205,7 @@ enum Wake {
     Timeout,
     Routing,
     Operator(OperatorRequest),
+    PinChecked(CallKey, PinVerdict),
     Tick,
     Stop,
 }
@@ -219,6 +223,7 @@ struct CallThread {
     calls_asked: VecDeque<CallsAsked>,
     actions_asked: ActionsAsked,
     followers: Followers,
+    pins: PinChecker<CallKey>,
     cdr: CdrWriter,
     /// To the capture server, if there is one.
     exporter: Option<Exporter>,
@@ -284,6 +289,9 @@ impl CallThread {
                 self.switch.set_snapshot(routing);
             }
             Wake::Operator(request) => self.answer_operator(now, unix_ms, request),
+            Wake::PinChecked(key, verdict) => {
+                self.switch.handle_pin_checked(now, unix_ms, key, verdict);
+            }
             Wake::Tick => self.publish(now),
             Wake::Stop => return true,
         }
@@ -302,6 +310,7 @@ impl CallThread {
             _ = self.tick.tick() => Wake::Tick,
             Ok(()) = self.routing.changed() => Wake::Routing,
             Some(request) = self.operator_requests.recv() => Wake::Operator(request),
+            Some((key, verdict)) = self.pins.verdict() => Wake::PinChecked(key, verdict),
             _ = self.terminate.recv() => Wake::Stop,
             _ = self.interrupt.recv() => Wake::Stop,
         }
@@ -381,6 +390,13 @@ impl CallThread {
         while let Some(traced) = self.switch.poll_traced() {
             if let Some(exporter) = &self.exporter {
                 exporter.submit(traced);
+            }
+        }
+        while let Some(check) = self.switch.poll_pin_check() {
+            if let Err(key) = self.pins.check(check) {
+                let unchecked = PinVerdict::Unchecked;
+                self.switch
+                    .handle_pin_checked(monotonic_now(), unix_ms(), key, unchecked);
             }
         }
         if let EdgeState::Linked(link) = &mut self.edge {

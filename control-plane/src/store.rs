@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 mod connection;
 mod directory;
+mod pins;
 mod plan;
 mod recordings;
 mod records;

@@ -30,6 +30,7 @@ use trunkline_sip::{AgentCounters, Entropy, TransmitId};
 use crate::call::Input;
 use crate::cdr::{CallDirection, CallRecord, LegMedia, RecordingRecord};
 use crate::edge::{EdgeProxy, MediaEvent, WorkerInfo};
+use crate::pin::{PinCheck, PinVerdict};
 use crate::routing::Turns;
 use crate::store::RoutingSnapshot;
 use crate::trace::Trace;
@@ -51,7 +52,8 @@ pub use events::{
 pub use functions::Outcome;
 pub use rooms::{ConferenceAction, ConferenceView, MemberView};
 
-use calls::{CallKey, Entry, Seat};
+pub use calls::CallKey;
+use calls::{Entry, Seat};
 use events::EventLists;
 use rooms::Rooms;
 
@@ -147,6 +149,7 @@ pub struct Switch {
     records: VecDeque<CallRecord>,
     recordings: VecDeque<RecordingRecord>,
     outcomes: VecDeque<Outcome>,
+    pin_checks: VecDeque<PinCheck<CallKey>>,
     events: EventLists,
     /// Conferences that have been called.
     rooms: Rooms,
@@ -198,6 +201,7 @@ impl Switch {
             records: VecDeque::new(),
             recordings: VecDeque::new(),
             outcomes: VecDeque::new(),
+            pin_checks: VecDeque::new(),
             events: EventLists::default(),
             rooms: Rooms::default(),
             unix_ms: 0,
@@ -338,6 +342,23 @@ impl Switch {
     /// The next record of a recording to write.
     pub fn poll_recording(&mut self) -> Option<RecordingRecord> {
         self.recordings.pop_front()
+    }
+
+    /// The next PIN to be checked, which takes too long for the call thread.
+    pub fn poll_pin_check(&mut self) -> Option<PinCheck<CallKey>> {
+        self.pin_checks.pop_front()
+    }
+
+    /// Takes what came of a check.
+    pub fn handle_pin_checked(
+        &mut self,
+        now: MonoTime,
+        unix_ms: i64,
+        key: CallKey,
+        verdict: PinVerdict,
+    ) {
+        self.inputs.push_back((key, Input::PinChecked(verdict)));
+        self.turn(now, unix_ms);
     }
 
     /// The next command for `worker`; see [`EdgeProxy::peek_command`].

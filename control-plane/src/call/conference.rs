@@ -6,7 +6,7 @@
 //!                        MediaOpened ◀──────────────
 //!                        ConfigureMedia A, SetAudio ─▶
 //!  200, answer ◀──────── AnswerCaller ◀───────────── MediaConfigured
-//!    (with a PIN: digits ▶ DigitHeard … until it is right)
+//!    (with a PIN: digits ▶ DigitHeard …, CheckPin, PinChecked ◀ until it is right)
 //!                        Join ──────────────────────▶ mix
 //!  BYE ────────────────▶ LegEnded
 //!                        CloseMedia ────────────────▶
@@ -26,6 +26,7 @@ use super::{Input, Output};
 use crate::cdr::{CallRecord, CallResult, EndedBySide};
 use crate::edge::LocalPair;
 use crate::party::Dtmf;
+use crate::pin::{PinHash, PinVerdict};
 
 /// How long a caller may take for each try at the PIN, seconds.
 const PIN_PATIENCE_SECS: u64 = 20;
@@ -52,7 +53,7 @@ pub struct ConferenceSetup {
     /// How the caller's digits travel.
     pub dtmf: Dtmf,
     /// What the caller has to enter; `None`: nothing.
-    pub pin: Option<Pin>,
+    pub pin: Option<PinHash>,
 }
 
 /// Digits that open a conference. They print redacted.
@@ -77,6 +78,8 @@ enum State {
         tries: u8,
         give_up_at: MonoTime,
     },
+    /// What was entered is being checked.
+    Checking { tries: u8, give_up_at: MonoTime },
     /// In the conference.
     Joined,
     /// The last figures are awaited.
@@ -119,7 +122,9 @@ impl ConferenceCall {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<MonoTime> {
         match self.state {
-            State::Asking { give_up_at, .. } => Some(give_up_at),
+            State::Asking { give_up_at, .. } | State::Checking { give_up_at, .. } => {
+                Some(give_up_at)
+            }
             _ => None,
         }
     }
@@ -135,7 +140,7 @@ impl ConferenceCall {
     pub fn state_name(&self) -> &'static str {
         match self.state {
             State::OpeningMedia | State::Answering => "opening",
-            State::Asking { .. } => "asking",
+            State::Asking { .. } | State::Checking { .. } => "asking",
             State::Joined => "up",
             State::Closing => "closing",
             State::Closed => "closed",
@@ -151,7 +156,10 @@ impl ConferenceCall {
                 self.reject(now, CallResult::Failed, 503, Some("No Media"));
             }
             (State::Answering, Input::MediaConfigured) => self.answered(now),
-            (State::Asking { .. } | State::Joined, Input::MediaConfigured) => {
+            (
+                State::Asking { .. } | State::Checking { .. } | State::Joined,
+                Input::MediaConfigured,
+            ) => {
                 self.outputs.extend(self.held.drain(..));
             }
 
@@ -161,10 +169,15 @@ impl ConferenceCall {
             (State::Asking { .. }, Input::DigitSaid { digit, .. }) => {
                 self.take_digit(now, digit.digit);
             }
-            (State::Asking { .. }, Input::Timeout) => self.refuse_pin(now),
+            (&State::Checking { tries, .. }, Input::PinChecked(verdict)) => match verdict {
+                PinVerdict::Right => self.open_the_door(),
+                PinVerdict::Wrong => self.refuse_pin(now),
+                PinVerdict::Unchecked => self.ask(now, tries),
+            },
+            (State::Asking { .. } | State::Checking { .. }, Input::Timeout) => self.refuse_pin(now),
 
             (
-                State::Asking { .. } | State::Joined,
+                State::Asking { .. } | State::Checking { .. } | State::Joined,
                 Input::Offer {
                     leg: LegIndex::A,
                     sdp,
@@ -184,18 +197,27 @@ impl ConferenceCall {
             (State::OpeningMedia | State::Answering, Input::LegEnded { .. }) => {
                 self.end(now, CallResult::Canceled, EndedBySide::Caller, None);
             }
-            (State::Asking { .. } | State::Joined, Input::LegEnded { by, .. }) => {
+            (
+                State::Asking { .. } | State::Checking { .. } | State::Joined,
+                Input::LegEnded { by, .. },
+            ) => {
                 let side = match by {
                     EndedBy::Bye => EndedBySide::Caller,
                     _ => EndedBySide::Node,
                 };
                 self.end(now, CallResult::Answered, side, None);
             }
-            (State::Asking { .. } | State::Joined, Input::MediaTimedOut { kind, .. }) => {
+            (
+                State::Asking { .. } | State::Checking { .. } | State::Joined,
+                Input::MediaTimedOut { kind, .. },
+            ) => {
                 self.setup.record.end_cause = Some(kind.into());
                 self.end(now, CallResult::Answered, EndedBySide::Node, None);
             }
-            (State::Asking { .. } | State::Joined, Input::MediaRefused { reason }) => {
+            (
+                State::Asking { .. } | State::Checking { .. } | State::Joined,
+                Input::MediaRefused { reason },
+            ) => {
                 self.setup.record.end_cause = Some(reason.into());
                 self.end(now, CallResult::Answered, EndedBySide::Node, None);
             }
@@ -203,7 +225,7 @@ impl ConferenceCall {
                 self.end(now, CallResult::Answered, EndedBySide::Node, None);
             }
             (
-                State::Answering | State::Asking { .. } | State::Joined,
+                State::Answering | State::Asking { .. } | State::Checking { .. } | State::Joined,
                 Input::MediaClosed { legs, .. },
             ) => {
                 self.end(now, CallResult::Failed, EndedBySide::Node, None);
@@ -213,7 +235,7 @@ impl ConferenceCall {
             (State::OpeningMedia | State::Answering, Input::Shutdown) => {
                 self.reject(now, CallResult::Failed, 503, Some("Shutting Down"));
             }
-            (State::Asking { .. } | State::Joined, Input::Shutdown) => {
+            (State::Asking { .. } | State::Checking { .. } | State::Joined, Input::Shutdown) => {
                 self.end(now, CallResult::Answered, EndedBySide::Node, None);
             }
 
@@ -295,25 +317,50 @@ impl ConferenceCall {
 
     /// The PIN is complete with its last digit, or with `#`.
     fn take_digit(&mut self, now: MonoTime, digit: Digit) {
-        let (State::Asking { digits, .. }, Some(pin)) = (&mut self.state, &self.setup.pin) else {
+        let (
+            State::Asking {
+                digits,
+                tries,
+                give_up_at,
+            },
+            Some(pin),
+        ) = (&mut self.state, &self.setup.pin)
+        else {
             return;
         };
         let is_end = digit.as_char() == '#';
+        if is_end && digits.0.is_empty() {
+            // It ends what was wrong and has been refused.
+            return;
+        }
         if !is_end {
             digits.0.push(digit.as_char());
         }
-        if *digits == *pin {
-            self.outputs
-                .push_back(Output::SetDigits(LegIndex::A, LegFunctions::default()));
-            self.join();
-        } else if is_end || digits.0.len() >= pin.0.len() {
+        if digits.0.len() == pin.digit_count() {
+            let (entered, pin) = (std::mem::take(digits), pin.clone());
+            self.state = State::Checking {
+                tries: *tries,
+                give_up_at: *give_up_at,
+            };
+            self.outputs.push_back(Output::CheckPin(entered, pin));
+        } else if is_end {
             self.refuse_pin(now);
         }
     }
 
+    fn open_the_door(&mut self) {
+        self.outputs
+            .push_back(Output::SetDigits(LegIndex::A, LegFunctions::default()));
+        self.join();
+    }
+
     fn refuse_pin(&mut self, now: MonoTime) {
         match self.state {
-            State::Asking { tries, .. } if tries < PIN_TRIES_MAX => self.ask(now, tries + 1),
+            State::Asking { tries, .. } | State::Checking { tries, .. }
+                if tries < PIN_TRIES_MAX =>
+            {
+                self.ask(now, tries + 1);
+            }
             _ => self.end(now, CallResult::Answered, EndedBySide::Node, None),
         }
     }

@@ -187,6 +187,7 @@ fn names(outputs: &[Output]) -> Vec<String> {
             }
             Output::SayDigit(leg, digit) => format!("say {} {leg:?}", digit.digit.as_char()),
             Output::PlayTone(_) => "tone".to_owned(),
+            Output::CheckPin(..) => "check".to_owned(),
             Output::Join => "join".to_owned(),
             Output::OpenMedia => "open".to_owned(),
             Output::ConfigureMedia(leg, _) => format!("configure {leg:?}"),

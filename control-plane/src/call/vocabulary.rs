@@ -9,10 +9,12 @@ use trunkline_sip::InfoDigit;
 use trunkline_sip::agent::{EndedBy, InviteRequest};
 use trunkline_sip::offer_answer::Conversion;
 
+use super::Pin;
 use super::{Cause, ForkId, Round, Withdrawal};
 use crate::cdr::CallRecord;
 use crate::edge::{LocalPair, MediaRefused};
 use crate::party::Dtmf;
+use crate::pin::{PinHash, PinVerdict};
 
 /// What a side hears from us while the other side is not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,6 +95,8 @@ pub enum Input {
         /// Which key, for how long.
         digit: InfoDigit,
     },
+    /// What came of [`Output::CheckPin`].
+    PinChecked(PinVerdict),
     /// The leg could not become part of its conference.
     NotJoined,
     /// A leg offers new SDP in mid-call (re-INVITE or UPDATE).
@@ -154,6 +158,8 @@ pub enum Output {
     SayDigit(LegIndex, InfoDigit),
     /// Play a tone to the caller, once.
     PlayTone(Tone),
+    /// Find out whether the caller has entered the PIN; [`Input::PinChecked`] follows.
+    CheckPin(Pin, PinHash),
     /// Make the caller part of its conference.
     Join,
     /// End the media session; [`Input::MediaClosed`] is owed in return, at once when there is none.

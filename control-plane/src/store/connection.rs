@@ -9,7 +9,7 @@ use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, SqlSafeStr, SqliteConnection};
 
-use super::{StoreError, StoreOptions};
+use super::{StoreError, StoreOptions, pins};
 
 /// SQLite result codes, <https://www.sqlite.org/rescode.html>; the low byte is the primary code.
 const SQLITE_BUSY: i32 = 5;
@@ -106,6 +106,7 @@ pub(super) async fn open(options: &StoreOptions) -> Result<SqliteConnection, Sto
             }
             other => failed(other.to_string()),
         })?;
+    pins::hash_clear(&mut connection).await?;
     Ok(connection)
 }
 

@@ -10,14 +10,14 @@ use sqlx::{Connection, SqliteConnection};
 
 use super::connection::translate;
 use super::plan::{
-    self, Action, Fields, ObjectKey, ObjectKind, Origin, Plan, Stored, StoredObject,
+    self, Action, Fields, ObjectKey, ObjectKind, Origin, Pins, Plan, Stored, StoredObject,
 };
 use super::records::{column, named, optional_named};
 use super::snapshot::{ConferenceRoute, MemberRoute, RoutingSnapshot, TenantSounds, TrunkRoute};
-use super::{ApplyOptions, StoreError};
-use crate::call::Pin;
+use super::{ApplyOptions, StoreError, pins};
 use crate::credential::Credential;
 use crate::party::{EarlyMedia, PartyAudio, RecordCalls};
+use crate::pin::PinHash;
 use crate::site::{
     Availability, Conference, Did, E164, Extension, ForwardEvent, Forwards, Group, InterfaceName,
     Member, Name, Route, Site, Tenant, Trunk,
@@ -338,7 +338,7 @@ fn conference_route(row: &SqliteRow) -> Result<ConferenceRoute, StoreError> {
         tenant: named(row, "tenant")?,
         name: named(row, "name")?,
         did: named(row, "did")?,
-        pin: column::<Option<String>>(row, "pin")?.map(Pin),
+        pin: optional_named(row, "pin")?,
         announce: column(row, "announce")?,
         join_muted: column(row, "join_muted")?,
         record: named(row, "record")?,
@@ -491,13 +491,14 @@ pub(super) async fn apply(
     } else {
         "BEGIN IMMEDIATE"
     };
+    let pins = pins::hashed(connection, site).await?;
     let mut transaction = connection.begin_with(begin).await.map_err(translate)?;
     let stored = stored(&mut transaction).await?;
-    let plan = plan::plan(site, &stored, options.prune).map_err(StoreError::Conflict)?;
+    let plan = plan::plan(site, &pins, &stored, options.prune).map_err(StoreError::Conflict)?;
     if options.dry_run || plan.changes.is_empty() {
         transaction.rollback().await.map_err(translate)?;
     } else {
-        carry_out(&mut transaction, &plan, site).await?;
+        carry_out(&mut transaction, &plan, site, &pins).await?;
         transaction.commit().await.map_err(translate)?;
     }
     Ok(plan)
@@ -604,7 +605,7 @@ async fn stored(connection: &mut SqliteConnection) -> Result<Stored, StoreError>
         let route = conference_route(&row)?;
         let fields = plan::conference_base_fields(
             route.did.as_str(),
-            route.pin.as_ref().map(|pin| pin.0.as_str()),
+            route.pin.as_ref(),
             [route.announce, route.join_muted],
             route.record,
         );
@@ -630,6 +631,7 @@ async fn carry_out(
     connection: &mut SqliteConnection,
     plan: &Plan,
     site: &Site,
+    pins: &Pins,
 ) -> Result<(), StoreError> {
     let actions: BTreeMap<ObjectKey, Action> = plan
         .changes
@@ -686,8 +688,9 @@ async fn carry_out(
         }
     }
     for conference in &site.conferences {
-        if actions.contains_key(&plan::conference_key(conference)) {
-            put_conference(connection, conference).await?;
+        let key = plan::conference_key(conference);
+        if actions.contains_key(&key) {
+            put_conference(connection, conference, pins.get(&key)).await?;
         }
     }
     for key in deleted(ObjectKind::Group) {
@@ -788,6 +791,7 @@ async fn put_route(connection: &mut SqliteConnection, route: &Route) -> Result<(
 async fn put_conference(
     connection: &mut SqliteConnection,
     conference: &Conference,
+    pin: Option<&PinHash>,
 ) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO conferences (tenant_id, name, did, pin, announce, join_muted, record, \
@@ -799,7 +803,7 @@ async fn put_conference(
     .bind(conference.tenant.as_str())
     .bind(conference.name.as_str())
     .bind(conference.did.as_str())
-    .bind(conference.pin.as_ref().map(|pin| pin.0.as_str()))
+    .bind(pin.map(ToString::to_string))
     .bind(conference.announce)
     .bind(conference.join_muted)
     .bind(conference.record.as_str())

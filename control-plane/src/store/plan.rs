@@ -6,6 +6,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::party::{Dtmf, EarlyMedia, PartyAudio, RecordCalls};
+use crate::pin::PinHash;
 use crate::site::{
     Availability, Conference, Did, E164, Extension, ForwardEvent, Forwards, Group, Member, Route,
     Site, Tenant, Trunk,
@@ -147,12 +148,20 @@ const HEADERS: &str = "headers";
 const CHANNELS_MAX: &str = "channels_max";
 const TRUNKS: &str = "trunks";
 
+/// The PINs that a site states, as the store is to have them, by their conferences.
+pub(super) type Pins = BTreeMap<ObjectKey, PinHash>;
+
 /// Plans the way from `stored` to `site`.
 ///
 /// # Errors
 /// What `site` states and the store must keep cannot both be.
-pub(super) fn plan(site: &Site, stored: &Stored, prune: bool) -> Result<Plan, Vec<String>> {
-    let stated = stated(site);
+pub(super) fn plan(
+    site: &Site,
+    pins: &Pins,
+    stored: &Stored,
+    prune: bool,
+) -> Result<Plan, Vec<String>> {
+    let stated = stated(site, pins);
     let unstated = || stored.iter().filter(|(key, _)| !stated.contains_key(*key));
     let kept = kept(unstated(), prune);
     let conflicts = conflicts(&stated, stored, &kept);
@@ -318,7 +327,7 @@ fn differences(from: &Fields, to: &Fields, keep_availability: bool) -> Vec<Field
         .collect()
 }
 
-fn stated(site: &Site) -> BTreeMap<ObjectKey, Fields> {
+fn stated(site: &Site, pins: &Pins) -> BTreeMap<ObjectKey, Fields> {
     let tenants = site
         .tenants
         .iter()
@@ -332,10 +341,11 @@ fn stated(site: &Site) -> BTreeMap<ObjectKey, Fields> {
         .iter()
         .map(|member| (member_key(member), member_fields(member)));
     let dids = site.dids.iter().map(|did| (did_key(did), did_fields(did)));
-    let conferences = site
-        .conferences
-        .iter()
-        .map(|conference| (conference_key(conference), conference_fields(conference)));
+    let conferences = site.conferences.iter().map(|conference| {
+        let key = conference_key(conference);
+        let fields = conference_fields(conference, pins.get(&key));
+        (key, fields)
+    });
     let people = tenants.chain(trunks).chain(members);
     let routes = site
         .routes
@@ -533,10 +543,10 @@ pub(super) fn put_audio(fields: &mut Fields, audio: PartyAudio) {
     }
 }
 
-fn conference_fields(conference: &Conference) -> Fields {
+fn conference_fields(conference: &Conference, pin: Option<&PinHash>) -> Fields {
     conference_base_fields(
         conference.did.as_str(),
-        conference.pin.as_ref().map(|pin| pin.0.as_str()),
+        pin,
         [conference.announce, conference.join_muted],
         conference.record,
     )
@@ -544,7 +554,7 @@ fn conference_fields(conference: &Conference) -> Fields {
 
 pub(super) fn conference_base_fields(
     did: &str,
-    pin: Option<&str>,
+    pin: Option<&PinHash>,
     [announce, join_muted]: [bool; 2],
     record: RecordCalls,
 ) -> Fields {
@@ -557,7 +567,7 @@ pub(super) fn conference_base_fields(
         fields.insert(JOIN_MUTED, join_muted.to_string());
     }
     if let Some(pin) = pin {
-        fields.insert(PIN, pin.to_owned());
+        fields.insert(PIN, pin.to_string());
     }
     fields
 }

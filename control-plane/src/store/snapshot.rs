@@ -8,9 +8,9 @@ use ipnet::IpNet;
 
 use trunkline_sip::offer_answer::SrtpPolicy;
 
-use crate::call::Pin;
 use crate::credential::Credential;
 use crate::party::{EarlyMedia, PartyAudio, RecordCalls};
+use crate::pin::PinHash;
 use crate::site::{
     Availability, E164, Extension, Forwards, Group, InterfaceName, Name, Route, SipUser, Strategy,
 };
@@ -153,7 +153,7 @@ pub struct ConferenceRoute {
     /// Its number.
     pub did: E164,
     /// What callers have to enter.
-    pub pin: Option<Pin>,
+    pub pin: Option<PinHash>,
     /// Whether a tone tells that somebody comes or goes.
     pub announce: bool,
     /// Whether who joins is not heard until an operator says so.

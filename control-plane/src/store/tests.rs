@@ -379,6 +379,66 @@ fn reload_shows_what_another_process_changed() {
     assert_eq!(fixture.store.routing().borrow().counts(), (1, 2, 1));
 }
 
+const PIN_SITE: &str = "[[tenant]]\nname = \"acme\"\n\n[[conference]]\nname = \"board\"\n\
+     tenant = \"acme\"\ndid = \"+442071838760\"\npin = \"271828\"\n";
+
+impl Fixture {
+    fn pin(&self) -> crate::pin::PinHash {
+        let did = "+442071838760".parse().expect("a number");
+        let routing = self.store.routing();
+        let snapshot = routing.borrow();
+        let conference = snapshot.conference(&did).expect("a conference");
+        conference.pin.clone().expect("a PIN")
+    }
+
+    /// Whether the store's files hold these bytes anywhere.
+    fn holds(&self, text: &str) -> bool {
+        ["trunkline.db", "trunkline.db-wal"].iter().any(|name| {
+            let file = std::fs::read(self.dir.path().join(name)).unwrap_or_default();
+            file.windows(text.len()).any(|part| part == text.as_bytes())
+        })
+    }
+}
+
+#[test]
+fn pin_is_stored_hashed_and_the_same_one_is_no_change() {
+    let fixture = Fixture::new();
+    fixture.applied(PIN_SITE);
+    assert!(fixture.pin().is_of(&crate::call::Pin("271828".to_owned())));
+    assert!(!fixture.holds("271828"));
+    assert_eq!(fixture.applied(PIN_SITE).changes, []);
+    let plan = fixture.applied(&PIN_SITE.replace("271828", "314159"));
+    let [change] = &plan.changes[..] else {
+        panic!("{plan:?}");
+    };
+    let secret = Some("(secret)".to_owned());
+    assert_eq!(
+        (&change.fields[0].from, &change.fields[0].to),
+        (&secret, &secret)
+    );
+    assert!(fixture.pin().is_of(&crate::call::Pin("314159".to_owned())));
+}
+
+#[test]
+fn pin_that_an_earlier_release_left_in_clear_is_hashed_at_the_next_start() {
+    let fixture = Fixture::new();
+    fixture.applied(PIN_SITE);
+    fixture.sql("UPDATE conferences SET pin = '161803'");
+    let again = open_at(fixture.dir.path()).expect("opened");
+    fixture.runtime.block_on(again.reload()).expect("reloaded");
+    let fixture = Fixture {
+        store: again,
+        ..fixture
+    };
+    assert!(fixture.pin().is_of(&crate::call::Pin("161803".to_owned())));
+    assert_eq!(
+        fixture
+            .applied(&PIN_SITE.replace("271828", "161803"))
+            .changes,
+        []
+    );
+}
+
 #[test]
 fn call_record_is_kept_once_and_read_back_whole() {
     let fixture = Fixture::new();

@@ -18,10 +18,11 @@ use crate::edge::{
 };
 use crate::logging::call_span;
 use crate::party::Dtmf;
+use crate::pin::PinCheck;
 
 /// Names a live call inside the switch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct CallKey(pub(super) u64);
+pub struct CallKey(pub(super) u64);
 
 /// What a SIP leg is to its call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -182,6 +183,7 @@ impl Switch {
             | Output::SendDigit(..)
             | Output::PlayTone(_)
             | Output::Join => self.perform_function(now, key, output),
+            Output::CheckPin(pin, hash) => self.pin_checks.push_back(PinCheck { key, pin, hash }),
             Output::SayDigit(leg, digit) => {
                 self.on_leg(key, leg, |agent, leg| agent.send_digit(now, leg, digit));
             }

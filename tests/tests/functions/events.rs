@@ -70,7 +70,8 @@ fn busy_tone_of_a_far_exchange_is_told() {
     let (call, id) = (&line.call, &line.id);
     control(&daemons, &format!("call {id} detect progress on --leg b"));
     let period = [tone_frames(&[425.0], 4_000.0, 25), silence_frames(25)].concat();
-    send(&call.incoming, &call.callee_rtp, &period.repeat(4));
+    let frames: Vec<Vec<u8>> = std::iter::repeat_n(period, 4).flatten().collect();
+    send(&call.incoming, &call.callee_rtp, &frames);
     let heard = wait_happened(&daemons, id, "progress", 1);
     assert_eq!(heard.len(), 1, "once for each row: {heard:?}");
     assert_eq!(

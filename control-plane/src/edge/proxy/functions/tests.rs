@@ -505,3 +505,78 @@ fn audio_that_only_passes_through_can_neither_be_played_to_nor_dialled() {
     let sent = proxy.send_digits(id, LegIndex::A, digits, DigitMethod::Preferred, None);
     assert_eq!(sent.err(), Some(FunctionError::NoAudio));
 }
+
+#[test]
+fn recording_of_a_conference_is_said_again_until_it_ends_for_whatever_reason() {
+    let mut proxy = EdgeProxy::new(Epoch(7), vec![LOOPBACK[0]]);
+    proxy.handle_connected(&workers(1));
+    let conference = trunkline_edge_api::ConferenceId(3);
+    let mix = || RecordingPlan {
+        of: RecordingOf::Conference {
+            tenant: "acme".to_owned(),
+            name: "standup".to_owned(),
+        },
+        ..plan("/recordings/mix.wav")
+    };
+    assert_eq!(
+        proxy.record_conference(conference, mix(), None),
+        Err(FunctionError::NoSession),
+        "nobody is in it"
+    );
+    proxy
+        .open_member(NOW, LOOPBACK[0], Ssrc(1), conference, true, None)
+        .expect("ports are free");
+    settle(&mut proxy);
+    events(&mut proxy);
+    for (cause, is_refused) in [
+        (RecordingEnd::Stopped, false),
+        (RecordingEnd::DiskFull, false),
+        (RecordingEnd::CannotCreate, true),
+    ] {
+        proxy
+            .record_conference(conference, mix(), Some(Ticket(5)))
+            .expect("members are in it");
+        assert_eq!(
+            proxy.record_conference(conference, mix(), None),
+            Err(FunctionError::AlreadyRecording)
+        );
+        let asked = commands(&mut proxy, WORKER);
+        assert_eq!(names(&asked), ["conference"]);
+        let recording = proxy.conference_recording(conference).expect("wanted").id;
+        let result = match is_refused {
+            true => Err(Refusal::TooManyRecordings),
+            false => Ok(()),
+        };
+        answer(&mut proxy, &asked[0], result);
+        let ticket = Ticket(5);
+        assert_eq!(events(&mut proxy), [MediaEvent::Outcome { ticket, result }]);
+        if !is_refused {
+            proxy.handle_resync(WORKER);
+            assert!(settle(&mut proxy).contains(&"conference"), "said again");
+            if cause == RecordingEnd::Stopped {
+                let stopped = proxy.stop_conference_recording(conference, None);
+                assert_eq!(stopped, Ok(()));
+                assert_eq!(settle(&mut proxy), ["conference"]);
+            }
+            events(&mut proxy);
+            let outcome = RecordingOutcome {
+                cause,
+                duration_millis: 1_000,
+                bytes: 16_044,
+                lost_packets: 0,
+                sha256: [1; 32],
+            };
+            proxy.handle_event(NOW, Event::RecordingEnded { recording, outcome });
+            let told = events(&mut proxy);
+            assert!(
+                matches!(&told[..], [MediaEvent::RecordingEnded { of, .. }] if *of == mix().of),
+                "{told:?}"
+            );
+        }
+        assert_eq!(proxy.conference_recording(conference), None, "{cause:?}");
+        assert_eq!(
+            proxy.pause_conference_recording(conference, true, None),
+            Err(FunctionError::NotRecording)
+        );
+    }
+}
