@@ -25,6 +25,7 @@ on_each_tier! {
     file_that_cannot_be_played_is_refused_when_it_is_loaded,
     call_is_recorded_while_it_is_relayed,
     recording_that_cannot_be_created_ends_at_once,
+    full_disk_ends_the_recording_on_it_and_nothing_else,
     hidden_digit_is_neither_relayed_nor_recorded,
     three_parties_hear_each_other_and_not_themselves,
     opus_and_pcmu_understand_each_other,
@@ -438,6 +439,60 @@ fn key_five(n: u16) -> Vec<u8> {
             compress((at * 770.0).sin() * 6_000.0 + (at * 1_336.0).sin() * 6_000.0)
         })
         .collect()
+}
+
+fn full_disk_ends_the_recording_on_it_and_nothing_else(tier: IoTier) {
+    let small = tempfile::tempdir().expect("a directory");
+    let dir = tempfile::tempdir().expect("a directory");
+    // A second of stereo.
+    let Some(edge) = EdgeProcess::start_with_disk(tier, ONE_WORKER, small.path(), 32_768) else {
+        return;
+    };
+    let mut control = edge.connect(1);
+    let calls = [pcmu_call(&mut control), pcmu_call(&mut control)];
+    for (id, call, place) in [(1, &calls[0], small.path()), (2, &calls[1], dir.path())] {
+        let start = Command::StartRecording {
+            session: call.session,
+            recording: Recording {
+                id: RecordingId(id),
+                path: path(&place.join("call.wav")),
+                format: RecordingFormat::Wav8k,
+                tracks: RecordingTracks::Stereo,
+                paused: false,
+            },
+        };
+        assert_eq!(control.ask(0, start), Ok(()));
+    }
+    for n in 0..125 {
+        for call in &calls {
+            let packet = rtp(0, n, 7, &tone(440.0, n));
+            call.peers[0].send_rtp(call.locals[0].rtp, &packet);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let full = recording_ended(&mut control, 1);
+    assert_eq!(full.cause, RecordingEnd::DiskFull);
+    assert!((16_000..=32_768).contains(&full.bytes), "{full:?}");
+    // Both calls were relayed throughout.
+    for call in &calls {
+        let heard: Vec<Vec<u8>> = (0..125).map(|_| call.peers[1].receive_rtp()).collect();
+        assert!(
+            heard
+                .windows(2)
+                .all(|pair| { sequence_of(&pair[1]) == sequence_of(&pair[0]).wrapping_add(1) })
+        );
+    }
+    let stop = Command::StopRecording {
+        session: calls[1].session,
+        recording: RecordingId(2),
+    };
+    assert_eq!(control.ask(0, stop), Ok(()));
+    let whole = recording_ended(&mut control, 2);
+    assert_eq!(
+        (whole.cause, whole.lost_packets),
+        (RecordingEnd::Stopped, 0)
+    );
+    assert!(whole.duration_millis >= 2_400, "{whole:?}");
 }
 
 fn hidden_digit_is_neither_relayed_nor_recorded(tier: IoTier) {

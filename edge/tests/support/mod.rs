@@ -72,6 +72,15 @@ fn port_range(count: u16) -> String {
     })
 }
 
+fn write_config(dir: &Path, tier: IoTier, edge_section: &str, port_count: u16) {
+    let config = format!(
+        "[node]\nrun_dir = {dir:?}\n[edge]\nio = {:?}\nports = \"{}\"\n{edge_section}\n",
+        tier.name(),
+        port_range(port_count),
+    );
+    std::fs::write(dir.join("trunkline.toml"), config).expect("writable");
+}
+
 impl EdgeProcess {
     pub fn start(tier: IoTier, edge_section: &str) -> Self {
         Self::start_with_ports(tier, edge_section, 64)
@@ -79,15 +88,46 @@ impl EdgeProcess {
 
     pub fn start_with_ports(tier: IoTier, edge_section: &str, port_count: u16) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        let config = format!(
-            "[node]\nrun_dir = {:?}\n[edge]\nio = {:?}\nports = \"{}\"\n{edge_section}\n",
-            dir.path(),
-            tier.name(),
-            port_range(port_count),
-        );
-        std::fs::write(dir.path().join("trunkline.toml"), config).expect("writable");
+        write_config(dir.path(), tier, edge_section, port_count);
         let child = daemon(dir.path()).spawn().expect("the daemon is built");
         Self { child, dir }.wait_for_start()
+    }
+
+    /// An edge for which `place` is a disk of `bytes`, in a mount namespace of its own. `None` where
+    /// the kernel lets nobody make one, which is told.
+    pub fn start_with_disk(
+        tier: IoTier,
+        edge_section: &str,
+        place: &Path,
+        bytes: u32,
+    ) -> Option<Self> {
+        let mount = format!("mount -t tmpfs -o size={bytes} none \"$0\"");
+        let unshare = |script: &str| {
+            let mut unshare = Process::new("unshare");
+            unshare.arg("--mount");
+            if !rustix::process::geteuid().is_root() {
+                unshare.arg("--map-root-user");
+            }
+            unshare.args(["sh", "-c", script]).arg(place);
+            unshare
+        };
+        if !unshare(&mount)
+            .status()
+            .is_ok_and(|status| status.success())
+        {
+            eprintln!("no mount namespace can be made here: not tested");
+            return None;
+        }
+        let dir = tempfile::tempdir().expect("a directory");
+        write_config(dir.path(), tier, edge_section, 64);
+        let edge = daemon(dir.path());
+        let child = unshare(&format!("{mount} && exec \"$@\""))
+            .arg(edge.get_program())
+            .args(edge.get_args())
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("the daemon is built");
+        Some(Self { child, dir }.wait_for_start())
     }
 
     /// Kills the edge and starts it again in the same directory.
