@@ -4,7 +4,7 @@
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use serde_json::json;
 use trunkline_edge_api::{
     AudioCodec, ClockRateHz, Command, Digit, DigitSource, Event, LegFunctions, LegIndex,
@@ -53,7 +53,15 @@ pub(super) fn measure(rig: &mut Rig, binaries: &Binaries, report: &mut Report) {
     let mut table = Table::new(
         "From the end of a digit to its event",
         &[
-            "digits", "beside", "pressed", "told", "p50 ms", "p99 ms", "max ms", "wanted",
+            "digits",
+            "beside",
+            "pressed",
+            "told",
+            "told wrongly",
+            "p50 ms",
+            "p99 ms",
+            "max ms",
+            "wanted",
         ],
     );
     for (source, name) in [
@@ -62,7 +70,7 @@ pub(super) fn measure(rig: &mut Rig, binaries: &Binaries, report: &mut Report) {
     ] {
         for calls in [0, CALLS_BESIDE] {
             eprintln!("digits as {name} beside {calls} calls");
-            let (pressed, told, latency) = match press(rig, binaries, source, calls) {
+            let (pressed, keypads, latency) = match press(rig, binaries, source, calls) {
                 Ok(pressed) => pressed,
                 // The others still tell something.
                 Err(error) => {
@@ -76,7 +84,8 @@ pub(super) fn measure(rig: &mut Rig, binaries: &Binaries, report: &mut Report) {
                 json!(name),
                 json!(format!("{calls} relayed calls")),
                 json!(pressed),
-                json!(told),
+                json!(keypads.latencies_ms.len()),
+                json!(keypads.told_wrongly),
                 json!(latency.p50),
                 json!(latency.p99),
                 json!(latency.max),
@@ -88,20 +97,21 @@ pub(super) fn measure(rig: &mut Rig, binaries: &Binaries, report: &mut Report) {
     }
     report.further.push(table);
     report.method.push(format!(
-        "Digits: {LEGS} legs of PCMU, on each of which a key is held for {} ms every {} ms, silence in between; from the call that sends the first packet that says the end, or the last packet with the tone in it, to the moment the event is read from the ring by a generator that looks for it at least every {} µs. A digit that is not told, told twice or told as another ends the measurement.",
+        "Digits: {LEGS} legs of PCMU, on each of which a key is held for {} ms every {} ms, silence in between; from the call that sends the first packet that says the end, or the last packet with the tone in it, to the moment the event is read from the ring by a generator that looks for it at least every {} µs. Told wrongly: before its end, twice or as another, as happens to a tone when the generator is kept from its core in the middle of it.",
         HELD_PACKETS * 20,
         PERIOD_PACKETS * 20,
         SLICE.as_micros()
     ));
 }
 
-/// How many keys were pressed and told, and how long after their end, milliseconds.
+/// How many keys were pressed, what became of them, and how long after their end they were told,
+/// milliseconds.
 fn press(
     rig: &mut Rig,
     binaries: &Binaries,
     source: DigitSource,
     calls: u32,
-) -> Result<(u32, usize, Quantiles)> {
+) -> Result<(u32, Keypads, Quantiles)> {
     let mut edge = EdgeUnderTest::start(binaries, &rig.wire, "io_uring")?;
     rig.generator.forget_legs();
     let legs = edge.open_calls(calls, rig.generator.address()?, &CallMedia::pcmu(None))?;
@@ -109,9 +119,9 @@ fn press(
     let mut keypads = Keypads::open(rig, &mut edge, source)?;
     let pressed = keypads.press(rig, &mut edge)?;
     edge.stop()?;
-    let told = keypads.latencies_ms.len();
-    let latency = Quantiles::of(keypads.latencies_ms).context("no digit was told")?;
-    Ok((pressed, told, latency))
+    let latencies = keypads.latencies_ms.clone();
+    let latency = Quantiles::of(latencies).context("no digit was told")?;
+    Ok((pressed, keypads, latency))
 }
 
 /// One leg and its peer.
@@ -132,6 +142,8 @@ struct Keypads {
     tones: Vec<Vec<u8>>,
     pads: Vec<Keypad>,
     latencies_ms: Vec<f64>,
+    /// Digits that were told before their end was sent, twice or as another.
+    told_wrongly: u32,
 }
 
 impl Keypads {
@@ -171,6 +183,7 @@ impl Keypads {
             tones: tones.collect(),
             pads,
             latencies_ms: Vec::new(),
+            told_wrongly: 0,
         })
     }
 
@@ -196,8 +209,6 @@ impl Keypads {
             }
             self.listen(edge)?;
         }
-        let untold = self.pads.iter().filter(|pad| pad.ended.is_some()).count();
-        ensure!(untold == 0, "{untold} digits were not told");
         Ok(pressed)
     }
 
@@ -222,7 +233,6 @@ impl Keypads {
             return Ok(false);
         }
         if ends {
-            ensure!(pad.ended.is_none(), "a digit was not told in time");
             pad.ended = Some((digit(KEYS[key]), Instant::now()));
         }
         match self.source {
@@ -270,13 +280,13 @@ impl Keypads {
             };
             let pad = self.pads.iter_mut().find(|pad| pad.session == session);
             let pad = pad.context("a digit of a leg without keys")?;
-            let (pressed, ended_at) = pad.ended.take().context("a digit that was not pressed")?;
-            ensure!(
-                (digit, source) == (pressed, self.source),
-                "{} was told as {}",
-                pressed.as_char(),
-                digit.as_char()
-            );
+            let pressed = pad.ended.take();
+            let Some((_, ended_at)) =
+                pressed.filter(|(pressed, _)| (digit, source) == (*pressed, self.source))
+            else {
+                self.told_wrongly += 1;
+                continue;
+            };
             let latency = ended_at.elapsed();
             self.latencies_ms.push(latency.as_secs_f64() * 1e3);
         }

@@ -117,8 +117,8 @@ const KINDS: [Kind; 11] = [
     },
     kind("Opus ↔ G.722", Doing::Talk([Opus, G722]), [91, 28]),
     kind(RECORDED, Doing::Record(Pcmu), [1_020, 0]),
-    kind("plays a prompt to PCMU", Doing::Play(Pcmu), [2_500, 0]),
-    kind("plays a prompt to Opus", Doing::Play(Opus), [2_500, 0]),
+    kind("plays a prompt to PCMU", Doing::Play(Pcmu), [1_920, 0]),
+    kind("plays a prompt to Opus", Doing::Play(Opus), [1_920, 0]),
     Kind {
         wanted: Some(600),
         ..kind(
@@ -127,7 +127,7 @@ const KINDS: [Kind; 11] = [
                 codec: Pcmu,
                 members: 3,
             },
-            [2_400, 0],
+            [1_920, 0],
         )
     },
     Kind {
@@ -138,7 +138,7 @@ const KINDS: [Kind; 11] = [
                 codec: Pcmu,
                 members: 600,
             },
-            [2_400, 0],
+            [1_920, 0],
         )
     },
 ];
