@@ -232,6 +232,10 @@ impl Call {
                 self.reject(now, result, status, None);
             }
 
+            // Before the answer no side has anything to give another: the peer tries again later.
+            (State::OpeningMedia(_) | State::Ringing(_), Input::Offer { leg, .. }) => {
+                self.outputs.push_back(Output::RejectOffer(leg, 491));
+            }
             (State::Up, Input::Offer { leg, sdp }) => self.reoffer(leg, &sdp),
             // Both sides offer at once: each of our dialogs is sound, but the two offers would
             // cross in the middle. The second waits as RFC 3261 §14.1 tells it.

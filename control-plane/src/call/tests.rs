@@ -513,6 +513,16 @@ fn answer_without_a_common_codec_ends_the_call_with_488() {
 }
 
 #[test]
+fn offer_before_the_answer_is_asked_to_come_again() {
+    let mut call = ringing();
+    let offer = Input::Offer {
+        leg: LegIndex::A,
+        sdp: sdp(4_000, "0 101", "sendonly"),
+    };
+    assert_eq!(names(&after(&mut call, 1, offer)), ["refuse A 491"]);
+}
+
+#[test]
 fn hold_travels_to_the_far_side_and_its_answer_back() {
     let mut call = up();
     let hold = Input::Offer {

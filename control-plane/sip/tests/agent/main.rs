@@ -1,5 +1,6 @@
 //! The user agent against scripted peers and against itself over a bad network.
 
+mod branches;
 mod carriers;
 mod challenges;
 mod differential;
