@@ -12,7 +12,7 @@
 
 use std::sync::Arc;
 
-use sipx_sip::{Header, HeaderName, Method, Request};
+use sipx_sip::{Header, HeaderName, Method, Request, gruu};
 use trunkline_edge_api::{LegIndex, MonoTime, RecordingTracks};
 use trunkline_sip::agent::{ServerRequestId, SipLegId};
 use trunkline_sip::digest::DigestError;
@@ -211,7 +211,11 @@ impl Switch {
         let mut record = self.new_record(key, unix_ms, origin, &caller);
         let _span = call_span(&record.call_id).entered();
 
-        let called = identity::called(request);
+        let instance = gruu::gr_value(&request.uri);
+        let called = identity::called(request).map(|called| match instance {
+            Some(_) => self.extension_of(origin, called),
+            None => called,
+        });
         let conference = routing::conference(&self.snapshot, origin, called.as_deref());
         if let Some(conference) = conference {
             let (request, record) = ((request, &flow), (record, &*conference));
@@ -232,6 +236,7 @@ impl Switch {
             plan: Plan::new(&snapshot, &mut self.turns, route.destination.clone()),
             caller,
             max_forwards: identity::max_forwards(request).saturating_sub(1),
+            instance: instance.map(Box::from),
         };
         let first_round = match self.next_round(now, &mut far_side, None) {
             Ok(round) => round,
@@ -338,6 +343,14 @@ impl Switch {
         );
         self.seat_leg(leg, key, Seat::Leg(LegIndex::A));
         self.perform_outputs(now, key);
+    }
+
+    /// A GRUU is made of the address of record, whose user is a SIP user and no extension.
+    fn extension_of(&self, origin: &Origin, sip_user: String) -> String {
+        match self.snapshot.member_by_sip_user(&sip_user) {
+            Some(member) if member.tenant == *origin.tenant() => member.extension.to_string(),
+            _ => sip_user,
+        }
     }
 
     /// What a tenant's people hear while they are held.

@@ -10,6 +10,7 @@ use trunkline_sip::agent::{InviteRequest, NameAddr};
 use trunkline_sip::flow::Flow;
 use trunkline_sip::identity::{self, Caller};
 use trunkline_sip::offer_answer::TranscodingPolicy;
+use trunkline_sip::registrar::Binding;
 
 use super::Switch;
 use super::calls::CallKey;
@@ -27,6 +28,8 @@ pub(super) struct FarSide {
     pub(super) caller: Caller,
     /// What the caller's INVITE had left, less one.
     pub(super) max_forwards: u8,
+    /// The one phone that is meant, where the caller dialled its GRUU (RFC 5627).
+    pub(super) instance: Option<Box<[u8]>>,
 }
 
 impl Switch {
@@ -105,15 +108,21 @@ impl Switch {
     /// Every phone that a member has registered.
     fn phones(&mut self, now: MonoTime, member: &MemberRoute, far_side: &FarSide) -> Vec<Callee> {
         let bindings = self.registrar.bindings(now, member.sip_user.as_str());
-        let phones = bindings.iter().filter_map(|binding| {
+        let is_meant = |binding: &&&Binding| {
+            let instance = far_side.instance.as_deref();
+            instance.is_none_or(|instance| binding.is_instance(instance))
+        };
+        let phones = bindings.iter().filter(is_meant).filter_map(|binding| {
             let target = binding.contact.clone();
             let flow = binding.flow.clone();
             let to = member.sip_user.as_str();
             let nat = binding.is_behind_nat().then_some(flow.remote.ip());
+            let mut request = invite_request(target, flow, far_side, to)?;
+            request.headers.extend(binding.routes());
             Some(Callee {
                 name: member.extension.to_string(),
                 trunk: None,
-                request: invite_request(target, flow, far_side, to)?,
+                request,
                 media: CalleeMedia {
                     srtp: member.srtp,
                     transcoding: transcoding_policy(&self.config.media.codecs, member.audio),

@@ -202,8 +202,18 @@ impl Bench {
     }
 
     fn register_phone(&mut self) {
-        let uri = "sip:198.51.100.1";
-        self.request("REGISTER", PHONE, uri, "", "");
+        self.register_phone_with("");
+    }
+
+    /// Registers with further headers and gives the 200.
+    fn register_phone_with(&mut self, extra: &str) -> String {
+        self.authorized("REGISTER", "sip:198.51.100.1", extra, "");
+        self.take(PHONE, "SIP/2.0 200")
+    }
+
+    /// Sends a request of the phone's, and again with what its challenge asks for.
+    fn authorized(&mut self, method: &str, uri: &str, extra: &str, body: &str) {
+        self.request(method, PHONE, uri, extra, body);
         let challenge = self.take(PHONE, "SIP/2.0 401");
         let line = challenge
             .lines()
@@ -213,24 +223,18 @@ impl Bench {
         let challenge = sipx_sip::auth::Challenge::parse(value.as_bytes(), false);
         let credentials = sipx_sip::auth::Credentials::new("ada", "secret");
         let challenge = challenge.expect("a challenge");
-        let answer = sipx_sip::auth::respond(&challenge, &credentials, "REGISTER", uri, 1, "abc");
-        self.request(
-            "REGISTER",
-            PHONE,
-            uri,
-            &format!("Authorization: {answer}\n"),
-            "",
-        );
-        self.take(PHONE, "SIP/2.0 200");
+        let answer = sipx_sip::auth::respond(&challenge, &credentials, method, uri, 1, "abc");
+        let extra = format!("Authorization: {answer}\n{extra}");
+        self.request(method, PHONE, uri, &extra, body);
     }
 
     fn invite(&mut self, from: &str, number: &str) {
-        let uri = format!("sip:{number}@198.51.100.1");
+        let uri = &format!("sip:{number}@198.51.100.1");
         let body = sdp(from, 4_000);
         self.request(
             "INVITE",
             from,
-            &uri,
+            uri,
             "Content-Type: application/sdp\n",
             &body,
         );
@@ -333,6 +337,37 @@ fn did_reaches_the_members_phone_and_nothing_of_the_caller_shows() {
     );
     assert!(bench.switch.by_leg.is_empty() && bench.switch.by_session.is_empty());
     assert!(bench.switch.deadlines.is_empty());
+}
+
+#[test]
+fn phone_behind_a_proxy_is_called_along_its_path() {
+    let mut bench = Bench::new();
+    let path = "<sip:edge.example.net;lr>";
+    bench.register_phone_with(&format!("Path: {path}\n"));
+    bench.invite(CARRIER, "+12025550100");
+    let invite = bench.take(PHONE, "INVITE sip:ada@192.0.2.50:5062 SIP/2.0");
+    assert_eq!(header(&invite, "Route"), path);
+}
+
+#[test]
+fn gruu_means_the_phone_that_got_it_and_no_other() {
+    let rings = |dialled: &str| {
+        let mut bench = Bench::new();
+        let answer = bench.register_phone_with(
+            "Supported: gruu\nContact: <sip:ada@192.0.2.50:5062>;+sip.instance=\"<urn:uuid:1>\"\n",
+        );
+        assert!(
+            answer.contains("\"sip:ada@example.net;gr=urn:uuid:1\""),
+            "{answer}"
+        );
+        let sdp = sdp(PHONE, 4_000);
+        bench.authorized("INVITE", dialled, "Content-Type: application/sdp\n", &sdp);
+        let mut sent = bench.sent.iter();
+        sent.any(|(_, text)| text.starts_with("INVITE"))
+    };
+    assert!(rings("sip:ada@example.net;gr=urn:uuid:1"));
+    assert!(!rings("sip:ada@example.net;gr=urn:uuid:2"));
+    assert!(!rings("sip:ada@example.net"), "a SIP user is no number");
 }
 
 #[test]
