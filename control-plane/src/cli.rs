@@ -172,6 +172,8 @@ enum Command {
         #[command(subcommand)]
         command: MemberCommand,
     },
+    /// Have the running daemon read routing data and certificates again
+    Reload,
     /// Look up where the requests of a SIP URI go, in the order they are tried
     Resolve {
         /// Say sip:trunk.example.com or sips:example.com
@@ -368,6 +370,7 @@ fn dispatch(
             let member = (tenant.as_ref(), extension);
             commands::set_member(&config, member, availability, forwards, out)
         }
+        Some(Command::Reload) => commands::reload(&config, out),
         Some(Command::Resolve { uri, json }) => commands::resolve(&config, uri, *json, out),
         Some(Command::ConfigReference) => Ok(()),
     }

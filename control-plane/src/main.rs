@@ -10,5 +10,8 @@ use mimalloc::MiMalloc;
 static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
+    // One provider for all of TLS, or whoever builds a configuration first would choose. It fails
+    // only when there is one already.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     trunkline_control::cli::main(|config| trunkline_control::node::run(&config))
 }

@@ -27,7 +27,7 @@ use trunkline_sip::Entropy;
 use trunkline_sip::offer_answer::MediaAddresses;
 
 use crate::cdr::{self, CallDirection, CdrWriter};
-use crate::config::ControlConfig;
+use crate::config::{ControlConfig, SipConfig, TlsFiles};
 use crate::edge::link::{EdgeLink, LinkError, LinkEvent};
 use crate::epoch;
 use crate::health::Health;
@@ -38,7 +38,8 @@ use crate::pin::{PinChecker, PinVerdict};
 use crate::store::{self, RoutingSnapshot, StoreOptions};
 use crate::switch::{CallKey, Switch, SwitchConfig};
 use crate::trace::exporter::Exporter;
-use crate::transport::{Inbound, Transport, TransportLimits};
+use crate::transport::tls::TlsKeeper;
+use crate::transport::{Inbound, Transport, TransportOptions};
 
 mod answers;
 mod directories;
@@ -77,6 +78,7 @@ pub fn run(config: &ControlConfig) -> anyhow::Result<()> {
     let (store, store_thread) =
         store::open(StoreOptions::new(config.store_path(), &config.sip.realm))?;
     let (cdr, cdr_thread) = cdr::spawn(&config.spool_path(), store.clone())?;
+    let tls = Arc::new(TlsKeeper::open(tls_files(&config.sip))?);
     let metrics = Arc::new(Metrics::new()?);
     let interfaces = config.edge.media_addresses.iter();
     metrics
@@ -99,6 +101,7 @@ pub fn run(config: &ControlConfig) -> anyhow::Result<()> {
         calls,
         store,
         cdr: cdr.status(),
+        tls: Arc::clone(&tls),
     };
     let operator = operator::spawn(&config.node.control_socket(), operator_sources)?;
 
@@ -113,7 +116,14 @@ pub fn run(config: &ControlConfig) -> anyhow::Result<()> {
     let result = runtime.block_on(async {
         let mut call_thread = CallThread {
             switch: new_switch(config, epoch)?,
-            transport: Transport::bind(&config.sip.listen, TransportLimits::default())?,
+            transport: Transport::bind(
+                &config.sip.listen,
+                TransportOptions {
+                    limits: config.sip.limits,
+                    websocket: config.sip.websocket.clone(),
+                    tls: tls.contexts(),
+                },
+            )?,
             edge: EdgeState::Away {
                 retry_at: Instant::now(),
             },
@@ -178,6 +188,12 @@ fn new_switch(config: &ControlConfig, epoch: Epoch) -> anyhow::Result<Switch> {
         Box::new(SystemEntropy),
         Box::new(SystemEntropy),
     )?)
+}
+
+/// The files of certificates; `None` where no socket speaks TLS.
+fn tls_files(sip: &SipConfig) -> Option<TlsFiles> {
+    let is_secure = sip.listen.iter().any(|listen| listen.transport.is_secure());
+    is_secure.then(|| sip.tls.clone())
 }
 
 fn interval() -> Interval {

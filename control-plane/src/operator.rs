@@ -34,6 +34,7 @@ use crate::switch::{
     CallAction, CallEvent, CallView, ConferenceAction, ConferenceView, EventsReport,
 };
 use crate::trace::{Traced, TracedMessage};
+use crate::transport::tls::TlsStatus;
 
 /// Longest request line, bytes.
 const REQUEST_LEN_MAX: u64 = 4096;
@@ -211,6 +212,9 @@ pub struct StatusReport {
     pub cdr_problem: Option<String>,
     /// Bytes of call records that the store does not have yet.
     pub cdr_spool_bytes: u64,
+    /// Certificates; `None` where no SIP socket speaks TLS.
+    #[serde(default)]
+    pub tls: Option<TlsStatus>,
 }
 
 /// What routing knows.
@@ -246,6 +250,8 @@ pub enum Request {
     },
     /// Another process changed the store: read the routing data again.
     Reload,
+    /// Read the certificates again.
+    ReloadTls,
     /// Do something to a live call.
     Act {
         /// Its id.

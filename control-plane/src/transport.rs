@@ -1,39 +1,47 @@
 //! SIP transports: sockets on one side, parsed messages and flows on the other.
 //!
-//! Everything runs on the call thread (a `current_thread` runtime). [`Transport::recv`] is the
-//! only thing that waits; [`Transport::send`] never does. What a peer can make us hold is bounded
-//! in number and in bytes, and one that does not read, or writes half a message, is cut without
-//! any other noticing. The ready-made driver of the SIP stack was tried and can be frozen by one
-//! peer, which is why this one exists.
+//! The sockets run on the call thread (a `current_thread` runtime); connections that encrypt or
+//! unmask on a thread beside it. [`Transport::recv`] is the only thing that waits;
+//! [`Transport::send`] never does. What a peer can make us hold is bounded in number and in bytes,
+//! and one that does not read, or writes half a message, is cut without any other noticing. The
+//! ready-made driver of the SIP stack was tried and can be frozen by one peer, which is why this
+//! one exists.
 //!
 //! ```text
-//!            ┌ Udp: socket ── ≤ 64 datagrams a turn ──┐
-//!  network ──┤                                        ├─▶ recv() ─▶ Inbound
-//!            └ Tcp: listeners, a task per connection ─┘
+//!            ┌ Udp: socket ── ≤ 64 datagrams a turn ───────┐
+//!  network ──┤                                             ├─▶ recv() ─▶ Inbound
+//!            └ Streams: listeners, a task per connection ──┘
 //!                      ▲ bounded queue per connection
 //!                      └──────────────────────────────◀── send(Transmit)
 //! ```
 //!
-//! RFC 3261 §18, RFC 3581 (the agent writes `rport`; a flow's `remote` is where a message came
-//! from), RFC 5626 §4.4.1 (CRLF keep-alive). TLS and WebSocket come with their own files.
+//! RFC 3261 §18 and §26.2, RFC 3581 (the agent writes `rport`; a flow's `remote` is where a message
+//! came from), RFC 5626 §4.4.1 (CRLF keep-alive), RFC 5922 (whose certificate it must be), RFC 7118
+//! (WebSockets).
 
-mod tcp;
+mod counters;
+mod stream;
 #[cfg(test)]
 mod tests;
+pub mod tls;
 mod udp;
 
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::task::Poll;
 
 use bytes::Bytes;
 use sipx_sip::Message;
 use sipx_sip::error::ParseError;
-use trunkline_sip::{ConnectionId, Flow, Transmit, TransportKind};
+use tokio::sync::watch;
+use trunkline_sip::{ConnectionId, Flow, LocalEnd, LocalEnds, Transmit, TransportKind};
 
-use crate::config::SipListen;
-use tcp::Tcp;
+use crate::config::{SipListen, WebSocketConfig};
+pub use counters::{StreamCounters, TransportCounters};
+use stream::Streams;
+use tls::TlsContext;
 use udp::Udp;
 
 /// What peers can make a [`Transport`] hold.
@@ -87,6 +95,17 @@ impl Default for TransportLimits {
     }
 }
 
+/// What a [`Transport`] is made with, besides its sockets.
+#[derive(Debug, Clone)]
+pub struct TransportOptions {
+    /// What peers can make it hold.
+    pub limits: TransportLimits,
+    /// Who may open a WebSocket.
+    pub websocket: WebSocketConfig,
+    /// Certificates, the newest of which a handshake uses; `None` where no socket speaks TLS.
+    pub tls: watch::Receiver<Option<Arc<TlsContext>>>,
+}
+
 /// What happened on the network.
 #[derive(Debug)]
 #[expect(
@@ -127,6 +146,19 @@ pub enum Inbound {
     },
 }
 
+impl Inbound {
+    /// Where it happened.
+    #[must_use]
+    pub fn flow(&self) -> &Flow {
+        match self {
+            Self::Message { flow, .. }
+            | Self::Malformed { flow, .. }
+            | Self::ConnectionClosed { flow, .. } => flow,
+            Self::Undelivered { transmit } => &transmit.flow,
+        }
+    }
+}
+
 /// Why a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CloseReason {
@@ -138,6 +170,11 @@ pub enum CloseReason {
     Failed,
     /// It could not be opened.
     ConnectFailed,
+    /// TLS or the WebSocket did not come about: no common ground, a certificate that does not
+    /// prove what it should, a refused origin.
+    HandshakeFailed,
+    /// They did not come about in `handshake_timeout_secs`.
+    HandshakeTimeout,
     /// The peer left too much unread, or for too long.
     SlowReader,
     /// Nothing was heard for `idle_timeout_secs`.
@@ -160,6 +197,9 @@ pub enum SendError {
     /// A new connection would be one too many.
     #[error("too many connections")]
     TooManyConnections,
+    /// The connection has closed, and only the peer can open another.
+    #[error("the WebSocket has closed")]
+    ConnectionGone,
     /// The peer does not read: its connection is being closed, and what waits for it comes back as
     /// [`Inbound::Undelivered`].
     #[error("the peer does not read what it is sent")]
@@ -182,68 +222,12 @@ pub struct BindError {
     pub source: io::Error,
 }
 
-/// What a [`Transport`] counted since it began. All rise, but for `tcp_connections_active`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct TransportCounters {
-    /// Datagrams that were messages.
-    pub udp_messages_received: u64,
-    /// Datagrams that the kernel took.
-    pub udp_messages_sent: u64,
-    /// Datagrams that were no messages.
-    pub udp_malformed: u64,
-    /// Datagrams of nothing but blanks, line ends and zero bytes.
-    pub udp_keepalives: u64,
-    /// Errors of the receiving call.
-    pub udp_receive_errors: u64,
-    /// Datagrams that the kernel refused.
-    pub udp_send_errors: u64,
-    /// Datagrams that had to wait for the kernel.
-    pub udp_backlogged: u64,
-    /// Datagrams refused because too many waited.
-    pub udp_backlog_full: u64,
-    /// Messages cut out of streams.
-    pub tcp_messages_received: u64,
-    /// Messages queued on a connection.
-    pub tcp_messages_sent: u64,
-    /// Messages queued that did not go out.
-    pub tcp_undelivered: u64,
-    /// Streams that ceased to be SIP.
-    pub tcp_malformed: u64,
-    /// Keep-alives answered.
-    pub tcp_keepalives: u64,
-    /// Connections now in the table. A gauge.
-    pub tcp_connections_active: u64,
-    /// Connections that peers opened.
-    pub tcp_accepted: u64,
-    /// Connections that we began to open.
-    pub tcp_opened: u64,
-    /// Connections refused, either way, because the table was full.
-    pub tcp_refused_full: u64,
-    /// Connections refused because their source had enough.
-    pub tcp_refused_source: u64,
-    /// Errors of the accepting call, say for want of descriptors.
-    pub tcp_accept_errors: u64,
-    /// Connections ended by the peer or with the transport.
-    pub tcp_closed: u64,
-    /// Connections broken by the network or the peer's kernel.
-    pub tcp_failed: u64,
-    /// Connections that could not be opened.
-    pub tcp_connect_failed: u64,
-    /// Connections cut because the peer did not read.
-    pub tcp_cut_slow_reader: u64,
-    /// Connections cut because nothing was heard on them.
-    pub tcp_cut_idle: u64,
-    /// Connections cut because a message was not completed in time.
-    pub tcp_cut_partial_message: u64,
-    /// Connections cut because of what was no SIP.
-    pub tcp_cut_malformed: u64,
-}
-
 /// All SIP sockets. See the module's description.
 pub struct Transport {
     udp: Vec<Udp>,
-    tcp: Tcp,
+    streams: Streams,
     bound: Vec<SipListen>,
+    ends: Arc<LocalEnds>,
     counters: TransportCounters,
 }
 
@@ -252,11 +236,13 @@ impl Transport {
     ///
     /// # Errors
     /// The first address that cannot be bound.
-    pub fn bind(listen: &[SipListen], limits: TransportLimits) -> Result<Self, BindError> {
+    pub fn bind(listen: &[SipListen], options: TransportOptions) -> Result<Self, BindError> {
+        let limits = options.limits;
         let mut transport = Self {
             udp: Vec::new(),
-            tcp: Tcp::new(limits),
+            streams: Streams::new(options),
             bound: Vec::new(),
+            ends: Arc::default(),
             counters: TransportCounters::default(),
         };
         for listen in listen {
@@ -266,10 +252,7 @@ impl Transport {
                     transport.udp.push(udp);
                     local
                 }),
-                TransportKind::Tcp => transport.tcp.listen(listen.address),
-                TransportKind::Tls | TransportKind::Ws | TransportKind::Wss => {
-                    Err(io::ErrorKind::Unsupported.into())
-                }
+                kind => transport.streams.listen(kind, listen.address),
             };
             let address = bound.map_err(|source| BindError {
                 listen: listen.clone(),
@@ -280,6 +263,12 @@ impl Transport {
                 ..listen.clone()
             });
         }
+        let ends = transport.bound.iter().map(local_end).collect();
+        transport.ends = Arc::new(LocalEnds::new(ends));
+        for udp in &mut transport.udp {
+            udp.set_ends(&transport.ends);
+        }
+        transport.streams.set_ends(Arc::clone(&transport.ends));
         Ok(transport)
     }
 
@@ -287,6 +276,12 @@ impl Transport {
     #[must_use]
     pub fn bound(&self) -> &[SipListen] {
         &self.bound
+    }
+
+    /// The same as flows know it: [`LocalEnds::flow_to`] makes one for a hop.
+    #[must_use]
+    pub fn ends(&self) -> &Arc<LocalEnds> {
+        &self.ends
     }
 
     /// Waits until something happened and appends it to `out`, oldest first per peer: at most 64
@@ -298,7 +293,7 @@ impl Transport {
             for udp in &mut self.udp {
                 udp.poll(cx, out, &mut self.counters);
             }
-            self.tcp.poll(cx, out, &mut self.counters);
+            self.streams.poll(cx, out, &mut self.counters);
             if out.len() > before {
                 Poll::Ready(())
             } else {
@@ -315,15 +310,12 @@ impl Transport {
     /// The message was not taken. What fails later is an [`Inbound::Undelivered`].
     pub fn send(&mut self, transmit: &Transmit) -> Result<(), SendError> {
         let local = transmit.flow.local;
-        match transmit.flow.kind {
-            TransportKind::Udp => match self.udp.iter_mut().find(|udp| udp.local() == local) {
-                Some(udp) => udp.send(transmit, &mut self.counters),
-                None => Err(SendError::NoListener(local)),
-            },
-            TransportKind::Tcp => self.tcp.send(transmit, &mut self.counters),
-            TransportKind::Tls | TransportKind::Ws | TransportKind::Wss => {
-                Err(SendError::NoListener(local))
-            }
+        if transmit.flow.kind != TransportKind::Udp {
+            return self.streams.send(transmit, &mut self.counters);
+        }
+        match self.udp.iter_mut().find(|udp| udp.local() == local) {
+            Some(udp) => udp.send(transmit, &mut self.counters),
+            None => Err(SendError::NoListener(local)),
         }
     }
 
@@ -331,5 +323,17 @@ impl Transport {
     #[must_use]
     pub fn counters(&self) -> &TransportCounters {
         &self.counters
+    }
+}
+
+fn local_end(listen: &SipListen) -> LocalEnd {
+    let advertised = listen.advertise.as_ref().map(|advertised| {
+        let port = advertised.port.unwrap_or(listen.address.port());
+        format!("{}:{port}", advertised.host).into()
+    });
+    LocalEnd {
+        kind: listen.transport,
+        address: listen.address,
+        advertised,
     }
 }

@@ -209,6 +209,17 @@ pub(super) fn set_member(
     Ok(())
 }
 
+/// Has the running daemon read everything again that may have changed under it.
+pub(super) fn reload(config: &ControlConfig, out: &mut dyn Write) -> anyhow::Result<()> {
+    for request in [Request::Reload, Request::ReloadTls] {
+        operator::ask(&config.node.control_socket(), request)?;
+    }
+    Ok(writeln!(
+        out,
+        "routing data and certificates were read again"
+    )?)
+}
+
 pub(super) fn status(
     config: &ControlConfig,
     json: bool,
@@ -298,7 +309,24 @@ fn write_status(out: &mut dyn Write, status: &StatusReport) -> std::io::Result<(
         out,
         "records   {records}, {} bytes in the spool",
         status.cdr_spool_bytes
-    )
+    )?;
+    for certificate in status.tls.iter().flat_map(|tls| &tls.certificates) {
+        writeln!(
+            out,
+            "tls       {} for {}, until {}",
+            certificate.file,
+            certificate.names.join(" "),
+            utc(certificate.not_after_unix_secs.saturating_mul(1_000))
+        )?;
+    }
+    if let Some(problem) = status
+        .tls
+        .as_ref()
+        .and_then(|tls| tls.reload_problem.as_deref())
+    {
+        writeln!(out, "tls       the last reading was refused: {problem}")?;
+    }
+    Ok(())
 }
 
 pub(super) fn calls(

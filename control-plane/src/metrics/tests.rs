@@ -6,6 +6,7 @@ use trunkline_sip::AgentCounters;
 use super::*;
 use crate::cdr::tests::record;
 use crate::edge::proxy::CommandResult;
+use crate::transport::StreamCounters;
 
 /// A worker whose every cell holds its own index plus 1,000, so one more refusal than commands.
 struct Counted;
@@ -351,8 +352,11 @@ fn sip_sockets_show_what_they_count() {
     let mut calls = metrics.call_metrics().expect("made");
     calls.publish_transport(&TransportCounters {
         udp_messages_received: 3,
-        tcp_cut_slow_reader: 2,
-        tcp_connections_active: 4,
+        tcp: StreamCounters {
+            cut_slow_reader: 2,
+            ..StreamCounters::default()
+        },
+        connections_active: 4,
         ..TransportCounters::default()
     });
     let text = text(&metrics);

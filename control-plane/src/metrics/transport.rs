@@ -3,43 +3,80 @@
 use metrics::{Gauge, Label};
 
 use super::{Follower, Metrics};
-use crate::transport::TransportCounters;
+use crate::transport::{StreamCounters, TransportCounters};
 
 /// Transport, event, and where its count stands.
-type Row = (&'static str, &'static str, fn(&TransportCounters) -> u64);
+type UdpRow = (&'static str, fn(&TransportCounters) -> u64);
+
+/// Event, and where its count stands.
+type StreamRow = (&'static str, fn(&StreamCounters) -> u64);
 
 /// Every counter of [`TransportCounters`]; messages are in `trunkline_sip_messages_total`, the
 /// rest in `trunkline_sip_transport_events_total`.
-const EVENTS: &[Row] = &[
-    ("udp", "malformed", |c| c.udp_malformed),
-    ("udp", "keepalive", |c| c.udp_keepalives),
-    ("udp", "receive_error", |c| c.udp_receive_errors),
-    ("udp", "send_error", |c| c.udp_send_errors),
-    ("udp", "backlogged", |c| c.udp_backlogged),
-    ("udp", "backlog_full", |c| c.udp_backlog_full),
-    ("tcp", "malformed", |c| c.tcp_malformed),
-    ("tcp", "keepalive", |c| c.tcp_keepalives),
-    ("tcp", "undelivered", |c| c.tcp_undelivered),
-    ("tcp", "accepted", |c| c.tcp_accepted),
-    ("tcp", "opened", |c| c.tcp_opened),
-    ("tcp", "refused_full", |c| c.tcp_refused_full),
-    ("tcp", "refused_source", |c| c.tcp_refused_source),
-    ("tcp", "accept_error", |c| c.tcp_accept_errors),
-    ("tcp", "closed", |c| c.tcp_closed),
-    ("tcp", "failed", |c| c.tcp_failed),
-    ("tcp", "connect_failed", |c| c.tcp_connect_failed),
-    ("tcp", "cut_slow_reader", |c| c.tcp_cut_slow_reader),
-    ("tcp", "cut_idle", |c| c.tcp_cut_idle),
-    ("tcp", "cut_partial_message", |c| c.tcp_cut_partial_message),
-    ("tcp", "cut_malformed", |c| c.tcp_cut_malformed),
+const UDP_EVENTS: &[UdpRow] = &[
+    ("malformed", |c| c.udp_malformed),
+    ("keepalive", |c| c.udp_keepalives),
+    ("receive_error", |c| c.udp_receive_errors),
+    ("send_error", |c| c.udp_send_errors),
+    ("backlogged", |c| c.udp_backlogged),
+    ("backlog_full", |c| c.udp_backlog_full),
 ];
 
-const MESSAGES: &[Row] = &[
-    ("udp", "in", |c| c.udp_messages_received),
-    ("udp", "out", |c| c.udp_messages_sent),
-    ("tcp", "in", |c| c.tcp_messages_received),
-    ("tcp", "out", |c| c.tcp_messages_sent),
+const UDP_MESSAGES: &[UdpRow] = &[
+    ("in", |c| c.udp_messages_received),
+    ("out", |c| c.udp_messages_sent),
 ];
+
+const STREAM_EVENTS: &[StreamRow] = &[
+    ("malformed", |c| c.malformed),
+    ("keepalive", |c| c.keepalives),
+    ("undelivered", |c| c.undelivered),
+    ("accepted", |c| c.accepted),
+    ("opened", |c| c.opened),
+    ("refused_full", |c| c.refused_full),
+    ("refused_source", |c| c.refused_source),
+    ("refused_handshakes", |c| c.refused_handshakes),
+    ("accept_error", |c| c.accept_errors),
+    ("closed", |c| c.closed),
+    ("failed", |c| c.failed),
+    ("connect_failed", |c| c.connect_failed),
+    ("handshake_failed", |c| c.handshake_failed),
+    ("handshake_timeout", |c| c.handshake_timeout),
+    ("cut_slow_reader", |c| c.cut_slow_reader),
+    ("cut_idle", |c| c.cut_idle),
+    ("cut_partial_message", |c| c.cut_partial_message),
+    ("cut_malformed", |c| c.cut_malformed),
+];
+
+const STREAM_MESSAGES: &[StreamRow] = &[
+    ("in", |c| c.messages_received),
+    ("out", |c| c.messages_sent),
+];
+
+/// Kinds of connections, with where their counts stand.
+const STREAMS: &[(&str, fn(&TransportCounters) -> &StreamCounters)] = &[
+    ("tcp", |c| &c.tcp),
+    ("tls", |c| &c.tls),
+    ("ws", |c| &c.ws),
+    ("wss", |c| &c.wss),
+];
+
+/// The counts of a table, in the order of its rows: UDP's, then each kind's.
+fn counts<'a>(
+    udp: &'a [UdpRow],
+    stream: &'a [StreamRow],
+    counters: &'a TransportCounters,
+) -> impl Iterator<Item = (&'static str, &'static str, u64)> + 'a {
+    let of_udp = udp
+        .iter()
+        .map(|(event, read)| ("udp", *event, read(counters)));
+    let of_streams = STREAMS.iter().flat_map(move |(kind, of_kind)| {
+        let counters = of_kind(counters);
+        let row = move |(event, read): &StreamRow| (*kind, *event, read(counters));
+        stream.iter().map(row)
+    });
+    of_udp.chain(of_streams)
+}
 
 /// One follower for each count.
 #[derive(Debug)]
@@ -47,26 +84,30 @@ pub(super) struct TransportMetrics {
     events: Vec<Follower>,
     messages: Vec<Follower>,
     connections_active: Gauge,
+    handshakes_active: Gauge,
 }
 
 impl TransportMetrics {
     pub(super) fn new(metrics: &Metrics) -> Self {
-        let followers = |rows: &[Row], name, help, label: &'static str| {
-            let follower = |&(transport, value, _): &Row| {
+        let none = TransportCounters::default();
+        let followers = |udp, stream, name, help, label: &'static str| {
+            let follower = |(transport, value, _)| {
                 let labels = vec![Label::new("transport", transport), Label::new(label, value)];
                 Follower::new(metrics.counter(name, help, labels))
             };
-            rows.iter().map(follower).collect()
+            counts(udp, stream, &none).map(follower).collect()
         };
         Self {
             events: followers(
-                EVENTS,
+                UDP_EVENTS,
+                STREAM_EVENTS,
                 "trunkline_sip_transport_events_total",
                 "What happened on the SIP sockets besides messages.",
                 "event",
             ),
             messages: followers(
-                MESSAGES,
+                UDP_MESSAGES,
+                STREAM_MESSAGES,
                 "trunkline_sip_messages_total",
                 "SIP messages that were read whole or given to the kernel.",
                 "direction",
@@ -76,15 +117,26 @@ impl TransportMetrics {
                 "SIP stream connections now.",
                 vec![],
             ),
+            handshakes_active: metrics.gauge(
+                "trunkline_sip_handshakes_active",
+                "Accepted SIP connections whose TLS or WebSocket handshake is not done.",
+                vec![],
+            ),
         }
     }
 
     pub(super) fn publish(&mut self, counters: &TransportCounters) {
-        let rows = EVENTS.iter().chain(MESSAGES);
-        for ((.., read), follower) in rows.zip(self.events.iter_mut().chain(&mut self.messages)) {
-            follower.follow(read(counters));
+        let events = counts(UDP_EVENTS, STREAM_EVENTS, counters);
+        for ((.., count), follower) in events.zip(&mut self.events) {
+            follower.follow(count);
+        }
+        let messages = counts(UDP_MESSAGES, STREAM_MESSAGES, counters);
+        for ((.., count), follower) in messages.zip(&mut self.messages) {
+            follower.follow(count);
         }
         self.connections_active
-            .set(counters.tcp_connections_active as f64);
+            .set(counters.connections_active as f64);
+        self.handshakes_active
+            .set(counters.handshakes_active as f64);
     }
 }

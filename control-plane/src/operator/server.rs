@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
@@ -19,6 +20,7 @@ use super::{
 use crate::cdr::CdrStatus;
 use crate::store::StoreHandle;
 use crate::trace::TracedMessage;
+use crate::transport::tls::TlsKeeper;
 
 /// Connections at one time; the next waits.
 const CONNECTION_COUNT_MAX: usize = 16;
@@ -43,6 +45,8 @@ pub struct OperatorSources {
     pub store: StoreHandle,
     /// The CDR writer's word.
     pub cdr: Arc<CdrStatus>,
+    /// Reads certificates again, on request and on SIGHUP.
+    pub tls: Arc<TlsKeeper>,
 }
 
 /// A running server.
@@ -80,7 +84,9 @@ pub fn spawn(path: &Path, sources: OperatorSources) -> io::Result<OperatorServer
         .name("operator".to_owned())
         .spawn(move || {
             runtime.block_on(async {
+                let tls = Arc::clone(&sources.tls);
                 tokio::select! {
+                    () = reload_on_hangup(&tls) => {}
                     // A dropped sender means the same.
                     _ = stopped => {}
                     result = serve(socket, sources) => {
@@ -150,6 +156,21 @@ async fn serve(
             Ok(peer) => tracing::warn!(uid = peer.uid(), "refused at the operator socket"),
             Err(error) => tracing::warn!(%error, "the operator socket's peer is unknown"),
         }
+    }
+}
+
+/// SIGHUP: read the certificates again. What came of it is in the log and in `status`.
+async fn reload_on_hangup(tls: &TlsKeeper) {
+    let mut hangup = match signal(SignalKind::hangup()) {
+        Ok(hangup) => hangup,
+        Err(error) => {
+            tracing::error!(%error, "SIGHUP cannot be heard");
+            return std::future::pending().await;
+        }
+    };
+    while hangup.recv().await.is_some() {
+        // The keeper has said why, where it failed.
+        let _ = tls.reload();
     }
 }
 
@@ -277,6 +298,10 @@ async fn answer(request: Request, sources: &OperatorSources) -> Reply {
                 None => no_answer(),
             }
         }
+        Request::ReloadTls => match sources.tls.reload() {
+            Ok(_) => Reply::Done,
+            Err(problem) => refused(format!("the certificates stay as they were: {problem}")),
+        },
         Request::Reload => match timeout(STORE_PATIENCE, sources.store.reload()).await {
             Ok(Ok(())) => Reply::Done,
             Ok(Err(error)) => refused(error.to_string()),
@@ -337,5 +362,6 @@ async fn status(sources: &OperatorSources) -> StatusReport {
         },
         cdr_problem: sources.cdr.problem(),
         cdr_spool_bytes: sources.cdr.spool_bytes(),
+        tls: sources.tls.status(),
     }
 }

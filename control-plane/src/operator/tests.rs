@@ -13,6 +13,12 @@ use crate::cdr;
 use crate::site::tests::{SMALL_SITE, site};
 use crate::store::{self, ApplyOptions, StoreHandle, StoreOptions};
 use crate::trace::Direction;
+use crate::transport::tls::TlsKeeper;
+
+/// As where no socket speaks TLS.
+fn no_tls() -> Arc<TlsKeeper> {
+    Arc::new(TlsKeeper::open(None).expect("nothing to read"))
+}
 
 struct Fixture {
     dir: tempfile::TempDir,
@@ -40,6 +46,7 @@ impl Fixture {
             calls,
             store: store.clone(),
             cdr: writer.status(),
+            tls: no_tls(),
         };
         let server = spawn(&dir.path().join("control.sock"), sources).expect("bound");
         Self {
@@ -376,6 +383,7 @@ fn second_daemon_is_refused_and_a_dead_one_replaced() {
         calls: mpsc::channel(1).0,
         store: fixture.store.clone(),
         cdr: fixture._writer.status(),
+        tls: no_tls(),
     };
     let error = spawn(&fixture.path(), sources())
         .expect_err("taken")

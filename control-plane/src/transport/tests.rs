@@ -6,6 +6,9 @@ use tokio::time::timeout;
 
 use super::*;
 
+mod tls;
+mod web;
+
 /// Longer than anything here takes on a loaded machine; reached only when a test fails.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -17,13 +20,25 @@ fn listen(transport: TransportKind, address: &str) -> SipListen {
     }
 }
 
+/// No certificates, any origin.
+fn options(limits: TransportLimits) -> TransportOptions {
+    TransportOptions {
+        limits,
+        websocket: WebSocketConfig {
+            origins: Vec::new(),
+            ping_interval_secs: 0,
+        },
+        tls: watch::Sender::new(None).subscribe(),
+    }
+}
+
 /// UDP and TCP on loopback ports of the kernel's choice.
 fn bind(limits: TransportLimits) -> (Transport, SocketAddr, SocketAddr) {
     let listen = [
         listen(TransportKind::Udp, "127.0.0.1:0"),
         listen(TransportKind::Tcp, "127.0.0.1:0"),
     ];
-    let transport = Transport::bind(&listen, limits).expect("loopback");
+    let transport = Transport::bind(&listen, options(limits)).expect("loopback");
     let [udp, tcp] = [0, 1].map(|index: usize| transport.bound()[index].address);
     (transport, udp, tcp)
 }
@@ -97,7 +112,8 @@ fn close_reason(inbound: &Inbound) -> Option<CloseReason> {
 async fn datagrams_are_received_and_answered_over_both_families() {
     for address in ["127.0.0.1:0", "[::1]:0"] {
         let listen = [listen(TransportKind::Udp, address)];
-        let Ok(mut transport) = Transport::bind(&listen, TransportLimits::default()) else {
+        let Ok(mut transport) = Transport::bind(&listen, options(TransportLimits::default()))
+        else {
             // A machine without IPv6.
             assert!(address.starts_with('['));
             continue;
@@ -110,7 +126,11 @@ async fn datagrams_are_received_and_answered_over_both_families() {
         let got = receive(&mut transport, 1).await;
         assert_eq!(call_id(&got[0]), "one");
         let flow = flow_of(&got[0]);
-        assert_eq!(flow, Flow::udp(local, peer.local_addr().expect("bound")));
+        let expected = Flow {
+            ends: Some(Arc::clone(transport.ends())),
+            ..Flow::udp(local, peer.local_addr().expect("bound"))
+        };
+        assert_eq!(flow, expected);
         transport
             .send(&transmit(flow, "SIP/2.0 200 OK\r\n\r\n"))
             .expect("taken");
@@ -272,14 +292,15 @@ async fn answer_takes_the_connection_and_another_request_reuses_it() {
         () = run_for(&mut transport, PATIENCE, &mut out) => panic!("nothing arrived"),
     }
     assert_eq!(&buffer, b"first again again ");
-    assert_eq!(transport.counters().tcp_opened, 0);
+    assert_eq!(transport.counters().tcp.opened, 0);
 }
 
 #[tokio::test]
 async fn request_to_a_new_peer_opens_a_connection_and_its_answer_names_our_listener() {
     for address in ["127.0.0.1:0", "[::1]:0"] {
         let listen = [listen(TransportKind::Tcp, address)];
-        let Ok(mut transport) = Transport::bind(&listen, TransportLimits::default()) else {
+        let Ok(mut transport) = Transport::bind(&listen, options(TransportLimits::default()))
+        else {
             // A machine without IPv6.
             assert!(address.starts_with('['));
             continue;
@@ -310,7 +331,7 @@ async fn request_to_a_new_peer_opens_a_connection_and_its_answer_names_our_liste
             (flow_of(&got[0]).local, flow_of(&got[0]).remote),
             (tcp, remote)
         );
-        assert_eq!(transport.counters().tcp_opened, 1);
+        assert_eq!(transport.counters().tcp.opened, 1);
     }
 }
 
@@ -331,7 +352,7 @@ async fn message_for_a_peer_that_refuses_connections_comes_back() {
     assert_eq!(close_reason(&got[1]), Some(CloseReason::ConnectFailed));
     let counters = transport.counters();
     assert_eq!(
-        (counters.tcp_connect_failed, counters.tcp_connections_active),
+        (counters.tcp.connect_failed, counters.connections_active),
         (1, 0)
     );
 }
@@ -397,10 +418,7 @@ async fn peer_that_does_not_read_is_cut_while_others_are_served() {
     );
     let counters = transport.counters();
     assert_eq!(
-        (
-            counters.tcp_cut_slow_reader,
-            counters.tcp_connections_active
-        ),
+        (counters.tcp.cut_slow_reader, counters.connections_active),
         (1, 1)
     );
 }
@@ -424,8 +442,8 @@ async fn connections_are_limited_in_all_and_per_source() {
         .await
         .expect("closed at once");
     assert!(matches!(third, Ok(0) | Err(_)), "{third:?}");
-    assert_eq!(transport.counters().tcp_accepted, 2);
-    assert_eq!(transport.counters().tcp_refused_source, 1);
+    assert_eq!(transport.counters().tcp.accepted, 2);
+    assert_eq!(transport.counters().tcp.refused_source, 1);
 
     // One more may be opened by us; then the table is full.
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
@@ -450,7 +468,7 @@ async fn connections_are_limited_in_all_and_per_source() {
         .await
         .expect("closed at once");
     assert!(matches!(refused, Ok(0) | Err(_)), "{refused:?}");
-    assert_eq!(transport.counters().tcp_refused_full, 2);
+    assert_eq!(transport.counters().tcp.refused_full, 2);
 
     // A closed one makes room, for its source, too.
     drop(peers.remove(0));
@@ -556,7 +574,7 @@ async fn silent_idle_and_half_finished_connections_are_closed() {
     }
     let counters = transport.counters();
     assert_eq!(
-        (counters.tcp_cut_partial_message, counters.tcp_cut_idle),
+        (counters.tcp.cut_partial_message, counters.tcp.cut_idle),
         (3, 1)
     );
 }
@@ -566,7 +584,7 @@ async fn address_in_use_is_named() {
     let (_transport, udp, tcp) = bind(TransportLimits::default());
     for (transport, address) in [(TransportKind::Udp, udp), (TransportKind::Tcp, tcp)] {
         let again = [listen(transport, &address.to_string())];
-        let error = Transport::bind(&again, TransportLimits::default())
+        let error = Transport::bind(&again, options(TransportLimits::default()))
             .err()
             .expect("taken");
         assert!(error.to_string().contains(&address.to_string()), "{error}");

@@ -3,12 +3,13 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, UdpSocket as StdUdpSocket};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use sipx_sip::{Limits, parse_datagram};
 use tokio::net::UdpSocket;
-use trunkline_sip::{Flow, Transmit};
+use trunkline_sip::{Flow, LocalEnds, Transmit};
 
 use super::{Inbound, SendError, TransportCounters, TransportLimits};
 
@@ -26,6 +27,7 @@ const DATAGRAM_LEN_MAX: usize = 65_535;
 pub(super) struct Udp {
     socket: UdpSocket,
     local: SocketAddr,
+    ends: Arc<LocalEnds>,
     limits: TransportLimits,
     parser_limits: Limits,
     buffer: Box<[u8]>,
@@ -41,6 +43,7 @@ impl Udp {
         Ok(Self {
             local: socket.local_addr()?,
             socket: UdpSocket::from_std(socket)?,
+            ends: Arc::default(),
             limits,
             parser_limits: Limits {
                 max_message_bytes: limits.message_len_max,
@@ -50,6 +53,11 @@ impl Udp {
             buffer: vec![0; DATAGRAM_LEN_MAX].into_boxed_slice(),
             backlog: VecDeque::new(),
         })
+    }
+
+    /// Tells flows from now on what our sockets are called.
+    pub(super) fn set_ends(&mut self, ends: &Arc<LocalEnds>) {
+        self.ends = Arc::clone(ends);
     }
 
     /// The bound address, with its real port.
@@ -99,7 +107,10 @@ impl Udp {
             return;
         }
         let bytes = Bytes::copy_from_slice(datagram);
-        let flow = Flow::udp(self.local, source);
+        let flow = Flow {
+            ends: Some(Arc::clone(&self.ends)),
+            ..Flow::udp(self.local, source)
+        };
         out.push(match parse_datagram(bytes.clone(), &self.parser_limits) {
             Ok(message) => {
                 counters.udp_messages_received += 1;

@@ -16,10 +16,12 @@
 //! | [`site`] | configuration and site files for them |
 //! | [`sipp`] | SIPp as a child process, graded by exit code |
 //! | [`ports`] | blocks of loopback ports that no other test uses |
+//! | [`certificates`] | certificates of a test's own authority |
 //! | [`dns`] | a DNS server that knows what a test tells it |
 //! | [`http`] | GET, and the metrics text format |
 #![forbid(unsafe_code)]
 
+pub mod certificates;
 pub mod conversation;
 pub mod daemons;
 pub mod dns;

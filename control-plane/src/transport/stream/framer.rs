@@ -18,10 +18,16 @@ use sipx_sip::{Limits, Message, parse_frame};
 pub(super) enum Framed {
     /// A message.
     Message(Message),
-    /// CRLFCRLF between messages: the peer asks for a CRLF.
+    /// CRLFCRLF between messages, or a ping of the WebSocket protocol: the peer asks for an answer.
     Ping,
     /// Bytes that are no message. Where the next one begins is not known: nothing follows.
     Malformed { bytes: Bytes, error: ParseError },
+    /// A WebSocket message that is no SIP message. What follows may be one.
+    Unreadable { bytes: Bytes, error: ParseError },
+    /// The peer closes its WebSocket.
+    Closed,
+    /// The peer does not keep to the WebSocket protocol.
+    Broken,
 }
 
 /// The unread part of a stream.
@@ -29,6 +35,7 @@ pub(super) enum Framed {
 pub(super) struct Framer {
     buffer: BytesMut,
     limits: Limits,
+    header_len_max: usize,
     /// The end of the header section is not before this.
     scanned: usize,
     /// CRLFs since the last message.
@@ -36,13 +43,11 @@ pub(super) struct Framer {
     has_failed: bool,
 }
 
-/// Room made for one read. Most messages are shorter.
-const READ_LEN: usize = 4_096;
-
 impl Framer {
-    pub(super) fn new(limits: Limits) -> Self {
+    pub(super) fn new(limits: Limits, header_len_max: usize) -> Self {
         Self {
             buffer: BytesMut::new(),
+            header_len_max: header_len_max.min(limits.max_message_bytes),
             limits,
             scanned: 0,
             crlfs: 0,
@@ -52,7 +57,6 @@ impl Framer {
 
     /// Where the next bytes are appended.
     pub(super) fn read_buffer(&mut self) -> &mut BytesMut {
-        self.buffer.reserve(READ_LEN);
         &mut self.buffer
     }
 
@@ -77,11 +81,14 @@ impl Framer {
             }
         }
         let Some(head_len) = self.head_len() else {
-            if self.buffer.len() > self.limits.max_message_bytes {
+            if self.buffer.len() > self.header_len_max {
                 return Some(self.fail(LimitKind::MessageBytes));
             }
             return None;
         };
+        if head_len > self.header_len_max {
+            return Some(self.fail(LimitKind::MessageBytes));
+        }
         let body_len = match content_length(&self.buffer[..head_len]) {
             Ok(body_len) => body_len,
             Err(error) => {
@@ -209,7 +216,7 @@ mod tests {
 
     /// Everything that comes out of `stream` when it arrives in pieces of `piece` bytes.
     fn framed(stream: &[u8], piece: usize) -> (Vec<Framed>, Framer) {
-        let mut framer = Framer::new(limits());
+        let mut framer = Framer::new(limits(), 1_500);
         let mut out = Vec::new();
         for chunk in stream.chunks(piece.max(1)) {
             framer.read_buffer().extend_from_slice(chunk);
@@ -225,6 +232,7 @@ mod tests {
             Framed::Message(message) => format!("{}", message.body().len()),
             Framed::Ping => "ping".to_owned(),
             Framed::Malformed { error, .. } => error.to_string(),
+            other => format!("{other:?}"),
         };
         framed.iter().map(word).collect::<Vec<_>>().join(" ")
     }
@@ -287,7 +295,14 @@ mod tests {
         let stream = format!("OPTIONS sip:a@b SIP/2.0\r\nX: {}", "x".repeat(5_000));
         let (found, framer) = framed(stream.as_bytes(), 100);
         assert!(describe(&found).contains("message size limit exceeded"));
-        assert!(framer.buffer.len() <= stream.len() - limits().max_message_bytes);
+        assert!(framer.buffer.len() <= stream.len() - 1_500);
+        // A head above its limit is refused even where it comes whole.
+        let whole = message(
+            &format!("X: {}\r\nContent-Length: 0", "x".repeat(1_500)),
+            "",
+        );
+        let (found, _) = framed(whole.as_bytes(), 4_000);
+        assert!(describe(&found).contains("message size limit exceeded"));
     }
 
     #[test]
