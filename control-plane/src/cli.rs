@@ -31,6 +31,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod trace;
+mod trunks;
 
 /// Where packages put the configuration.
 const CONFIG_PATH: &str = "/etc/trunkline/trunkline.toml";
@@ -161,7 +162,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// List trunks
+    /// List trunks: state, round trip, registration, channels, last cause
     Trunks {
         /// Print JSON
         #[arg(long)]
@@ -357,7 +358,7 @@ fn dispatch(
         }
         Some(Command::Members { json }) => commands::members(&config, *json, out),
         Some(Command::Dids { json }) => commands::dids(&config, *json, out),
-        Some(Command::Trunks { json }) => commands::trunks(&config, *json, out),
+        Some(Command::Trunks { json }) => trunks::list(&config, *json, out),
         Some(Command::Member {
             command:
                 MemberCommand::Set {

@@ -19,8 +19,10 @@ use trunkline_sip::AgentCounters;
 
 use crate::cdr::{CallDirection, CallRecord, CallResult, CdrStatus};
 use crate::edge::proxy::{CommandCounts, ProxyCounters};
+use crate::switch::TrunkView;
 use crate::trace::exporter::ExportCounters;
 use crate::transport::TransportCounters;
+use crate::trunk::policy::Refusal;
 
 mod edge;
 mod scrape;
@@ -29,12 +31,14 @@ mod sip;
 mod tests;
 mod trace;
 mod transport;
+mod trunks;
 
 use edge::EdgeMetrics;
 pub use scrape::{WorkerCounters, WorkerPage};
 use sip::SipMetrics;
 use trace::TraceMetrics;
 use transport::TransportMetrics;
+use trunks::TrunkMetrics;
 
 /// Trunks that get a label value of their own. Names of a site's whole history stay in the
 /// registry; past this many, new ones count as `other`.
@@ -190,6 +194,7 @@ pub struct CallMetrics {
     sip: SipMetrics,
     transport: TransportMetrics,
     trace: TraceMetrics,
+    trunks: TrunkMetrics,
     registrations_active: Gauge,
     edge: EdgeMetrics,
     /// To make counters for trunks that appear later.
@@ -223,6 +228,7 @@ impl CallMetrics {
             sip: SipMetrics::new(metrics),
             transport: TransportMetrics::new(metrics),
             trace: TraceMetrics::new(metrics),
+            trunks: TrunkMetrics::new(metrics),
             registrations_active: metrics.gauge(
                 "trunkline_registrations_active",
                 "Registered contacts.",
@@ -283,6 +289,21 @@ impl CallMetrics {
     /// Follows the edge proxy's counters. Called a few times a second.
     pub fn publish_proxy(&mut self, counters: &ProxyCounters, commands: &CommandCounts) {
         self.edge.publish(counters, commands);
+    }
+
+    /// How trunks stand. Called a few times a second.
+    pub fn publish_trunks(&mut self, views: Vec<TrunkView>) {
+        let views: Vec<_> = views
+            .into_iter()
+            .map(|view| (self.trunk_label(Some(&view.configured.name)), view))
+            .filter(|(label, view)| *label == view.configured.name)
+            .collect();
+        self.trunks.publish(&views);
+    }
+
+    /// Follows the counts of outbound calls that were not let out.
+    pub fn publish_outbound_refusals(&mut self, refusals: impl Iterator<Item = (Refusal, u64)>) {
+        self.trunks.publish_refusals(refusals);
     }
 
     fn calls_total(

@@ -24,10 +24,12 @@ use trunkline_edge_api::config::MediaAddress;
 use trunkline_edge_api::{Epoch, Event, MonoTime};
 use trunkline_ring::monotonic_now;
 use trunkline_sip::Entropy;
+use trunkline_sip::flow::{LocalEnd, LocalEnds};
+use trunkline_sip::locate::LocateError;
 use trunkline_sip::offer_answer::MediaAddresses;
 
 use crate::cdr::{self, CallDirection, CdrWriter};
-use crate::config::{ControlConfig, SipConfig, TlsFiles};
+use crate::config::{ControlConfig, SipConfig, SipListen, TlsFiles};
 use crate::edge::link::{EdgeLink, LinkError, LinkEvent};
 use crate::epoch;
 use crate::health::Health;
@@ -35,6 +37,7 @@ use crate::http::{self, HttpSources};
 use crate::metrics::{CallMetrics, Metrics, WorkerPage};
 use crate::operator::{self, OperatorRequest, OperatorSources};
 use crate::pin::{PinChecker, PinVerdict};
+use crate::resolver::{Resolved, Resolver};
 use crate::store::{self, RoutingSnapshot, StoreOptions};
 use crate::switch::{CallKey, Switch, SwitchConfig};
 use crate::trace::exporter::Exporter;
@@ -96,6 +99,7 @@ pub fn run(config: &ControlConfig) -> anyhow::Result<()> {
     };
     let http = http::spawn(&config.http, sources)?;
     let routing = store.routing();
+    let used = runtime.block_on(store.outbound_usage(day_began(unix_ms())))?;
     let operator_sources = OperatorSources {
         node: config.node.name.clone(),
         calls,
@@ -112,6 +116,8 @@ pub fn run(config: &ControlConfig) -> anyhow::Result<()> {
         ),
         None => None,
     };
+    let kinds = local_ends(&config.sip.listen).kinds();
+    let resolver = Resolver::spawn(&config.sip.dns, kinds)?;
 
     let result = runtime.block_on(async {
         let mut call_thread = CallThread {
@@ -130,6 +136,7 @@ pub fn run(config: &ControlConfig) -> anyhow::Result<()> {
             edge_socket: config.node.edge_socket().into(),
             epoch,
             routing,
+            resolver,
             operator_requests,
             calls_asked: VecDeque::new(),
             actions_asked: ActionsAsked::default(),
@@ -150,6 +157,7 @@ pub fn run(config: &ControlConfig) -> anyhow::Result<()> {
             inbound: Vec::new(),
             events: Vec::new(),
         };
+        call_thread.switch.take_usage(unix_ms(), &used);
         tracing::info!(epoch = epoch.0, "control is up");
         call_thread.run().await;
         anyhow::Ok(())
@@ -181,6 +189,7 @@ fn new_switch(config: &ControlConfig, epoch: Epoch) -> anyhow::Result<Switch> {
         media_addresses,
         trace_bytes_max: config.trace.bytes_max,
         is_trace_exported: config.trace.hep.is_some(),
+        local_ends: Arc::new(local_ends(&config.sip.listen)),
         epoch,
     };
     Ok(Switch::new(
@@ -194,6 +203,19 @@ fn new_switch(config: &ControlConfig, epoch: Epoch) -> anyhow::Result<Switch> {
 fn tls_files(sip: &SipConfig) -> Option<TlsFiles> {
     let is_secure = sip.listen.iter().any(|listen| listen.transport.is_secure());
     is_secure.then(|| sip.tls.clone())
+}
+
+/// Our sockets, as calls to trunks leave from them.
+fn local_ends(listen: &[SipListen]) -> LocalEnds {
+    let ends = listen.iter().map(|listen| LocalEnd {
+        kind: listen.transport,
+        address: listen.address,
+        advertised: listen.advertise.as_ref().map(|advertise| {
+            let port = advertise.port.unwrap_or(listen.address.port());
+            format!("{}:{port}", advertise.host).into()
+        }),
+    });
+    LocalEnds::new(ends.collect())
 }
 
 fn interval() -> Interval {
@@ -222,6 +244,7 @@ enum Wake {
     Routing,
     Operator(OperatorRequest),
     PinChecked(CallKey, PinVerdict),
+    Resolved(Resolved),
     Tick,
     Stop,
 }
@@ -234,6 +257,7 @@ struct CallThread {
     edge_socket: Arc<Path>,
     epoch: Epoch,
     routing: watch::Receiver<Arc<RoutingSnapshot>>,
+    resolver: Resolver,
     operator_requests: mpsc::Receiver<OperatorRequest>,
     /// In the order of their time; no more than have connections to the operator socket.
     calls_asked: VecDeque<CallsAsked>,
@@ -308,6 +332,9 @@ impl CallThread {
             Wake::PinChecked(key, verdict) => {
                 self.switch.handle_pin_checked(now, unix_ms, key, verdict);
             }
+            Wake::Resolved(Resolved { ticket, outcome }) => {
+                self.switch.handle_resolved(now, ticket, outcome);
+            }
             Wake::Tick => self.publish(now),
             Wake::Stop => return true,
         }
@@ -327,6 +354,7 @@ impl CallThread {
             Ok(()) = self.routing.changed() => Wake::Routing,
             Some(request) = self.operator_requests.recv() => Wake::Operator(request),
             Some((key, verdict)) = self.pins.verdict() => Wake::PinChecked(key, verdict),
+            resolved = self.resolver.recv() => Wake::Resolved(resolved),
             _ = self.terminate.recv() => Wake::Stop,
             _ = self.interrupt.recv() => Wake::Stop,
         }
@@ -415,6 +443,13 @@ impl CallThread {
                     .handle_pin_checked(monotonic_now(), unix_ms(), key, unchecked);
             }
         }
+        while let Some((ticket, uri)) = self.switch.poll_lookup() {
+            if self.resolver.ask(ticket, uri).is_err() {
+                let unanswered = Err(LocateError::Unanswered);
+                self.switch
+                    .handle_resolved(monotonic_now(), ticket, unanswered);
+            }
+        }
         if let EdgeState::Linked(link) = &mut self.edge {
             link.send(self.switch.proxy_mut());
         }
@@ -451,6 +486,9 @@ impl CallThread {
         let proxy = self.switch.proxy();
         self.call_metrics
             .publish_proxy(&proxy.counters(), proxy.command_counts());
+        self.call_metrics.publish_trunks(self.switch.trunks(now));
+        self.call_metrics
+            .publish_outbound_refusals(self.switch.outbound_refusals());
         if let EdgeState::Linked(link) = &self.edge {
             link.beat(now);
             for end in link.ends() {
@@ -484,6 +522,11 @@ async fn sleep_until(timeout: Option<MonoTime>) {
         Some(at) => tokio::time::sleep(Duration::from_nanos(at.nanos_since(monotonic_now()))).await,
         None => pending().await,
     }
+}
+
+/// Midnight (UTC) before `unix_ms`.
+fn day_began(unix_ms: i64) -> i64 {
+    unix_ms - unix_ms.rem_euclid(86_400_000)
 }
 
 fn unix_ms() -> i64 {

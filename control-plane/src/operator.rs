@@ -31,7 +31,7 @@ pub use client::{AskError, ask, follow};
 pub use server::{OperatorServer, OperatorSources, spawn};
 
 use crate::switch::{
-    CallAction, CallEvent, CallView, ConferenceAction, ConferenceView, EventsReport,
+    CallAction, CallEvent, CallView, ConferenceAction, ConferenceView, EventsReport, TrunkView,
 };
 use crate::trace::{Traced, TracedMessage};
 use crate::transport::tls::TlsStatus;
@@ -73,6 +73,8 @@ pub enum OperatorRequest {
         /// Where the answer goes: `Ok` when the edge does it, else why not.
         reply: oneshot::Sender<Result<(), ActFailed>>,
     },
+    /// Every trunk.
+    Trunks(oneshot::Sender<Vec<TrunkView>>),
     /// Conferences with members.
     Conferences(oneshot::Sender<Vec<ConferenceView>>),
     /// SIP messages of a call.
@@ -259,6 +261,8 @@ pub enum Request {
         /// What.
         action: CallAction,
     },
+    /// How trunks stand.
+    Trunks,
     /// Conferences with members.
     Conferences,
     /// SIP messages of a call.
@@ -297,6 +301,11 @@ pub enum Reply {
     Calls(CallsReport),
     /// To [`Request::Reload`], [`Request::Act`] and [`Request::Confer`].
     Done,
+    /// To [`Request::Trunks`].
+    Trunks {
+        /// By name.
+        trunks: Vec<TrunkView>,
+    },
     /// To [`Request::Conferences`].
     Conferences {
         /// By tenant and name.

@@ -26,6 +26,7 @@ mod snapshot;
 #[cfg(test)]
 pub(crate) mod tests;
 mod thread;
+mod usage;
 
 pub use directory::{DidRow, MemberRow, TrunkRow};
 pub use plan::{Action, Change, FieldChange, Kept, ObjectKind, Plan};
@@ -34,6 +35,7 @@ pub use snapshot::{
     ConferenceRoute, DidRoute, GroupRoute, MemberRoute, RoutingSnapshot, TenantSounds, TrunkRoute,
 };
 pub use thread::{StoreThread, open};
+pub use usage::OutboundUsage;
 
 use crate::cdr::{DetailRecord, RecordingRecord, StoredCall};
 use crate::site::{Availability, Extension, ForwardEvent, Name, Site};
@@ -225,6 +227,21 @@ impl StoreHandle {
     /// Those of every statement.
     pub async fn trunks(&self) -> Result<Vec<TrunkRow>, StoreError> {
         self.ask(|reply| Request::Trunks { reply }).await
+    }
+
+    /// What went out since `since_unix_ms`, by tenant and member: for the limits of a day.
+    ///
+    /// # Errors
+    /// Those of every statement.
+    pub async fn outbound_usage(
+        &self,
+        since_unix_ms: i64,
+    ) -> Result<Vec<OutboundUsage>, StoreError> {
+        self.ask(|reply| Request::OutboundUsage {
+            since_unix_ms,
+            reply,
+        })
+        .await
     }
 
     /// Call records, the newest first, each with what was recorded of it.

@@ -22,7 +22,7 @@ use trunkline_edge_api::{
 };
 use trunkline_sip::agent::{Agent, AgentConfig, AgentEvent, SipLegId, Transmit};
 use trunkline_sip::digest::{Algorithm, DigestConfig, DigestServer, InvalidRealm};
-use trunkline_sip::flow::{ConnectionId, Flow};
+use trunkline_sip::flow::{ConnectionId, Flow, LocalEnds};
 use trunkline_sip::offer_answer::MediaAddresses;
 use trunkline_sip::registrar::{Registrar, RegistrarConfig};
 use trunkline_sip::{AgentCounters, Entropy, TransmitId};
@@ -44,6 +44,7 @@ mod functions;
 mod locating;
 mod rooms;
 mod trace;
+mod trunks;
 
 pub use actions::{ActionError, CallAction, Ear, MediaPolicy, RecordingForm, Side};
 pub use events::{
@@ -51,11 +52,13 @@ pub use events::{
 };
 pub use functions::Outcome;
 pub use rooms::{ConferenceAction, ConferenceView, MemberView};
+pub use trunks::{DestinationView, RegistrationView, TrunkCounts, TrunkView};
 
 pub use calls::CallKey;
 use calls::{Entry, Seat};
 use events::EventLists;
 use rooms::Rooms;
+use trunks::Trunks;
 
 /// Seconds that a refused caller is asked to wait before it tries again (RFC 3261 §20.33). Long
 /// enough to shed load, short enough that a person who redials gets through.
@@ -84,6 +87,8 @@ pub struct SwitchConfig {
     pub registrar: RegistrarConfig,
     /// The edge's media addresses.
     pub media_addresses: MediaAddresses,
+    /// Our own sockets, which calls to trunks leave from.
+    pub local_ends: Arc<LocalEnds>,
     /// Where files are, and what may be converted.
     pub media: MediaPolicy,
     /// Bytes of SIP messages that are remembered.
@@ -144,6 +149,7 @@ pub struct Switch {
     calls: HashMap<CallKey, Entry>,
     by_leg: HashMap<SipLegId, (CallKey, Seat)>,
     by_session: HashMap<SessionId, CallKey>,
+    trunks: Trunks,
     deadlines: BTreeSet<(MonoTime, CallKey)>,
     inputs: VecDeque<(CallKey, Input)>,
     records: VecDeque<CallRecord>,
@@ -196,6 +202,7 @@ impl Switch {
             calls: HashMap::new(),
             by_leg: HashMap::new(),
             by_session: HashMap::new(),
+            trunks: Trunks::new(Arc::clone(&config.local_ends)),
             deadlines: BTreeSet::new(),
             inputs: VecDeque::new(),
             records: VecDeque::new(),
@@ -237,6 +244,7 @@ impl Switch {
     ) {
         self.registrar.handle_connection_closed(connection);
         self.agent.handle_connection_closed(now, connection);
+        self.trunk_connection_closed(now, connection);
         self.turn(now, unix_ms);
     }
 
@@ -269,6 +277,8 @@ impl Switch {
         self.agent.handle_timeout(now);
         self.registrar.handle_timeout(now);
         self.proxy.handle_timeout(now);
+        self.unix_ms = unix_ms;
+        self.trunks_timeout(now);
         while let Some(&(at, key)) = self.deadlines.first() {
             if at > now {
                 break;
@@ -286,6 +296,7 @@ impl Switch {
             self.agent.poll_timeout(),
             self.registrar.poll_timeout(),
             self.proxy.poll_timeout(),
+            self.trunks.poll_timeout(),
             self.deadlines.first().map(|&(at, _)| at),
         ]
         .into_iter()
@@ -305,6 +316,7 @@ impl Switch {
             }
         }
         self.snapshot = snapshot;
+        self.trunks.invalidate();
     }
 
     /// New calls get 503 from now on.
@@ -486,16 +498,27 @@ impl Switch {
                 self.fork_input(leg, |fork| Input::CalleeProgress { fork, status, sdp });
             }
             AgentEvent::Answered { leg, sdp, .. } => {
+                self.note_answer(now, leg);
                 self.fork_input(leg, |fork| Input::CalleeAnswered { fork, sdp });
             }
-            AgentEvent::Rejected { leg, status, .. } => {
+            AgentEvent::Rejected {
+                leg,
+                status,
+                response,
+                ..
+            } => {
+                self.note_refusal(now, leg, status, response.as_deref());
                 self.fork_input(leg, |fork| Input::CalleeRejected { fork, status });
                 self.forget_leg(leg);
             }
             // Nothing is asked outside dialogs so far, and an answered call has said so already.
-            AgentEvent::Confirmed { .. }
-            | AgentEvent::AnswerInPrack { .. }
-            | AgentEvent::Response { .. } => {}
+            AgentEvent::Confirmed { .. } | AgentEvent::AnswerInPrack { .. } => {}
+            AgentEvent::Response {
+                id,
+                status,
+                response,
+                sequence,
+            } => self.handle_asked(now, id, status, response.as_deref(), sequence),
             // The peer re-invited without an offer and its ACK changes something: to the far side
             // that is an offer like any other.
             AgentEvent::Offer { leg, sdp } | AgentEvent::AnswerInAck { leg, sdp } => {

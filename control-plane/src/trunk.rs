@@ -16,6 +16,7 @@
 //! | [`health`] | whether a host lives |
 //! | [`registration`] | when to register, and when again |
 //! | [`failover`] | what a refusal means |
+//! | [`identity`] | how a trunk is told who calls |
 //! | [`settings`], [`preset`] | what the site file says, and what a carrier's name stands for |
 //!
 //! The shell part, which sends and receives, is in `switch/trunks.rs`.
@@ -23,6 +24,7 @@
 pub mod destination;
 pub mod failover;
 pub mod health;
+pub mod identity;
 pub mod number;
 pub mod pacing;
 pub mod policy;

@@ -1,5 +1,5 @@
 //! Who calls and who is called: RFC 3261 §8.1.1, RFC 3325 (asserted identity), RFC 3323
-//! (privacy), RFC 3966 (telephone numbers).
+//! (privacy), RFC 3966 (telephone numbers), RFC 5806 and RFC 7044 (diversion).
 //!
 //! What a stranger writes into `From` is a claim. `P-Asserted-Identity` is believed from peers
 //! inside the trust domain alone, which here are the trunks.
@@ -13,7 +13,9 @@ use std::net::{IpAddr, Ipv6Addr};
 use bytes::Bytes;
 use sipx_sip::headers::address::{Contact, From, To};
 use sipx_sip::headers::misc::MaxForwards;
-use sipx_sip::{Address, CallId, HeaderName, Host, PAssertedIdentityList, Request, Scheme, Uri};
+use sipx_sip::{
+    Address, CallId, Header, HeaderName, Host, PAssertedIdentityList, Request, Scheme, Uri,
+};
 
 use crate::flow::Flow;
 
@@ -37,7 +39,26 @@ pub struct Caller {
     /// `header`, or an anonymous `From`). Records may keep it, a call to an untrusted party must
     /// not.
     pub is_withheld: bool,
+    /// What the trunk's network found out about the number (3GPP TS 24.229 §7.2A.20, ATIS-1000074):
+    /// one of `VERSTATS`. `None`: nothing, or nobody who is believed.
+    pub verstat: Option<&'static str>,
 }
+
+/// Values of `verstat` that are passed on; the letter is the attestation, which some carriers add.
+const VERSTATS: [&str; 9] = [
+    "TN-Validation-Passed",
+    "TN-Validation-Passed-A",
+    "TN-Validation-Passed-B",
+    "TN-Validation-Passed-C",
+    "TN-Validation-Failed",
+    "TN-Validation-Failed-A",
+    "TN-Validation-Failed-B",
+    "TN-Validation-Failed-C",
+    "No-TN-Validation",
+];
+
+/// Rows of diversion that are passed on. A call forwarded more often has lost its way.
+const DIVERSIONS_MAX: usize = 10;
 
 /// The user part that RFC 3323 §4.1.1.3 gives to callers without a name.
 pub const ANONYMOUS: &str = "anonymous";
@@ -107,13 +128,62 @@ pub fn caller(request: &Request, is_trusted: bool) -> Caller {
         Some(user) if is_international(&user) => e164(&user).unwrap_or(user),
         Some(user) => user,
     };
+    let verstat = [asserted.as_ref(), from.as_ref()]
+        .into_iter()
+        .flatten()
+        .filter(|_| is_trusted)
+        .find_map(|address| verstat_of(&address.uri));
     // Networks assert the number and often leave the name to From.
     let names = [asserted.as_ref(), from.as_ref()];
     Caller {
         number,
         display_name: names.into_iter().flatten().find_map(display_name),
         is_withheld: is_anonymous || wants_privacy(request),
+        verstat,
     }
+}
+
+/// `verstat` of an address: a parameter of the telephone number, or of the URI. Any other value
+/// is not passed on: whoever shows it would not know what it means.
+fn verstat_of(uri: &Uri) -> Option<&'static str> {
+    let text = uri.to_string();
+    let value = text.split([';', '@', '?', '>']).find_map(|part| {
+        let (name, value) = part.split_once('=')?;
+        name.eq_ignore_ascii_case("verstat").then_some(value)
+    })?;
+    VERSTATS
+        .into_iter()
+        .find(|known| known.eq_ignore_ascii_case(value))
+}
+
+/// From whom the call was diverted on its way to us, as its INVITE says it in `Diversion` and
+/// `History-Info`, in order; nothing when the caller wants that hidden (RFC 7044 §10.1.2, RFC 3323).
+#[must_use]
+pub fn diversions(request: &Request) -> Vec<Header> {
+    let hides_history = request.headers.get_all(&HeaderName::Privacy).any(|row| {
+        let value = row.value();
+        value
+            .split(|byte| matches!(byte, b';' | b','))
+            .any(|token| token.trim_ascii().eq_ignore_ascii_case(b"history"))
+    });
+    if hides_history || wants_privacy(request) {
+        return Vec::new();
+    }
+    let is_diversion = |row: &&Header| {
+        let name = row.name().to_string();
+        name.eq_ignore_ascii_case("Diversion") || name.eq_ignore_ascii_case("History-Info")
+    };
+    let rows = request.headers.iter().filter(is_diversion);
+    rows.take(DIVERSIONS_MAX).cloned().collect()
+}
+
+/// Who a phone asks to be shown as: the user of `P-Preferred-Identity` (RFC 3325 §9.2). `None`
+/// when it asks for nothing, and `From` is all there is.
+#[must_use]
+pub fn preferred(request: &Request) -> Option<String> {
+    let row = request.headers.get(&HeaderName::PPreferredIdentity)?;
+    let address = Address::parse(&row.value(), "P-Preferred-Identity").ok()?;
+    user_of(&address.uri)
 }
 
 /// Whether the peer's own idea of its address, its `Contact`, is not where we see it (`flow`): it
@@ -159,6 +229,17 @@ pub fn user_at(user: &str, host: &str) -> Option<Uri> {
     uri.user()
         .is_some_and(|user| !user.is_empty())
         .then_some(uri)
+}
+
+/// [`user_at`] with what is known of the number, for the phone to show: never as an asserted
+/// identity, which a phone outside the trust domain does not get (RFC 3325 §5).
+#[must_use]
+pub fn verified_at(user: &str, host: &str, verstat: Option<&'static str>) -> Option<Uri> {
+    let uri = user_at(user, host)?;
+    match verstat {
+        Some(verstat) => Uri::parse(Bytes::from(format!("{uri};verstat={verstat}"))).ok(),
+        None => Some(uri),
+    }
 }
 
 /// `Max-Forwards`; 70 when there is none that can be read (RFC 3261 §16.6 step 3).

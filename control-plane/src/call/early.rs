@@ -180,6 +180,9 @@ impl Call {
     fn adopt(&mut self, leg: LegIndex, fork: Fork) {
         let callee = fork.callee;
         self.record.callee = Some(callee.name);
+        if callee.trunk.is_some() {
+            self.record.trunk = callee.trunk;
+        }
         self.nat[leg.as_usize()] = callee.media.nat;
         self.dtmf[leg.as_usize()] = callee.media.dtmf;
         self.negotiation = fork.negotiation.clone();

@@ -573,7 +573,8 @@ pub(super) fn dids(config: &ControlConfig, json: bool, out: &mut dyn Write) -> a
     Ok(write_table(out, ["NUMBER", "TENANT", "MEMBER"], &rows)?)
 }
 
-pub(super) fn trunks(
+/// Trunks as the store has them, for when no daemon can say more.
+pub(super) fn stored_trunks(
     config: &ControlConfig,
     json: bool,
     out: &mut dyn Write,

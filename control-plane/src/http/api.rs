@@ -6,6 +6,7 @@
 //! | `POST /api/v1/calls/{id}/actions` | 204 when the edge does it; 404 no such call; 409 it cannot be done, with the reason; 422 not an action |
 //! | `GET /api/v1/calls/{id}/events` | 200, what has happened in its media; with `Accept: text/event-stream` also what happens from now on ([`super::events`]) |
 //! | `GET /api/v1/calls/{id}/trace` | 200, the SIP messages of a call, live or over; text with `Accept: text/plain`, a capture file with `application/vnd.tcpdump.pcap`; 404 nothing is remembered |
+//! | `GET /api/v1/trunks` | 200, the trunks as `trunkline-control trunks --json` has them |
 //! | `GET /api/v1/conferences` | 200, conferences with members |
 //! | `POST /api/v1/conferences/{name}/actions?tenant=T` | as for calls; the tenant may be left out where one alone has the name |
 //! | `GET /api/v1/recordings?limit=N` | 200, recordings that are over, the newest first |
@@ -50,6 +51,7 @@ pub(super) fn routes() -> Router<HttpSources> {
         .route("/api/v1/calls/{id}/actions", post(act))
         .route("/api/v1/calls/{id}/events", get(events))
         .route("/api/v1/calls/{id}/trace", get(trace))
+        .route("/api/v1/trunks", get(trunks))
         .route("/api/v1/conferences", get(conferences))
         .route("/api/v1/conferences/{name}/actions", post(confer))
         .route("/api/v1/recordings", get(recordings))
@@ -152,6 +154,13 @@ async fn trace(
         ladder::write(&messages, true).into_response()
     } else {
         Json(messages).into_response()
+    }
+}
+
+async fn trunks(State(sources): State<HttpSources>) -> Response {
+    match ask(&sources, OperatorRequest::Trunks).await {
+        Some(trunks) => Json(trunks).into_response(),
+        None => busy(),
     }
 }
 

@@ -132,6 +132,9 @@ impl CallThread {
             OperatorRequest::Trace { id, reply } => {
                 let _ = reply.send(self.switch.traced(&id));
             }
+            OperatorRequest::Trunks(reply) => {
+                let _ = reply.send(self.switch.trunks(now));
+            }
             OperatorRequest::Conferences(reply) => {
                 let _ = reply.send(self.switch.conferences(now));
             }

@@ -271,6 +271,10 @@ async fn answer(request: Request, sources: &OperatorSources) -> Reply {
                 None => no_answer(),
             }
         }
+        Request::Trunks => match ask_call_thread(sources, OperatorRequest::Trunks).await {
+            Some(trunks) => Reply::Trunks { trunks },
+            None => no_answer(),
+        },
         Request::Conferences => {
             match ask_call_thread(sources, OperatorRequest::Conferences).await {
                 Some(conferences) => Reply::Conferences { conferences },

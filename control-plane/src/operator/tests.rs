@@ -133,6 +133,7 @@ pub(crate) fn answer_about_events_and_conferences(request: OperatorRequest) {
                 Vec::new()
             });
         }
+        OperatorRequest::Trunks(reply) => drop(reply.send(Vec::new())),
         OperatorRequest::Conferences(reply) => {
             let _ = reply.send(vec![ConferenceView {
                 tenant: "acme".to_owned(),

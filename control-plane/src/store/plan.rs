@@ -508,8 +508,6 @@ pub(super) fn put_trunk_settings(fields: &mut Fields, settings: &TrunkSettings) 
         "options_secs" => "options_secs",
         "from_domain" => "from_domain",
         "identity" => "identity",
-        "sign" => "sign",
-        "verify" => "verify",
         _ => CHANNELS_MAX,
     });
     if let Some(login) = &settings.login {

@@ -6,6 +6,7 @@ use trunkline_sip::offer_answer::SrtpPolicy;
 
 use super::*;
 use crate::cdr::tests::{record, recording};
+use crate::cdr::{CallDirection, CallRecord};
 use crate::site::tests::{SMALL_SITE, site, with_media};
 use crate::site::{E164, Name};
 use crate::trunk::policy::Dialled;
@@ -732,4 +733,37 @@ fn calls_out_are_applied_shown_and_routed() {
     assert!(plan.to_string().contains("- route acme/+\n"), "{plan}");
     let snapshot = fixture.store.routing().borrow().clone();
     assert!(snapshot.trunks_for(&acme, &dialled).is_empty());
+}
+
+#[test]
+fn what_went_out_today_is_counted_from_call_records() {
+    let fixture = Fixture::new();
+    let call = |id: &str, start_unix_ms, callee: &str, trunk: Option<&str>| CallRecord {
+        direction: CallDirection::Outbound,
+        tenant: Some("acme".to_owned()),
+        caller: "101".to_owned(),
+        callee: Some(callee.to_owned()),
+        trunk: trunk.map(str::to_owned),
+        start_unix_ms,
+        duration_ms: 1_500,
+        ..record(id, start_unix_ms)
+    };
+    let records = [
+        call("a", 1_000, "+442079460000", Some("out")),
+        call("b", 2_000, "+442079460000", Some("out")),
+        call("yesterday", 999, "+442079460000", Some("out")),
+        call("help", 2_000, "999", Some("out")),
+        call("refused", 2_000, "+442079460000", None),
+    ];
+    let records = records.into_iter().map(DetailRecord::from).collect();
+    let mut pending = fixture.store.try_add_records(records).expect("taken");
+    while pending.poll().is_none() {
+        std::thread::yield_now();
+    }
+    fixture.runtime.block_on(async {
+        let used = fixture.store.outbound_usage(1_000).await.expect("counted");
+        assert_eq!(used.len(), 1);
+        assert_eq!((used[0].calls, used[0].secs), (2, 4));
+        assert_eq!(used[0].member.as_str(), "101");
+    });
 }

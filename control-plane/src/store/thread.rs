@@ -10,6 +10,7 @@ use super::directory::{self, DidRow, MemberRow, TrunkRow};
 use super::plan::Plan;
 use super::records::{self, RecordQuery};
 use super::snapshot::RoutingSnapshot;
+use super::usage::{self, OutboundUsage};
 use super::{
     ApplyOptions, REQUESTS_QUEUE_LEN, StoreError, StoreHandle, StoreOptions, connection, recordings,
 };
@@ -51,6 +52,10 @@ pub(super) enum Request {
     },
     Trunks {
         reply: Reply<Vec<TrunkRow>>,
+    },
+    OutboundUsage {
+        since_unix_ms: i64,
+        reply: Reply<Vec<OutboundUsage>>,
     },
     Records {
         query: RecordQuery,
@@ -198,6 +203,13 @@ impl Service {
             }
             Request::Trunks { reply } => {
                 let _ = reply.send(directory::trunks(&mut self.connection).await);
+            }
+            Request::OutboundUsage {
+                since_unix_ms,
+                reply,
+            } => {
+                let used = usage::outbound(&mut self.connection, since_unix_ms).await;
+                let _ = reply.send(used);
             }
             Request::Records { query, reply } => {
                 let _ = reply.send(recordings::calls(&mut self.connection, query).await);

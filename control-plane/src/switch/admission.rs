@@ -2,10 +2,10 @@
 //!
 //! | request | from | answer |
 //! |---|---|---|
-//! | INVITE | a trunk's network | routed |
+//! | INVITE | a trunk: its networks, what its names stand for, where we registered | routed |
 //! | INVITE, REGISTER | elsewhere, no credentials | 401 with a challenge |
 //! | INVITE, REGISTER | elsewhere, wrong user or password | 403, the same for both |
-//! | INVITE | a member by digest | routed inside its tenant |
+//! | INVITE | a member by digest | routed inside its tenant, or out where its policy allows |
 //! | OPTIONS | anybody | 200 |
 //!
 //! Unknown users and wrong passwords look alike on purpose: nobody learns here who exists.
@@ -24,14 +24,16 @@ use super::Switch;
 use super::actions::{default_ringback, file_below, piece};
 use super::calls::{CallKey, Entry, Seat, retry_after};
 use super::locating::{FarSide, transcoding_policy};
+use super::trunks::outgoing::OutboundHunt;
 use crate::call::{Call, CallSetup, Machine};
-use crate::cdr::{CallRecord, CallResult, EndedBySide, LegMedia};
+use crate::cdr::{CallDirection, CallRecord, CallResult, EndedBySide, LegMedia};
 use crate::edge::{Piece, PromptFile, RecordingOf};
 use crate::logging::call_span;
-use crate::party::RecordCalls;
-use crate::routing::{self, Origin, Plan, Route};
+use crate::party::{EarlyMedia, RecordCalls};
+use crate::routing::{self, Origin, Plan, Refused, Route};
 use crate::site::Name;
 use crate::store::{MemberRoute, TenantSounds};
+use crate::trunk::policy::{Dialled, Refusal};
 
 /// Methods we understand (RFC 3261 §20.5).
 const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, REGISTER, UPDATE, INFO";
@@ -39,6 +41,8 @@ const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, REGISTER, UPDATE, INFO";
 /// How a request outside a dialog is refused.
 pub(super) struct Denial {
     status: u16,
+    /// What the reason phrase says; the status's own where it is `None`.
+    phrase: Option<&'static str>,
     headers: Vec<Header>,
 }
 
@@ -46,14 +50,28 @@ impl Denial {
     pub(super) fn plain(status: u16) -> Self {
         Self {
             status,
+            phrase: None,
             headers: Vec::new(),
         }
     }
 
     fn overloaded() -> Self {
         Self {
-            status: 503,
             headers: retry_after(),
+            ..Self::plain(503)
+        }
+    }
+
+    /// An outbound call that is not let out.
+    fn because(refusal: Refusal) -> Self {
+        let headers = match refusal.status() {
+            503 => retry_after(),
+            _ => Vec::new(),
+        };
+        Self {
+            status: refusal.status(),
+            phrase: Some(refusal.phrase()),
+            headers,
         }
     }
 }
@@ -73,7 +91,11 @@ impl Switch {
         } else {
             match self.authenticate_caller(now, request, &flow) {
                 Ok(origin) => {
+                    let key = CallKey(self.call_serial_next);
                     self.route_call(now, unix_ms, leg, request, flow, &origin);
+                    if !self.calls.contains_key(&key) {
+                        self.release_channels(now, key);
+                    }
                     return;
                 }
                 Err(denial) => denial,
@@ -110,9 +132,9 @@ impl Switch {
 
     /// The leg is new, so only a caller that has hung up in the meantime does not get this.
     fn deny(&mut self, now: MonoTime, leg: SipLegId, denial: Denial) {
-        if let Err(error) = self
-            .agent
-            .reject(now, leg, denial.status, None, denial.headers)
+        if let Err(error) =
+            self.agent
+                .reject(now, leg, denial.status, denial.phrase, denial.headers)
         {
             tracing::debug!(%leg, %error, "refusal not wanted any more");
         }
@@ -134,8 +156,8 @@ impl Switch {
             .map_err(|error| {
                 tracing::info!(source = %flow.remote, %error, "REGISTER refused");
                 Denial {
-                    status: error.status(),
                     headers: error.headers(),
+                    ..Denial::plain(error.status())
                 }
             })
     }
@@ -146,7 +168,8 @@ impl Switch {
         request: &Request,
         flow: &Flow,
     ) -> Result<Origin, Denial> {
-        match self.snapshot.trunk_for(flow.remote.ip()) {
+        let trunk = self.snapshot.trunk_for(flow.remote.ip());
+        match trunk.or_else(|| self.trunks.trunk_of(flow)) {
             Some(trunk) => Ok(Origin::Trunk(Arc::clone(trunk))),
             None => self
                 .authenticate_member(now, request, flow)
@@ -183,8 +206,8 @@ impl Switch {
             _ => Vec::new(),
         };
         Err(Denial {
-            status: error.status(),
             headers,
+            ..Denial::plain(error.status())
         })
     }
 
@@ -206,16 +229,52 @@ impl Switch {
                 number: member.extension.to_string(),
                 display_name: Some(member.name.clone()),
                 is_withheld: identity::caller(request, false).is_withheld,
+                verstat: None,
             },
         };
         let mut record = self.new_record(key, unix_ms, origin, &caller);
         let _span = call_span(&record.call_id).entered();
 
         let instance = gruu::gr_value(&request.uri);
-        let called = identity::called(request).map(|called| match instance {
+        let called = self.called(origin, request).map(|called| match instance {
             Some(_) => self.extension_of(origin, called),
             None => called,
         });
+        let outside = match self.leaves_house(now, key, origin, request, called.as_deref()) {
+            Ok(outside) => outside,
+            Err(refusal) => {
+                record.direction = CallDirection::Outbound;
+                record.callee = called;
+                return self.refuse(now, leg, record, Denial::because(refusal));
+            }
+        };
+        if let Some(hunt) = outside {
+            record.direction = CallDirection::Outbound;
+            record.callee = Some(hunt.dialled().to_owned());
+            let far_side = FarSide {
+                plan: Plan::default(),
+                outbound: Some(hunt),
+                diversions: Vec::new(),
+                caller,
+                max_forwards: identity::max_forwards(request).saturating_sub(1),
+                instance: None,
+            };
+            let caller = (leg, request, flow, origin);
+            let treatment = (RecordCalls::Never, None);
+            return self.begin_call(now, key, caller, (record, far_side, treatment));
+        }
+        if let Origin::Trunk(trunk) = origin {
+            let number = called.as_deref().and_then(trunkline_sip::identity::e164);
+            let number = number.and_then(|number| number.parse().ok());
+            if let Err(status) = self.hold_inbound(key, trunk, number.as_ref()) {
+                record.result = CallResult::Overloaded;
+                let denial = match status {
+                    503 => Denial::overloaded(),
+                    status => Denial::plain(status),
+                };
+                return self.refuse(now, leg, record, denial);
+            }
+        }
         let conference = routing::conference(&self.snapshot, origin, called.as_deref());
         if let Some(conference) = conference {
             let (request, record) = ((request, &flow), (record, &*conference));
@@ -232,24 +291,122 @@ impl Switch {
         };
         describe_route(&mut record, Some(&route));
         let snapshot = Arc::clone(&self.snapshot);
-        let mut far_side = FarSide {
+        let far_side = FarSide {
             plan: Plan::new(&snapshot, &mut self.turns, route.destination.clone()),
+            outbound: None,
+            diversions: match origin {
+                Origin::Trunk(_) => identity::diversions(request),
+                Origin::Member(_) => Vec::new(),
+            },
             caller,
             max_forwards: identity::max_forwards(request).saturating_sub(1),
             instance: instance.map(Box::from),
         };
+        let caller = (leg, request, flow, origin);
+        let treatment = (route.record, route.early_media);
+        self.begin_call(now, key, caller, (record, far_side, treatment));
+    }
+
+    /// What the caller dialled. Trunks write numbers in ways of their own, and one that registered
+    /// us may call a contact rather than a number.
+    fn called(&self, origin: &Origin, request: &Request) -> Option<String> {
+        let called = identity::called(request);
+        let trunk = match origin {
+            Origin::Trunk(trunk) => trunk,
+            Origin::Member(member) => return called.map(|text| self.number_inside(member, text)),
+        };
+        let is_contact = called.as_deref() == self.trunks.registered_user(&trunk.name);
+        let called = match called {
+            Some(_) if is_contact => identity::address_of_record(request),
+            called => called,
+        };
+        let settings = &trunk.settings;
+        let read = |text: &str| settings.numbers_in.read(&settings.plan, text);
+        called.map(|text| match read(&text) {
+            Some(number) => number.as_str().to_owned(),
+            None => text,
+        })
+    }
+
+    /// A number of the house in E.164 form, when a member dialled it as the country does.
+    fn number_inside(&self, member: &MemberRoute, text: String) -> String {
+        let tenant = self.snapshot.tenant_outbound(&member.tenant);
+        let number = tenant.and_then(|tenant| tenant.plan.read(&text));
+        match number {
+            Some(number)
+                if self.snapshot.did(&number).is_some()
+                    || self.snapshot.conference(&number).is_some() =>
+            {
+                number.as_str().to_owned()
+            }
+            _ => text,
+        }
+    }
+
+    /// Whether a member calls somebody outside, and the way there.
+    fn leaves_house(
+        &mut self,
+        now: MonoTime,
+        key: CallKey,
+        origin: &Origin,
+        request: &Request,
+        called: Option<&str>,
+    ) -> Result<Option<OutboundHunt>, Refusal> {
+        let (Origin::Member(member), Some(called)) = (origin, called) else {
+            return Ok(None);
+        };
+        let Some(tenant) = self.snapshot.tenant_outbound(&member.tenant) else {
+            return Ok(None);
+        };
+        let Some(dialled) = Dialled::read(tenant, called) else {
+            return Ok(None);
+        };
+        let is_inside = !dialled.is_emergency()
+            && [called, dialled.as_str()].iter().any(|text| {
+                let conference = routing::conference(&self.snapshot, origin, Some(text));
+                let route = routing::route(&self.snapshot, origin, Some(text));
+                conference.is_some() || !matches!(route, Err(Refused { status: 404, .. }))
+            });
+        if is_inside {
+            return Ok(None);
+        }
+        let member = Arc::clone(member);
+        self.call_out(now, key, &member, request, dialled).map(Some)
+    }
+
+    /// Starts the call of a caller who may call whom the plan or the trunks of `far_side` lead to.
+    fn begin_call(
+        &mut self,
+        now: MonoTime,
+        key: CallKey,
+        (leg, request, flow, origin): (SipLegId, &Request, Flow, &Origin),
+        (mut record, mut far_side, (records, early_media)): (
+            CallRecord,
+            FarSide,
+            (RecordCalls, Option<EarlyMedia>),
+        ),
+    ) {
+        let snapshot = Arc::clone(&self.snapshot);
         let first_round = match self.next_round(now, &mut far_side, None) {
             Ok(round) => round,
             Err(cause) => {
-                let (result, status) = cause.caller_sees();
-                record.result = result;
-                self.refuse(now, leg, record, Denial::plain(status));
-                return;
+                let denial = match far_side.outbound {
+                    Some(_) => Denial::because(Refusal::NoTrunk),
+                    None => {
+                        let (result, status) = cause.caller_sees();
+                        record.result = result;
+                        Denial::plain(status)
+                    }
+                };
+                return self.refuse(now, leg, record, denial);
             }
         };
         let Some(first) = first_round.callees.first() else {
             return;
         };
+        if let Some(trunk) = &first.trunk {
+            record.trunk = Some(trunk.clone());
+        }
         let (source_ip, callee_ip) = (flow.remote.ip(), first.request.flow.remote.ip());
 
         let mut negotiation = MediaNegotiation::new(
@@ -295,7 +452,7 @@ impl Switch {
         let hold_music = self.hold_music(origin.tenant());
         let sounds = snapshot.sounds(origin.tenant());
         let sounds = sounds.cloned().unwrap_or_default();
-        let recording = match route.record {
+        let recording = match records {
             RecordCalls::Never => None,
             RecordCalls::Always => {
                 let file = format!("{}.wav", record.call_id);
@@ -310,7 +467,7 @@ impl Switch {
             record,
             started_at: now,
             first_round,
-            early_media: route.early_media.unwrap_or(sounds.early_media),
+            early_media: early_media.unwrap_or(sounds.early_media),
             media_timeouts: self.config.media_timeouts,
             // A trunk says where its media is, and is believed; a phone behind NAT cannot know.
             nat: match origin {

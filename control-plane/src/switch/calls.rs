@@ -242,7 +242,7 @@ impl Switch {
             Output::Hangup(leg) => {
                 self.on_leg(key, leg, |agent, leg| agent.hangup(now, leg, None));
             }
-            Output::Record(record) => self.finish(key, *record),
+            Output::Record(record) => self.finish(now, key, *record),
         }
     }
 
@@ -380,7 +380,13 @@ impl Switch {
         }
     }
 
-    fn invite(&mut self, now: MonoTime, key: CallKey, fork: ForkId, request: InviteRequest) {
+    pub(super) fn send_invite(
+        &mut self,
+        now: MonoTime,
+        key: CallKey,
+        fork: ForkId,
+        request: InviteRequest,
+    ) {
         let Some(entry) = self.calls.get_mut(&key) else {
             return;
         };
@@ -398,6 +404,9 @@ impl Switch {
     }
 
     fn withdraw(&mut self, now: MonoTime, key: CallKey, fork: ForkId, why: Withdrawal) {
+        if self.trunks.calls.forget_turn(key, fork) {
+            return;
+        }
         // One that has just refused is gone already.
         if let Some(leg) = self
             .calls
@@ -447,7 +456,8 @@ impl Switch {
         }
     }
 
-    fn finish(&mut self, key: CallKey, record: CallRecord) {
+    fn finish(&mut self, now: MonoTime, key: CallKey, record: CallRecord) {
+        self.release_channels(now, key);
         self.end_events(key);
         if let Some(entry) = self.calls.remove(&key) {
             if let Some(seat) = entry.seat {

@@ -14,6 +14,7 @@ use trunkline_sip::registrar::Binding;
 
 use super::Switch;
 use super::calls::CallKey;
+use super::trunks::outgoing::OutboundHunt;
 use crate::call::{Callee, CalleeMedia, Cause, Input, Round};
 use crate::cdr::CallDirection;
 use crate::party::PartyAudio;
@@ -24,6 +25,10 @@ use crate::store::MemberRoute;
 #[derive(Debug)]
 pub(super) struct FarSide {
     pub(super) plan: Plan,
+    /// A call that goes out: its trunks take the place of the plan.
+    pub(super) outbound: Option<OutboundHunt>,
+    /// From whom the call was diverted before it came here, for the phones to show.
+    pub(super) diversions: Vec<Header>,
     /// Whom those who are rung see.
     pub(super) caller: Caller,
     /// What the caller's INVITE had left, less one.
@@ -62,6 +67,10 @@ impl Switch {
         far_side: &mut FarSide,
         mut last: Option<Cause>,
     ) -> Result<Round, Cause> {
+        if far_side.outbound.is_some() {
+            let round = self.next_trunk_round(now, far_side, last);
+            return round.ok_or(Cause::Unavailable);
+        }
         let snapshot = Arc::clone(&self.snapshot);
         let mut cause = Cause::Offline;
         while let Some(planned) = far_side.plan.next(&snapshot, &mut self.turns, last) {
@@ -161,7 +170,7 @@ fn invite_request(target: Uri, flow: Flow, far_side: &FarSide, to: &str) -> Opti
     } else {
         NameAddr {
             display_name: caller.display_name.clone(),
-            uri: identity::user_at(&caller.number, &host)?,
+            uri: identity::verified_at(&caller.number, &host, caller.verstat)?,
         }
     };
     let to = NameAddr {
@@ -185,7 +194,7 @@ fn invite_request(target: Uri, flow: Flow, far_side: &FarSide, to: &str) -> Opti
 fn diversion_headers(far_side: &FarSide, host: &str) -> Vec<Header> {
     let diversions = far_side.plan.diversions();
     if diversions.is_empty() {
-        return Vec::new();
+        return far_side.diversions.clone();
     }
     let uri = |user: &str| Some(identity::user_at(user, host)?.to_string());
     let mut headers = Vec::new();
@@ -210,5 +219,6 @@ fn diversion_headers(far_side: &FarSide, host: &str) -> Vec<Header> {
         index.push_str(".1");
     }
     headers.extend(Header::build(HeaderName::HistoryInfo, history.join(", ")));
+    headers.extend(far_side.diversions.iter().cloned());
     headers
 }

@@ -6,6 +6,7 @@ use trunkline_edge_api::{
     CloseCause, Command, Epoch, Event, LegReport, MonoTime, PortRange, SessionReport, WorkerIndex,
 };
 use trunkline_sip::entropy::SeededEntropy;
+use trunkline_sip::flow::{LocalEnd, LocalEnds, TransportKind};
 use trunkline_sip::offer_answer::SrtpPolicy;
 
 use super::*;
@@ -81,12 +82,22 @@ fn site() -> RoutingSnapshot {
     RoutingSnapshot::new(vec![trunk], members(), dids())
 }
 
+/// The socket that the bench plays.
+fn local_ends() -> Arc<LocalEnds> {
+    Arc::new(LocalEnds::new(vec![LocalEnd {
+        kind: TransportKind::Udp,
+        address: "192.0.2.1:5060".parse().expect("an address"),
+        advertised: None,
+    }]))
+}
+
 impl Bench {
     fn new() -> Self {
         let address: std::net::IpAddr = "198.51.100.1".parse().expect("an address");
         let config = SwitchConfig {
             realm: REALM.to_owned(),
             digest_algorithms: vec![Algorithm::Md5, Algorithm::Sha256],
+            local_ends: local_ends(),
             ring_timeout_secs: 30,
             media_timeouts: MediaTimeouts::OFF,
             calls_max: 10,

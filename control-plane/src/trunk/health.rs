@@ -143,6 +143,14 @@ impl Health {
         self.schedule(now);
     }
 
+    /// The transport says that the question will not be answered; unless its time was over
+    /// before.
+    pub fn handle_lost(&mut self, now: MonoTime) {
+        if self.asked_at.is_some() {
+            self.handle_failure(now);
+        }
+    }
+
     /// The question could not be sent, or was not answered.
     pub fn handle_failure(&mut self, now: MonoTime) {
         self.asked_at = None;

@@ -27,6 +27,9 @@ const BACKOFF_BASE_SECS: u64 = 30;
 /// Longest wait after failures, seconds (RFC 5626 §4.5, `max-time`).
 const BACKOFF_MAX_SECS: u64 = 1_800;
 
+/// How soon an address that is being looked up is asked for again, milliseconds.
+const UNLOCATED_RETRY_MILLIS: u64 = 500;
+
 /// 423 answers in a row that are followed. A registrar that raises its minimum each time is
 /// broken.
 const TOO_BRIEF_MAX: u32 = 2;
@@ -171,6 +174,19 @@ impl Registration {
             _ => return None,
         }
         Some(self.expires_secs)
+    }
+
+    /// The registrar's address is not known yet: what is due waits a little. That is no failure of
+    /// the registrar's.
+    pub fn handle_not_sent(&mut self, now: MonoTime) {
+        match &mut self.state {
+            State::Waiting { until: at } | State::Registered { refresh_at: at, .. }
+                if *at <= now =>
+            {
+                *at = now.plus_millis(UNLOCATED_RETRY_MILLIS);
+            }
+            _ => {}
+        }
     }
 
     /// The flow that calls would come in on is gone: register again at once.

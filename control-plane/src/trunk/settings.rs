@@ -156,10 +156,6 @@ pub struct TrunkSettings {
     pub from_domain: Option<String>,
     /// How it is told who calls.
     pub identity: IdentityHeader,
-    /// Whether its calls are signed (RFC 8224), where a key is configured.
-    pub sign: bool,
-    /// Whether signatures of its calls are checked.
-    pub verify: bool,
 }
 
 impl Default for TrunkSettings {
@@ -179,8 +175,6 @@ impl Default for TrunkSettings {
             options_secs: OPTIONS_DEFAULT_SECS,
             from_domain: None,
             identity: IdentityHeader::default(),
-            sign: false,
-            verify: false,
         }
     }
 }

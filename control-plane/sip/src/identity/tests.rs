@@ -338,3 +338,55 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_a_trunk_says_of_the_number_is_believed_wherever_it_writes_it() {
+    let stranger = "<sip:+15551110000;verstat=TN-Validation-Passed@192.0.2.9>;tag=1";
+    for (from, headers, verstat) in [
+        (
+            "<sip:+15551110000@192.0.2.9>;tag=1",
+            "P-Asserted-Identity: <sip:+15551110000@sip.telnyx.com;verstat=TN-Validation-Passed-A>\r\n",
+            Some("TN-Validation-Passed-A"),
+        ),
+        (
+            "<sip:+15551110000@192.0.2.9>;tag=1",
+            "P-Asserted-Identity: <tel:+15551110000;verstat=TN-Validation-Failed>\r\n",
+            Some("TN-Validation-Failed"),
+        ),
+        (stranger, "", Some("TN-Validation-Passed")),
+        (
+            "<sip:+15551110000@192.0.2.9>;tag=1",
+            "P-Asserted-Identity: <sip:+15551110000@h;verstat=anything>\r\n",
+            None,
+        ),
+        ("<sip:+15551110000@192.0.2.9>;tag=1", "", None),
+    ] {
+        let request = invite("sip:+442071838750@192.0.2.1", from, headers);
+        let caller = caller(&request, true);
+        assert_eq!(caller.verstat, verstat, "{from} {headers}");
+        assert_eq!(caller.number, "+15551110000");
+    }
+    let request = invite("sip:+442071838750@192.0.2.1", stranger, "");
+    assert_eq!(caller(&request, false).verstat, None);
+}
+
+#[test]
+fn diversions_go_on_with_the_call_unless_history_is_to_be_hidden() {
+    let rows = "Diversion: <sip:+15558880000@pstn.example>;reason=unconditional\r\n\
+                History-Info: <sip:+15558880000@pstn.example>;index=1\r\nX-Other: 1\r\n";
+    let from = "<sip:+15551110000@192.0.2.9>;tag=1";
+    let passed = |rows: &str| {
+        let request = invite("sip:+442071838750@192.0.2.1", from, rows);
+        diversions(&request)
+            .iter()
+            .map(|row| row.name().to_string())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(passed(rows), ["Diversion", "History-Info"]);
+    for privacy in ["history", "header; history", "id"] {
+        let hidden = passed(&format!("{rows}Privacy: {privacy}\r\n"));
+        assert!(hidden.is_empty(), "{privacy}");
+    }
+    let many = "Diversion: <sip:+15558880000@pstn.example>\r\n".repeat(40);
+    assert_eq!(passed(&many).len(), DIVERSIONS_MAX);
+}

@@ -220,20 +220,6 @@ pub(super) static TRUNK: SectionSpec = SectionSpec {
             effect: "How it is told who calls: P-Asserted-Identity, to carriers that keep a \
                      withheld number to themselves; P-Preferred-Identity; or From alone.",
         },
-        KeySpec {
-            name: "sign",
-            form: "true or false",
-            default: KeyDefault::Literal("false"),
-            effect: "Whether calls to it carry a signature of ours (STIR/SHAKEN), with the key of \
-                     [stir].",
-        },
-        KeySpec {
-            name: "verify",
-            form: "true or false",
-            default: KeyDefault::Literal("false"),
-            effect: "Whether the signatures of its calls are checked against [stir] trust_dir. \
-                     The result replaces the verstat that it says.",
-        },
         SRTP_OF_TRUNK,
         KeySpec {
             name: "media_from",
@@ -423,8 +409,6 @@ fn settings(section: &Section<'_>) -> Option<TrunkSettings> {
         is_host(text).then(|| text.to_owned())
     });
     let identity = section.value("identity", parsed::<IdentityHeader>);
-    let sign = section.value("sign", |value| value.as_bool());
-    let verify = section.value("verify", |value| value.as_bool());
     let expires_secs = expires_secs?;
     Some(TrunkSettings {
         register: register?.then_some(RegisterSettings { expires_secs }),
@@ -443,8 +427,6 @@ fn settings(section: &Section<'_>) -> Option<TrunkSettings> {
         options_secs: options_secs?,
         from_domain: from_domain?,
         identity: identity?,
-        sign: sign?,
-        verify: verify?,
         ..TrunkSettings::default()
     })
 }
