@@ -160,7 +160,7 @@ fn problems_name_line_key_and_what_is_allowed() {
             "site.toml:3: unknown key \"nane\" in [[tenant]]; allowed: name, media, hold_music, \
              outbound_prefixes, outbound_calls_per_day, outbound_minutes_per_day, \
              outbound_duration_max_secs, country_code, national_prefix, international_prefix, \
-             emergency, caller_id, channels_max",
+             emergency, caller_id, channels_max, early_media, ringback",
         ),
         (
             "[[tenant]]\nname = \"a b\"\n",
