@@ -271,17 +271,19 @@ fn cut(call_id: &[u8]) -> &[u8] {
     &call_id[..call_id.len().min(CALL_ID_LEN_MAX)]
 }
 
-/// `Call-ID` of a message that we wrote ourselves: always in the long form, and before the body.
+/// `Call-ID` of a message that we wrote ourselves: on one line, before the body; in a response in
+/// the form that the request had it.
 #[must_use]
 pub fn call_id_of(message: &[u8]) -> Option<&[u8]> {
-    const NAME: &[u8] = b"\r\nCall-ID:";
-    let start = message
-        .windows(NAME.len())
-        .position(|window| window.eq_ignore_ascii_case(NAME))?
-        + NAME.len();
-    let value = &message[start..];
-    let end = value.iter().position(|&byte| byte == b'\r')?;
-    Some(value[..end].trim_ascii())
+    const NAMES: [&[u8]; 2] = [b"call-id", b"i"];
+    let lines = message.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
+    let mut headers = lines.take_while(|line| !line.is_empty()).skip(1);
+    headers.find_map(|line| {
+        let colon = line.iter().position(|&byte| byte == b':')?;
+        let name = line[..colon].trim_ascii_end();
+        let is_it = NAMES.iter().any(|wanted| name.eq_ignore_ascii_case(wanted));
+        is_it.then(|| line[colon + 1..].trim_ascii())
+    })
 }
 
 /// As the capture formats have IPv6 addresses; of IPv4 where the other end is IPv6.

@@ -46,6 +46,36 @@ fn state(daemons: &Daemons, tenant: &str, more: &str) {
     };
     let file = site.write(&daemons.path().join("site")).unwrap();
     daemons.apply(&file).unwrap();
+    // Destinations are looked up on a thread of their own, numeric ones as well.
+    let has_address = |it: &serde_json::Value| it["address"].is_string();
+    for name in more.lines().filter_map(|line| line.strip_prefix("name = ")) {
+        wait_trunk(daemons, name.trim_matches('"'), |trunk| {
+            let destinations = trunk["destinations"].as_array();
+            destinations.is_some_and(|all| all.iter().all(has_address))
+        });
+    }
+}
+
+/// Waits until the one call there is has its 200: a phone that hangs up before that ends it
+/// unanswered for the caller.
+fn wait_caller_answered(daemons: &Daemons) {
+    let run = |words: &[&str]| {
+        let words: Vec<&OsStr> = words.iter().map(OsStr::new).collect();
+        daemons.control_command(&words).unwrap()
+    };
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        let calls: serde_json::Value = serde_json::from_str(&run(&["calls", "--json"])).unwrap();
+        let id = calls
+            .pointer("/calls/0/call_id")
+            .or(calls.pointer("/0/call_id"));
+        let id = id.and_then(serde_json::Value::as_str).unwrap_or_default();
+        if !id.is_empty() && run(&["trace", id]).contains("◀── 200 (INVITE)") {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{calls:#}\n{}", daemons.logs());
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// A trunk to a carrier that a phone plays.
@@ -299,6 +329,7 @@ impl Emulated {
         call.answer(&AudioDescription::pcmu(rtp.local_addr()))
             .unwrap();
         call.wait_established(LIMIT).unwrap();
+        wait_caller_answered(&self.daemons);
         call.hang_up(LIMIT).unwrap();
         carrier.grade().unwrap();
         wait_idle(&self.daemons, LIMIT).unwrap();

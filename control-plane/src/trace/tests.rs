@@ -149,7 +149,14 @@ fn ladder_has_a_column_for_each_dialog() {
 fn call_id_of_our_own_message_is_found_in_its_header_alone() {
     assert_eq!(call_id_of(INVITE.as_bytes()), Some(&b"a@carrier"[..]));
     assert_eq!(call_id_of(b"OPTIONS"), None);
-    assert_eq!(call_id_of(b"OPTIONS x\r\nCall-ID: unfinished"), None);
+    assert_eq!(
+        call_id_of(b"SIP/2.0 200 OK\r\nv: x\r\ni : b@c\r\n\r\n"),
+        Some(&b"b@c"[..])
+    );
+    assert_eq!(
+        call_id_of(b"OPTIONS x\r\nTo: a\r\n\r\nCall-ID: body\r\n"),
+        None
+    );
 }
 
 #[test]
