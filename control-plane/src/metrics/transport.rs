@@ -53,8 +53,10 @@ const STREAM_MESSAGES: &[StreamRow] = &[
     ("out", |c| c.messages_sent),
 ];
 
-/// Kinds of connections, with where their counts stand.
-const STREAMS: &[(&str, fn(&TransportCounters) -> &StreamCounters)] = &[
+/// A kind of connections, with where its counts stand.
+type StreamKind = (&'static str, fn(&TransportCounters) -> &StreamCounters);
+
+const STREAMS: &[StreamKind] = &[
     ("tcp", |c| &c.tcp),
     ("tls", |c| &c.tls),
     ("ws", |c| &c.ws),

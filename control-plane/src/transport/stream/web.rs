@@ -67,10 +67,6 @@ struct Gate {
 }
 
 impl tungstenite::handshake::server::Callback for Gate {
-    #[expect(
-        clippy::result_large_err,
-        reason = "the trait is tungstenite's, and this is called once per connection"
-    )]
     fn on_request(
         self,
         request: &Request,
