@@ -20,8 +20,8 @@
 //!                         Record
 //! ```
 //!
-//! Its parts by topic: [`hunt`] rings, [`early`] decides what the caller hears meanwhile, [`offer`]
-//! has the offers in mid-call, [`media`] what the edge is told, [`ending`] the end.
+//! Its parts by topic: `hunt` rings, `early` decides what the caller hears meanwhile, `offer`
+//! has the offers in mid-call, `media` what the edge is told, `ending` the end.
 //!
 //! Deliberately left out until their time: late offers (RFC 3264 §5: an INVITE without SDP is
 //! answered 488).

@@ -125,7 +125,7 @@ pub enum Input {
         /// How.
         by: EndedBy,
     },
-    /// The time given by [`Call::poll_timeout`] has come.
+    /// The time given by [`Call::poll_timeout`](super::Call::poll_timeout) has come.
     Timeout,
     /// An operator or a stopping daemon ends the call.
     Shutdown,

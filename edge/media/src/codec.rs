@@ -7,7 +7,7 @@
 //! | G722 | ITU-T G.722, RFC 3551 §4.5.2 | 16 kHz |
 //! | L16 | RFC 3551 §4.5.11 | its RTP clock |
 //! | Opus (feature `opus`) | RFC 6716, RFC 7587 | the rate it is opened at |
-//! | CN ([`comfort_noise`]) | RFC 3389 | 8 kHz |
+//! | CN (`comfort_noise`) | RFC 3389 | 8 kHz |
 //!
 //! A [`Decoder`] or [`Encoder`] is opened at the rate that its other side works at, and resamples
 //! when the codec cannot run there. All audio is mono; two channels are mixed to one. A

@@ -9,6 +9,7 @@ use trunkline_tests::call::LIMIT;
 use crate::audio::{Wav, tone_frames};
 use crate::support::{
     control, daemons, json, line, recordings_dir, remote, sha256, wait_happened, wait_recordings,
+    wait_until,
 };
 
 /// Amplitude of the tones.
@@ -80,6 +81,11 @@ fn pause_takes_no_time_in_the_file_and_nothing_of_it_is_heard() {
         let to = remote(&call.outgoing);
         call.caller_rtp.send_payloads(to, 0, (&tone, 160), 40);
         assert!(call.caller_rtp.wait_spoken(LIMIT));
+        // What the edge has relayed it has recorded, or not; what waits in its socket it may still.
+        let sent = call.caller_rtp.sent().len();
+        wait_until("all is relayed", || {
+            call.callee_rtp.received_count() >= sent
+        });
     };
     let command = |words: &str| control(&daemons, &format!("call {id} record {words}"));
     command("start paused.wav --mixed");

@@ -199,7 +199,7 @@ impl EdgeProxy {
         Ok(())
     }
 
-    /// Ends a conference's recording; [`super::MediaEvent::RecordingEnded`] follows.
+    /// Ends a conference's recording; `MediaEvent::RecordingEnded` follows.
     ///
     /// # Errors
     /// [`FunctionError::NoSession`], [`FunctionError::NotRecording`].
